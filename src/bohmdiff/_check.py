@@ -1,0 +1,94 @@
+"""Checks on what users pass: one error, that says what was given, what is allowed and what to do."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Bool, PyTree
+
+
+def is_concrete(tree: PyTree) -> bool:
+    """Whether every array of `tree` has a value now, rather than being traced by jit, grad or vmap."""
+    return not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
+
+
+def require(tree: PyTree, condition: Bool[ArrayLike, ""], message: str) -> PyTree:
+    """Returns `tree` if `condition` holds.
+
+    A condition whose value is known raises a `ValueError` at once; under a transformation of JAX
+    it becomes a check at run time, which is why the returned value must be used.
+    """
+    if is_concrete(condition):
+        if not bool(condition):
+            raise ValueError(message)
+        return tree
+    return eqx.error_if(tree, jnp.logical_not(condition), message)
+
+
+def as_real_array(value: Any, name: str) -> Array:
+    """`value` as a real floating-point array with finite entries; integers become floats."""
+    try:
+        array = jnp.asarray(value)
+        if not jnp.issubdtype(array.dtype, jnp.floating):
+            if not jnp.issubdtype(array.dtype, jnp.integer):
+                raise TypeError(f"its dtype is {array.dtype}")
+            array = array.astype(float)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{name} must be a real number or an array of real numbers, but {value!r} was given "
+            f"({error})."
+        ) from None
+    return require(
+        array, jnp.all(jnp.isfinite(array)), f"{name} must be finite, but {describe(value)} was given."
+    )
+
+
+def as_positive_integer(value: Any, name: str, what_to_do: str) -> int:
+    """`value` as an `int` of at least one."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise ValueError(f"{name} must be an integer of at least 1, but {value!r} was given. {what_to_do}")
+    return int(value)
+
+
+def describe(value: Any) -> str:
+    """A short text for an error message: the value itself if it is small, else its shape."""
+    if not is_concrete(value):
+        return "a traced value"
+    array = np.asarray(value)
+    if array.size <= 16:
+        return np.array2string(array, precision=6, separator=", ").replace("\n", "")
+    return f"an array of shape {array.shape}"
+
+
+def cast_floats(tree: PyTree, dtype: Any) -> PyTree:
+    """Casts every floating-point array of `tree` to `dtype`, so that one precision rules throughout."""
+
+    def cast(leaf: Any) -> Any:
+        return leaf.astype(dtype) if eqx.is_inexact_array(leaf) else leaf
+
+    return jax.tree.map(cast, tree)
+
+
+def check_output(
+    function: Callable[..., Any], arguments: tuple, shape: tuple[int, ...], name: str
+) -> None:
+    """Raises unless `function(*arguments)` is one real array of the given shape."""
+    try:
+        out = eqx.filter_eval_shape(function, *arguments)
+    except Exception as error:
+        raise ValueError(
+            f"{name} could not be evaluated as {name}(t, x) with a scalar t and x of shape "
+            f"{arguments[1].shape}: {type(error).__name__}: {error}"
+        ) from error
+    got = getattr(out, "shape", None)
+    real = hasattr(out, "dtype") and jnp.issubdtype(out.dtype, jnp.floating)
+    if got != shape or not real:
+        given = f"{type(out).__name__}" if got is None else f"shape {got} and dtype {out.dtype}"
+        raise ValueError(
+            f"{name}(t, x) must return a real array of shape {shape} for one particle x of shape "
+            f"{arguments[1].shape}, but it returned {given}. Write it for one particle: the ensemble "
+            "is added by jax.vmap."
+        )

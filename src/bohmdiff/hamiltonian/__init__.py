@@ -1,0 +1,1 @@
+from .hamiltonian import Hamiltonian as Hamiltonian

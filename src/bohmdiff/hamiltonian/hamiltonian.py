@@ -1,0 +1,66 @@
+"""The Hamiltonian: a potential, one mass per coordinate, and ħ."""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Float
+
+from .._check import as_real_array, describe, require
+from .._types import Scalar, Time, Vector
+
+
+class Hamiltonian(eqx.Module):
+    r"""$H = \sum_i p_i^2 / 2 m_i + V(t, x)$ with $[x_i, p_i] = i\hbar$.
+
+    ```python
+    hamiltonian = bd.Hamiltonian(bd.MorseChain(depth=12.5, width=0.2, coupling=0.3), mass=1.0)
+    hamiltonian.potential(0.0, jnp.zeros(4))
+    ```
+
+    **Arguments:**
+
+    - `potential`: any callable or module `V(t, x) -> scalar` for one particle, `t` a scalar and `x`
+        of shape `(d,)`; it must be differentiable in `x`. Energy units.
+    - `mass`: a positive scalar, or one positive mass per coordinate, shape `(d,)`.
+    - `hbar`: a positive scalar, in units of energy times time.
+
+    **Raises:** `ValueError` if a mass or ħ is not positive, or the potential is not callable.
+    """
+
+    potential: Callable[[Time, Vector], Scalar]
+    mass: Float[Array, "*d"]
+    hbar: Scalar
+
+    def __init__(
+        self,
+        potential: Callable[[Time, Vector], Scalar],
+        mass: ArrayLike = 1.0,
+        hbar: ArrayLike = 1.0,
+    ):
+        if not callable(potential):
+            raise ValueError(
+                f"potential must be a callable V(t, x) -> scalar, but {potential!r} was given."
+            )
+        mass = as_real_array(mass, "mass")
+        hbar = as_real_array(hbar, "hbar")
+        if mass.ndim > 1 or mass.size == 0:
+            raise ValueError(
+                f"mass must be a scalar or one mass per coordinate, shape (d,), but shape {mass.shape} "
+                "was given."
+            )
+        if hbar.ndim != 0:
+            raise ValueError(f"hbar must be a scalar, but shape {hbar.shape} was given.")
+        self.potential = potential
+        self.mass = require(
+            mass, jnp.all(mass > 0), f"Every mass must be positive, but {describe(mass)} was given."
+        )
+        self.hbar = require(hbar, hbar > 0, f"hbar must be positive, but {describe(hbar)} was given.")
+
+    def masses(self, dimension: int) -> Vector:
+        """The mass of each coordinate, shape `(d,)`."""
+        return jnp.broadcast_to(self.mass, (dimension,))
+
+    def kinetic_energy(self, velocity: Vector) -> Scalar:
+        r"""$\sum_i \tfrac12 m_i v_i^2$ of one particle."""
+        return 0.5 * jnp.sum(self.mass * velocity**2)

@@ -1,0 +1,2 @@
+from .method import AbstractMethod as AbstractMethod
+from .method import solve as solve

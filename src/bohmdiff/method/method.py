@@ -1,0 +1,93 @@
+"""What every method is, and the one door to all of them."""
+
+from abc import abstractmethod
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import ArrayLike
+
+from .._check import as_real_array, cast_floats, describe, require
+from .._types import Key, Times
+from ..problem import Problem
+from ..solution import Solution
+
+_DEFAULT_SAVED_TIMES = 101
+
+
+class AbstractMethod(eqx.Module):
+    """A way to solve a [`Problem`][bohmdiff.Problem]: an Equinox module that holds its options.
+
+    To write one, subclass this and return a subclass of [`Solution`][bohmdiff.Solution]:
+
+    ```python
+    class Frozen(bd.AbstractMethod):
+        def run(self, problem, ts, *, key, progress): ...
+    ```
+    """
+
+    @abstractmethod
+    def run(
+        self, problem: Problem, ts: Times, *, key: Key | None, progress: bool
+    ) -> Solution:
+        """Solves `problem` and saves at `ts`, which increase and lie in `[t0, t1]`.
+
+        All floating-point arrays of `problem` and `ts` arrive in the precision `problem.dtype`.
+        """
+
+
+def solve(
+    problem: Problem,
+    method: AbstractMethod,
+    *,
+    key: Key | None = None,
+    ts: ArrayLike | None = None,
+    progress: bool = False,
+) -> Solution:
+    """Solves a problem by a method.
+
+    ```python
+    solution = bd.solve(problem, bd.SequentialScoreMatching(degree=4), key=jax.random.key(0))
+    solution.std()[-1]
+    ```
+
+    **Arguments:**
+
+    - `problem`: what is to be solved.
+    - `method`: how, e.g. [`SequentialScoreMatching`][bohmdiff.SequentialScoreMatching].
+    - `key`: for methods and designs of points that make random choices; the same key gives the
+        same result.
+    - `ts`: increasing times in `[t0, t1]` at which the solution is saved, shape `(K,)`;
+        101 equally spaced ones if not given.
+    - `progress`: whether to show a progress bar.
+
+    **Returns:** a [`Solution`][bohmdiff.Solution].
+
+    **Raises:** `ValueError` for bad input, before any long work starts.
+    """
+    if not isinstance(problem, Problem):
+        raise ValueError(f"problem must be a Problem, but {type(problem).__name__} was given.")
+    if not isinstance(method, AbstractMethod):
+        hint = f" Pass an instance: {method.__name__}(...)." if isinstance(method, type) else ""
+        raise ValueError(f"method must be a method such as SplitOperator, but {method!r} was given.{hint}")
+    problem = cast_floats(problem, problem.dtype)
+    return method.run(problem, saved_times(problem, ts), key=key, progress=bool(progress))
+
+
+def saved_times(problem: Problem, ts: ArrayLike | None) -> Times:
+    """The times at which a solution is saved, checked, in the precision of the problem."""
+    if ts is None:
+        return jnp.linspace(problem.t0, problem.t1, _DEFAULT_SAVED_TIMES, dtype=problem.dtype)
+    ts = as_real_array(ts, "ts")
+    if ts.ndim != 1 or ts.size == 0:
+        raise ValueError(f"ts must have shape (K,) with K >= 1, but shape {ts.shape} was given.")
+    given = ts.astype(problem.dtype)
+    # Times that were computed in another precision may miss t0 or t1 by its rounding.
+    slack = 4 * np.finfo(problem.dtype).eps * jnp.maximum(jnp.abs(problem.t0), jnp.abs(problem.t1))
+    inside = jnp.all((given >= problem.t0 - slack) & (given <= problem.t1 + slack))
+    span = f"[{describe(problem.t0)}, {describe(problem.t1)}]"
+    given = require(given, inside, f"ts must lie in [t0, t1] = {span}, but {describe(ts)} was given.")
+    given = require(
+        given, jnp.all(jnp.diff(given) > 0), f"ts must increase strictly, but {describe(ts)} was given."
+    )
+    return jnp.clip(given, problem.t0, problem.t1)

@@ -1,0 +1,80 @@
+"""What is to be solved: a Hamiltonian, an initial state and a span of time."""
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import ArrayLike, DTypeLike
+
+from ._check import as_real_array, check_output, describe, require
+from ._types import Scalar
+from .hamiltonian import Hamiltonian
+from .wavepacket import AbstractInitialState
+
+
+class Problem(eqx.Module):
+    r"""$i\hbar\,\partial_t\psi = H\psi$ with $\psi(t_0) = \psi_0$, wanted on $[t_0, t_1]$.
+
+    ```python
+    problem = bd.Problem(hamiltonian, initial, t1=jnp.pi)
+    ```
+
+    **Arguments:**
+
+    - `hamiltonian`: a [`Hamiltonian`][bohmdiff.Hamiltonian].
+    - `initial`: the initial state, e.g. a [`GaussianWavePacket`][bohmdiff.GaussianWavePacket].
+    - `t1`, `t0`: end and start, `t1 > t0`.
+
+    **Raises:** `ValueError` if `t1 <= t0`, if the masses do not fit the dimension of the initial
+    state, or if the potential does not return a real scalar for one particle.
+    """
+
+    hamiltonian: Hamiltonian
+    initial: AbstractInitialState
+    t0: Scalar
+    t1: Scalar
+
+    def __init__(
+        self,
+        hamiltonian: Hamiltonian,
+        initial: AbstractInitialState,
+        t1: ArrayLike,
+        t0: ArrayLike = 0.0,
+    ):
+        if not isinstance(hamiltonian, Hamiltonian):
+            raise ValueError(
+                f"hamiltonian must be a Hamiltonian, but {type(hamiltonian).__name__} was given. Wrap a "
+                "potential: Hamiltonian(potential, mass, hbar)."
+            )
+        if not isinstance(initial, AbstractInitialState):
+            raise ValueError(
+                f"initial must be an initial state such as GaussianWavePacket, but "
+                f"{type(initial).__name__} was given."
+            )
+        d, mass = initial.dimension, hamiltonian.mass
+        if mass.shape not in ((), (d,)):
+            raise ValueError(
+                f"The initial state has {d} coordinates, so mass must be a scalar or have shape ({d},), "
+                f"but the Hamiltonian's mass has shape {mass.shape}."
+            )
+        t0, t1 = as_real_array(t0, "t0"), as_real_array(t1, "t1")
+        if t0.ndim or t1.ndim:
+            raise ValueError(f"t0 and t1 must be scalars, but shapes {t0.shape}, {t1.shape} were given.")
+        check_output(
+            hamiltonian.potential, (t0.astype(initial.dtype), jnp.zeros(d, initial.dtype)), (), "potential"
+        )
+        self.hamiltonian, self.initial, self.t0 = hamiltonian, initial, t0
+        self.t1 = require(
+            t1,
+            t1 > t0,
+            f"t1 must be later than t0, but t0 = {describe(t0)} and t1 = {describe(t1)} were given. To "
+            "go back in time, reverse the momentum and the chirp of the initial state.",
+        )
+
+    @property
+    def dimension(self) -> int:
+        """The number of coordinates, `d`."""
+        return self.initial.dimension
+
+    @property
+    def dtype(self) -> DTypeLike:
+        """The precision in which the problem is solved: that of the initial state."""
+        return self.initial.dtype

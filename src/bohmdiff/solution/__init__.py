@@ -1,0 +1,2 @@
+from .solution import Solution as Solution
+from .solution import UnavailableError as UnavailableError

@@ -1,0 +1,59 @@
+"""What every method returns."""
+
+from abc import abstractmethod
+from typing import NoReturn
+
+import equinox as eqx
+from jaxtyping import Array, Complex, Float
+
+from .._types import Key, Scalar, Time, Times, Vector
+from ..problem import Problem
+
+
+class UnavailableError(Exception):
+    """A quantity was asked of a solution whose method cannot give it."""
+
+
+class Solution(eqx.Module):
+    """The time-dependent wave function of a [`Problem`][bohmdiff.Problem], as one method sees it.
+
+    Every method returns one with the same contents; what a method cannot give raises an
+    [`UnavailableError`][bohmdiff.UnavailableError] that names the method and what can.
+    """
+
+    problem: eqx.AbstractVar[Problem]
+    method: eqx.AbstractVar[eqx.Module]
+    ts: eqx.AbstractVar[Times]
+
+    @abstractmethod
+    def mean(self) -> Float[Array, "K d"]:
+        r"""$E_\rho\, x_i$ at the saved times, shape `(K, d)`."""
+
+    @abstractmethod
+    def std(self) -> Float[Array, "K d"]:
+        r"""Standard deviation of each coordinate at the saved times, shape `(K, d)`."""
+
+    @abstractmethod
+    def energy(self) -> Times:
+        r"""$\langle H \rangle$ at the saved times, shape `(K,)`."""
+
+    @abstractmethod
+    def sample(self, key: Key, n: int) -> Float[Array, "n K d"]:
+        r"""`n` draws from the density at every saved time, shape `(n, K, d)`."""
+
+    @abstractmethod
+    def score(self, t: Time, x: Vector) -> Vector:
+        r"""$\nabla\ln\rho(t, x)$ at one point, shape `(d,)`."""
+
+    @abstractmethod
+    def log_density(self, t: Time, x: Vector) -> Scalar:
+        r"""$\ln\rho(t, x)$ at one point."""
+
+    @abstractmethod
+    def wave_function(self, t: Time, x: Vector) -> Complex[Array, ""]:
+        r"""$\psi(t, x)$ at one point."""
+
+    def _unavailable(self, what: str, instead: str) -> NoReturn:
+        raise UnavailableError(
+            f"A solution by {type(self.method).__name__} has no {what}. {instead}"
+        )

@@ -1,0 +1,121 @@
+"""Gaussian wave packets: the initial states with everything in closed form."""
+
+import jax.numpy as jnp
+import jax.scipy.linalg as jsl
+from jaxtyping import ArrayLike, DTypeLike
+
+from .._check import as_real_array, describe, require
+from .._types import Key, Matrix, Points, Scalar, Vector, Weights
+from .points import AbstractPoints
+from .state import AbstractInitialState
+
+
+class GaussianWavePacket(AbstractInitialState):
+    r"""$\rho_0 = \mathcal N(\text{mean}, \text{covariance})$ with phase
+    $S_0 = p\cdot(x-\bar x) + \tfrac12 (x-\bar x)^\top C\,(x-\bar x)$.
+
+    ```python
+    initial = bd.GaussianWavePacket(mean=[1.0, 0.0], covariance=0.5, momentum=[0.0, 2.0])
+    initial.log_density(jnp.zeros(2))
+    ```
+
+    **Arguments:**
+
+    - `mean`: centre of the packet, shape `(d,)`. Its dtype decides the precision of the solution.
+    - `covariance`: of the density $\rho_0$ (not of ψ0): a positive scalar, `(d,)` variances, or a
+        symmetric positive definite `(d, d)` matrix. Length squared.
+    - `momentum`: `(d,)`, zero if not given.
+    - `chirp`: symmetric `(d, d)`, zero if not given: the linear part of the momentum field,
+        $\nabla S_0 = p + C (x - \bar x)$.
+
+    **Raises:** `ValueError` for a wrong shape, a covariance that is not symmetric positive definite,
+    a chirp that is not symmetric, or entries that are not finite.
+    """
+
+    mean: Vector
+    covariance: Matrix
+    momentum: Vector
+    chirp: Matrix
+
+    def __init__(
+        self,
+        mean: ArrayLike,
+        covariance: ArrayLike,
+        momentum: ArrayLike | None = None,
+        chirp: ArrayLike | None = None,
+    ):
+        mean = as_real_array(mean, "mean")
+        if mean.ndim != 1 or mean.size == 0:
+            raise ValueError(
+                f"mean must have shape (d,), one entry per coordinate, but shape {mean.shape} was "
+                "given; for one coordinate pass mean=[value]."
+            )
+        d, dtype = mean.size, mean.dtype
+        covariance = as_real_array(covariance, "covariance").astype(dtype)
+        if covariance.shape not in ((), (d,), (d, d)):
+            raise ValueError(
+                f"covariance must be a scalar or have shape ({d},) or ({d}, {d}) to go with a mean of "
+                f"shape ({d},), but shape {covariance.shape} was given."
+            )
+        if covariance.ndim < 2:
+            covariance = jnp.diag(jnp.broadcast_to(covariance, (d,)))
+        momentum = jnp.zeros(d, dtype) if momentum is None else as_real_array(momentum, "momentum")
+        if momentum.shape != (d,):
+            raise ValueError(f"momentum must have shape ({d},), but shape {momentum.shape} was given.")
+        chirp = jnp.zeros((d, d), dtype) if chirp is None else as_real_array(chirp, "chirp")
+        if chirp.shape != (d, d):
+            raise ValueError(f"chirp must have shape ({d}, {d}), but shape {chirp.shape} was given.")
+        self.mean = mean
+        self.covariance = _positive_definite(covariance)
+        self.momentum = momentum.astype(dtype)
+        self.chirp = require(
+            chirp,
+            _is_symmetric(chirp),
+            f"chirp must be symmetric, since S0 is a scalar, but {describe(chirp)} was given.",
+        ).astype(dtype)
+
+    @property
+    def dimension(self) -> int:
+        return self.mean.shape[0]
+
+    @property
+    def dtype(self) -> DTypeLike:
+        return self.mean.dtype
+
+    def log_density(self, x: Vector) -> Scalar:
+        cholesky = jnp.linalg.cholesky(self.covariance)
+        z = jsl.solve_triangular(cholesky, x - self.mean, lower=True)
+        log_normaliser = jnp.sum(jnp.log(jnp.diag(cholesky))) + 0.5 * self.dimension * jnp.log(
+            2 * jnp.pi
+        )
+        return -0.5 * jnp.sum(z**2) - log_normaliser.astype(z.dtype)
+
+    def phase(self, x: Vector) -> Scalar:
+        y = x - self.mean
+        return self.momentum @ y + 0.5 * y @ self.chirp @ y
+
+    def points(self, design: AbstractPoints, key: Key | None = None) -> tuple[Points, Weights]:
+        normal, weights = design(self.dimension, key)
+        cholesky = jnp.linalg.cholesky(self.covariance)
+        points = self.mean + jnp.asarray(normal, self.dtype) @ cholesky.T
+        return points, jnp.asarray(weights, self.dtype)
+
+
+def _is_symmetric(matrix: Matrix):
+    scale = jnp.max(jnp.abs(matrix))
+    return jnp.all(jnp.abs(matrix - matrix.T) <= 1e-5 * scale)
+
+
+def _positive_definite(covariance: Matrix) -> Matrix:
+    covariance = require(
+        covariance,
+        _is_symmetric(covariance),
+        f"covariance must be symmetric, but {describe(covariance)} was given.",
+    )
+    symmetric = 0.5 * (covariance + covariance.T)
+    return require(
+        symmetric,
+        jnp.all(jnp.isfinite(jnp.linalg.cholesky(symmetric))),
+        f"covariance must be positive definite (every eigenvalue > 0), but {describe(covariance)} was "
+        "given.",
+    )

@@ -1,0 +1,137 @@
+"""Designs of points that stand for the standard normal distribution: random, Sobol, Gauss–Hermite."""
+
+from abc import abstractmethod
+
+import equinox as eqx
+import jax
+import numpy as np
+from jaxtyping import ArrayLike, Float
+from scipy.special import roots_hermitenorm
+from scipy.stats import norm, qmc
+
+from .._check import as_positive_integer
+from .._types import Key
+
+_LARGEST_GRID = 50_000_000
+
+
+class AbstractPoints(eqx.Module):
+    """A rule that places points for the standard normal distribution in any dimension."""
+
+    @abstractmethod
+    def __call__(
+        self, dimension: int, key: Key | None = None
+    ) -> tuple[Float[ArrayLike, "M d"], Float[ArrayLike, " M"]]:
+        """Points of shape `(M, d)` and weights of shape `(M,)` that sum to one."""
+
+
+class RandomPoints(AbstractPoints):
+    """Independent random points; the error of a mean falls as `number ** -0.5`.
+
+    **Arguments:**
+
+    - `number`: how many, at least 1.
+    """
+
+    number: int = eqx.field(converter=lambda n: as_positive_integer(n, "number", "Pass how many points."))
+
+    def __call__(self, dimension, key=None):
+        key = _needs_key(self, key)
+        return jax.random.normal(key, (self.number, dimension)), _equal_weights(self.number)
+
+
+class SobolPoints(AbstractPoints):
+    """Scrambled Sobol points (Owen's scrambling); the error of a smooth mean falls almost as `1 / number`.
+
+    **Arguments:**
+
+    - `number`: how many, at least 1; powers of two are balanced best.
+    """
+
+    number: int = eqx.field(converter=lambda n: as_positive_integer(n, "number", "Pass how many points."))
+
+    def __call__(self, dimension, key=None):
+        seed = np.asarray(jax.random.key_data(_as_typed_key(_needs_key(self, key)))).tolist()
+        sampler = qmc.Sobol(dimension, scramble=True, rng=np.random.default_rng(seed))
+        # scipy warns unless a power of two is asked for: draw one that is enough.
+        uniform = sampler.random_base2(max(self.number - 1, 0).bit_length())[: self.number]
+        tiny = np.finfo(float).tiny
+        return norm.ppf(np.clip(uniform, tiny, 1 - np.finfo(float).eps)), _equal_weights(self.number)
+
+
+class GaussHermitePoints(AbstractPoints):
+    """The tensor product of a Gauss–Hermite rule, without its lightest nodes.
+
+    Exact for polynomials of degree up to `2 * points_per_axis - 1` in each coordinate, up to
+    the probability that is discarded.
+
+    **Arguments:**
+
+    - `points_per_axis`: nodes along each coordinate, at least 1.
+    - `discard`: the lightest nodes are left out as long as their weights sum to less than this
+        probability. They lie far in the tails, where nothing is known about a fitted score.
+    """
+
+    points_per_axis: int = eqx.field(
+        converter=lambda n: as_positive_integer(n, "points_per_axis", "Pass the nodes per coordinate.")
+    )
+    discard: float = 1e-6
+
+    def __check_init__(self):
+        if not 0 <= self.discard < 1:
+            raise ValueError(
+                f"discard is a probability, 0 <= discard < 1, but {self.discard!r} was given."
+            )
+
+    def __call__(self, dimension, key=None):
+        del key
+        nodes, weights = roots_hermitenorm(self.points_per_axis)
+        # Axis by axis, dropping on the way what weighs next to nothing, so that the full grid is
+        # never built in many dimensions.
+        points, mass = np.zeros((1, 0)), np.ones(1)
+        for axes in range(1, dimension + 1):
+            if mass.size * nodes.size > _LARGEST_GRID:
+                raise ValueError(
+                    f"{self.points_per_axis} Gauss–Hermite nodes on each of {dimension} axes is more than "
+                    f"{_LARGEST_GRID} points. Use fewer nodes, or SobolPoints."
+                )
+            points = np.concatenate(
+                [np.repeat(points, nodes.size, axis=0), np.tile(nodes, mass.size)[:, None]], axis=1
+            )
+            mass = np.outer(mass, weights / weights.sum()).ravel()
+            budget = self.discard - (1 - mass.sum()) if axes == dimension else 1e-3 * self.discard
+            kept = _heaviest(mass, budget)
+            points, mass = points[kept], mass[kept]
+        return points, mass / mass.sum()
+
+
+def _heaviest(mass: np.ndarray, discard: float) -> np.ndarray:
+    """Indices of all but the lightest entries, ties together, whose sum stays below `discard`."""
+    order = np.argsort(mass)
+    below = np.searchsorted(np.cumsum(mass[order]), discard)
+    threshold = mass[order[below]] * (1 - 1e-9)
+    return np.flatnonzero(mass >= threshold)
+
+
+def _equal_weights(number: int) -> np.ndarray:
+    return np.full(number, 1 / number)
+
+
+def _needs_key(design: AbstractPoints, key: Key | None) -> Key:
+    if key is None:
+        raise ValueError(
+            f"{type(design).__name__} places its points at random and needs a key: pass "
+            "key=jax.random.key(0)."
+        )
+    return key
+
+
+def _as_typed_key(key: Key):
+    return key if jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key) else jax.random.wrap_key_data(key)
+
+
+def default_points(dimension: int, per_axis: int) -> AbstractPoints:
+    """Gauss–Hermite with `per_axis` nodes where that is at most 20,000 points, otherwise Sobol."""
+    if per_axis**dimension <= 20_000:
+        return GaussHermitePoints(per_axis)
+    return SobolPoints(16_384)

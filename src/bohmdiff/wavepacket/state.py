@@ -1,0 +1,51 @@
+"""What every initial state offers: ψ0 = √ρ0 exp(i S0/ħ), through ln ρ0 and S0."""
+
+from abc import abstractmethod
+
+import equinox as eqx
+import jax
+from jaxtyping import DTypeLike, Float
+
+from .._types import Key, Matrix, Points, Scalar, Vector, Weights
+from .points import AbstractPoints
+
+
+class AbstractInitialState(eqx.Module):
+    r"""A nodeless wave function $\psi_0 = \sqrt{\rho_0}\, e^{iS_0/\hbar}$.
+
+    A new one gives its density, its phase and a way to place particles; everything else follows.
+    """
+
+    @property
+    @abstractmethod
+    def dimension(self) -> int:
+        """The number of coordinates, `d`."""
+
+    @property
+    @abstractmethod
+    def dtype(self) -> DTypeLike:
+        """The precision in which a problem that starts here is solved."""
+
+    @abstractmethod
+    def log_density(self, x: Vector) -> Scalar:
+        r"""$\ln\rho_0(x)$, normalised."""
+
+    @abstractmethod
+    def phase(self, x: Vector) -> Scalar:
+        r"""$S_0(x)$, in units of ħ."""
+
+    @abstractmethod
+    def points(self, design: AbstractPoints, key: Key | None = None) -> tuple[Points, Weights]:
+        r"""Initial particles with weights that sum to one: $\sum_j w_j f(x_j) \approx E_{\rho_0} f$."""
+
+    def score(self, x: Vector) -> Vector:
+        r"""$\nabla\ln\rho_0(x)$."""
+        return jax.grad(self.log_density)(x)
+
+    def velocity(self, x: Vector, mass: Float[jax.Array, "*d"]) -> Vector:
+        r"""$v_0 = \nabla S_0 / m$."""
+        return jax.grad(self.phase)(x) / mass
+
+    def velocity_gradient(self, x: Vector, mass: Float[jax.Array, "*d"]) -> Matrix:
+        r"""$\partial v_{0,i} / \partial x_j$."""
+        return jax.jacfwd(lambda y: self.velocity(y, mass))(x)
