@@ -1,0 +1,15 @@
+"""Every test runs in double precision, with the shapes in our signatures checked at run time."""
+
+import jax
+
+jax.config.update("jax_enable_x64", True)
+
+from jaxtyping import install_import_hook  # noqa: E402
+
+with install_import_hook("bohmdiff", "beartype.beartype"):
+    import bohmdiff  # noqa: F401
+
+from hypothesis import settings  # noqa: E402
+
+settings.register_profile("bohmdiff", deadline=None, derandomize=True, print_blob=True)
+settings.load_profile("bohmdiff")
