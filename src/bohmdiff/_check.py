@@ -42,14 +42,18 @@ def as_real_array(value: Any, name: str) -> Array:
             f"({error})."
         ) from None
     return require(
-        array, jnp.all(jnp.isfinite(array)), f"{name} must be finite, but {describe(value)} was given."
+        array,
+        jnp.all(jnp.isfinite(array)),
+        f"{name} must be finite, but {describe(value)} was given.",
     )
 
 
 def as_positive_integer(value: Any, name: str, what_to_do: str) -> int:
     """`value` as an `int` of at least one."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise ValueError(f"{name} must be an integer of at least 1, but {value!r} was given. {what_to_do}")
+        raise ValueError(
+            f"{name} must be an integer of at least 1, but {value!r} was given. {what_to_do}"
+        )
     return int(value)
 
 

@@ -1,6 +1,14 @@
 """Shapes that appear in signatures. `d` coordinates, `M` particles, `K` saved times."""
 
+from typing import TYPE_CHECKING, Any
+
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, UInt32
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike as Numbers
+else:
+    # What a user may pass where an array is wanted; constructors convert and check it.
+    Numbers = Any
 
 Scalar = Float[Array, ""]
 Time = Float[ArrayLike, ""]
@@ -11,3 +19,16 @@ Weights = Float[Array, " M"]
 Points = Float[Array, "M d"]
 Paths = Float[Array, "M K d"]
 Key = PRNGKeyArray | UInt32[Array, "2"]
+
+__all__ = [
+    "Key",
+    "Matrix",
+    "Numbers",
+    "Paths",
+    "Points",
+    "Scalar",
+    "Time",
+    "Times",
+    "Vector",
+    "Weights",
+]

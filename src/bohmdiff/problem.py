@@ -2,10 +2,10 @@
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import ArrayLike, DTypeLike
+from jaxtyping import DTypeLike
 
 from ._check import as_real_array, check_output, describe, require
-from ._types import Scalar
+from ._types import Numbers, Scalar
 from .hamiltonian import Hamiltonian
 from .wavepacket import AbstractInitialState
 
@@ -36,8 +36,8 @@ class Problem(eqx.Module):
         self,
         hamiltonian: Hamiltonian,
         initial: AbstractInitialState,
-        t1: ArrayLike,
-        t0: ArrayLike = 0.0,
+        t1: Numbers,
+        t0: Numbers = 0.0,
     ):
         if not isinstance(hamiltonian, Hamiltonian):
             raise ValueError(
@@ -57,9 +57,14 @@ class Problem(eqx.Module):
             )
         t0, t1 = as_real_array(t0, "t0"), as_real_array(t1, "t1")
         if t0.ndim or t1.ndim:
-            raise ValueError(f"t0 and t1 must be scalars, but shapes {t0.shape}, {t1.shape} were given.")
+            raise ValueError(
+                f"t0 and t1 must be scalars, but shapes {t0.shape}, {t1.shape} were given."
+            )
         check_output(
-            hamiltonian.potential, (t0.astype(initial.dtype), jnp.zeros(d, initial.dtype)), (), "potential"
+            hamiltonian.potential,
+            (t0.astype(initial.dtype), jnp.zeros(d, initial.dtype)),
+            (),
+            "potential",
         )
         self.hamiltonian, self.initial, self.t0 = hamiltonian, initial, t0
         self.t1 = require(

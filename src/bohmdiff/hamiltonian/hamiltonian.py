@@ -4,10 +4,10 @@ from collections.abc import Callable
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import Array, Float
 
 from .._check import as_real_array, describe, require
-from .._types import Scalar, Time, Vector
+from .._types import Numbers, Scalar, Time, Vector
 
 
 class Hamiltonian(eqx.Module):
@@ -35,8 +35,8 @@ class Hamiltonian(eqx.Module):
     def __init__(
         self,
         potential: Callable[[Time, Vector], Scalar],
-        mass: ArrayLike = 1.0,
-        hbar: ArrayLike = 1.0,
+        mass: Numbers = 1.0,
+        hbar: Numbers = 1.0,
     ):
         if not callable(potential):
             raise ValueError(
@@ -55,7 +55,9 @@ class Hamiltonian(eqx.Module):
         self.mass = require(
             mass, jnp.all(mass > 0), f"Every mass must be positive, but {describe(mass)} was given."
         )
-        self.hbar = require(hbar, hbar > 0, f"hbar must be positive, but {describe(hbar)} was given.")
+        self.hbar = require(
+            hbar, hbar > 0, f"hbar must be positive, but {describe(hbar)} was given."
+        )
 
     def masses(self, dimension: int) -> Vector:
         """The mass of each coordinate, shape `(d,)`."""

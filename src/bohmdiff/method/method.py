@@ -5,10 +5,9 @@ from abc import abstractmethod
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import ArrayLike
 
 from .._check import as_real_array, cast_floats, describe, require
-from .._types import Key, Times
+from .._types import Key, Numbers, Times
 from ..problem import Problem
 from ..solution import Solution
 
@@ -27,9 +26,7 @@ class AbstractMethod(eqx.Module):
     """
 
     @abstractmethod
-    def run(
-        self, problem: Problem, ts: Times, *, key: Key | None, progress: bool
-    ) -> Solution:
+    def run(self, problem: Problem, ts: Times, *, key: Key | None, progress: bool) -> Solution:
         """Solves `problem` and saves at `ts`, which increase and lie in `[t0, t1]`.
 
         All floating-point arrays of `problem` and `ts` arrive in the precision `problem.dtype`.
@@ -41,7 +38,7 @@ def solve(
     method: AbstractMethod,
     *,
     key: Key | None = None,
-    ts: ArrayLike | None = None,
+    ts: Numbers | None = None,
     progress: bool = False,
 ) -> Solution:
     """Solves a problem by a method.
@@ -69,12 +66,14 @@ def solve(
         raise ValueError(f"problem must be a Problem, but {type(problem).__name__} was given.")
     if not isinstance(method, AbstractMethod):
         hint = f" Pass an instance: {method.__name__}(...)." if isinstance(method, type) else ""
-        raise ValueError(f"method must be a method such as SplitOperator, but {method!r} was given.{hint}")
+        raise ValueError(
+            f"method must be a method such as SplitOperator, but {method!r} was given.{hint}"
+        )
     problem = cast_floats(problem, problem.dtype)
     return method.run(problem, saved_times(problem, ts), key=key, progress=bool(progress))
 
 
-def saved_times(problem: Problem, ts: ArrayLike | None) -> Times:
+def saved_times(problem: Problem, ts: Numbers | None) -> Times:
     """The times at which a solution is saved, checked, in the precision of the problem."""
     if ts is None:
         return jnp.linspace(problem.t0, problem.t1, _DEFAULT_SAVED_TIMES, dtype=problem.dtype)
@@ -86,8 +85,12 @@ def saved_times(problem: Problem, ts: ArrayLike | None) -> Times:
     slack = 4 * np.finfo(problem.dtype).eps * jnp.maximum(jnp.abs(problem.t0), jnp.abs(problem.t1))
     inside = jnp.all((given >= problem.t0 - slack) & (given <= problem.t1 + slack))
     span = f"[{describe(problem.t0)}, {describe(problem.t1)}]"
-    given = require(given, inside, f"ts must lie in [t0, t1] = {span}, but {describe(ts)} was given.")
     given = require(
-        given, jnp.all(jnp.diff(given) > 0), f"ts must increase strictly, but {describe(ts)} was given."
+        given, inside, f"ts must lie in [t0, t1] = {span}, but {describe(ts)} was given."
+    )
+    given = require(
+        given,
+        jnp.all(jnp.diff(given) > 0),
+        f"ts must increase strictly, but {describe(ts)} was given.",
     )
     return jnp.clip(given, problem.t0, problem.t1)

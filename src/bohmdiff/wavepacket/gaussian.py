@@ -2,10 +2,10 @@
 
 import jax.numpy as jnp
 import jax.scipy.linalg as jsl
-from jaxtyping import ArrayLike, DTypeLike
+from jaxtyping import DTypeLike
 
 from .._check import as_real_array, describe, require
-from .._types import Key, Matrix, Points, Scalar, Vector, Weights
+from .._types import Key, Matrix, Numbers, Points, Scalar, Vector, Weights
 from .points import AbstractPoints
 from .state import AbstractInitialState
 
@@ -39,10 +39,10 @@ class GaussianWavePacket(AbstractInitialState):
 
     def __init__(
         self,
-        mean: ArrayLike,
-        covariance: ArrayLike,
-        momentum: ArrayLike | None = None,
-        chirp: ArrayLike | None = None,
+        mean: Numbers,
+        covariance: Numbers,
+        momentum: Numbers | None = None,
+        chirp: Numbers | None = None,
     ):
         mean = as_real_array(mean, "mean")
         if mean.ndim != 1 or mean.size == 0:
@@ -61,10 +61,14 @@ class GaussianWavePacket(AbstractInitialState):
             covariance = jnp.diag(jnp.broadcast_to(covariance, (d,)))
         momentum = jnp.zeros(d, dtype) if momentum is None else as_real_array(momentum, "momentum")
         if momentum.shape != (d,):
-            raise ValueError(f"momentum must have shape ({d},), but shape {momentum.shape} was given.")
+            raise ValueError(
+                f"momentum must have shape ({d},), but shape {momentum.shape} was given."
+            )
         chirp = jnp.zeros((d, d), dtype) if chirp is None else as_real_array(chirp, "chirp")
         if chirp.shape != (d, d):
-            raise ValueError(f"chirp must have shape ({d}, {d}), but shape {chirp.shape} was given.")
+            raise ValueError(
+                f"chirp must have shape ({d}, {d}), but shape {chirp.shape} was given."
+            )
         self.mean = mean
         self.covariance = _positive_definite(covariance)
         self.momentum = momentum.astype(dtype)
