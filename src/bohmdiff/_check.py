@@ -7,12 +7,13 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Bool, PyTree
 
 
 def is_concrete(tree: PyTree) -> bool:
     """Whether every array of `tree` has a value now, rather than being traced by jit, grad or vmap."""
-    return not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
+    return not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(tree))
 
 
 def require(tree: PyTree, condition: Bool[ArrayLike, ""], message: str) -> PyTree:
@@ -38,8 +39,7 @@ def as_real_array(value: Any, name: str) -> Array:
             array = array.astype(float)
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"{name} must be a real number or an array of real numbers, but {value!r} was given "
-            f"({error})."
+            f"{name} must be a real number or an array of real numbers, but {value!r} was given ({error})."
         ) from None
     return require(
         array,
@@ -51,9 +51,7 @@ def as_real_array(value: Any, name: str) -> Array:
 def as_positive_integer(value: Any, name: str, what_to_do: str) -> int:
     """`value` as an `int` of at least one."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise ValueError(
-            f"{name} must be an integer of at least 1, but {value!r} was given. {what_to_do}"
-        )
+        raise ValueError(f"{name} must be an integer of at least 1, but {value!r} was given. {what_to_do}")
     return int(value)
 
 
@@ -76,9 +74,7 @@ def cast_floats(tree: PyTree, dtype: Any) -> PyTree:
     return jax.tree.map(cast, tree)
 
 
-def check_output(
-    function: Callable[..., Any], arguments: tuple, shape: tuple[int, ...], name: str
-) -> None:
+def check_output(function: Callable[..., Any], arguments: tuple, shape: tuple[int, ...], name: str) -> None:
     """Raises unless `function(*arguments)` is one real array of the given shape."""
     try:
         out = eqx.filter_eval_shape(function, *arguments)

@@ -57,9 +57,7 @@ class Problem(eqx.Module):
             )
         t0, t1 = as_real_array(t0, "t0"), as_real_array(t1, "t1")
         if t0.ndim or t1.ndim:
-            raise ValueError(
-                f"t0 and t1 must be scalars, but shapes {t0.shape}, {t1.shape} were given."
-            )
+            raise ValueError(f"t0 and t1 must be scalars, but shapes {t0.shape}, {t1.shape} were given.")
         check_output(
             hamiltonian.potential,
             (t0.astype(initial.dtype), jnp.zeros(d, initial.dtype)),

@@ -55,9 +55,7 @@ class Hamiltonian(eqx.Module):
         self.mass = require(
             mass, jnp.all(mass > 0), f"Every mass must be positive, but {describe(mass)} was given."
         )
-        self.hbar = require(
-            hbar, hbar > 0, f"hbar must be positive, but {describe(hbar)} was given."
-        )
+        self.hbar = require(hbar, hbar > 0, f"hbar must be positive, but {describe(hbar)} was given.")
 
     def masses(self, dimension: int) -> Vector:
         """The mass of each coordinate, shape `(d,)`."""

@@ -66,9 +66,7 @@ def solve(
         raise ValueError(f"problem must be a Problem, but {type(problem).__name__} was given.")
     if not isinstance(method, AbstractMethod):
         hint = f" Pass an instance: {method.__name__}(...)." if isinstance(method, type) else ""
-        raise ValueError(
-            f"method must be a method such as SplitOperator, but {method!r} was given.{hint}"
-        )
+        raise ValueError(f"method must be a method such as SplitOperator, but {method!r} was given.{hint}")
     problem = cast_floats(problem, problem.dtype)
     return method.run(problem, saved_times(problem, ts), key=key, progress=bool(progress))
 
@@ -85,9 +83,7 @@ def saved_times(problem: Problem, ts: Numbers | None) -> Times:
     slack = 4 * np.finfo(problem.dtype).eps * jnp.maximum(jnp.abs(problem.t0), jnp.abs(problem.t1))
     inside = jnp.all((given >= problem.t0 - slack) & (given <= problem.t1 + slack))
     span = f"[{describe(problem.t0)}, {describe(problem.t1)}]"
-    given = require(
-        given, inside, f"ts must lie in [t0, t1] = {span}, but {describe(ts)} was given."
-    )
+    given = require(given, inside, f"ts must lie in [t0, t1] = {span}, but {describe(ts)} was given.")
     given = require(
         given,
         jnp.all(jnp.diff(given) > 0),

@@ -54,6 +54,4 @@ class Solution(eqx.Module):
         r"""$\psi(t, x)$ at one point."""
 
     def _unavailable(self, what: str, instead: str) -> NoReturn:
-        raise UnavailableError(
-            f"A solution by {type(self.method).__name__} has no {what}. {instead}"
-        )
+        raise UnavailableError(f"A solution by {type(self.method).__name__} has no {what}. {instead}")

@@ -61,14 +61,10 @@ class GaussianWavePacket(AbstractInitialState):
             covariance = jnp.diag(jnp.broadcast_to(covariance, (d,)))
         momentum = jnp.zeros(d, dtype) if momentum is None else as_real_array(momentum, "momentum")
         if momentum.shape != (d,):
-            raise ValueError(
-                f"momentum must have shape ({d},), but shape {momentum.shape} was given."
-            )
+            raise ValueError(f"momentum must have shape ({d},), but shape {momentum.shape} was given.")
         chirp = jnp.zeros((d, d), dtype) if chirp is None else as_real_array(chirp, "chirp")
         if chirp.shape != (d, d):
-            raise ValueError(
-                f"chirp must have shape ({d}, {d}), but shape {chirp.shape} was given."
-            )
+            raise ValueError(f"chirp must have shape ({d}, {d}), but shape {chirp.shape} was given.")
         self.mean = mean
         self.covariance = _positive_definite(covariance)
         self.momentum = momentum.astype(dtype)
@@ -89,9 +85,7 @@ class GaussianWavePacket(AbstractInitialState):
     def log_density(self, x: Vector) -> Scalar:
         cholesky = jnp.linalg.cholesky(self.covariance)
         z = jsl.solve_triangular(cholesky, x - self.mean, lower=True)
-        log_normaliser = jnp.sum(jnp.log(jnp.diag(cholesky))) + 0.5 * self.dimension * jnp.log(
-            2 * jnp.pi
-        )
+        log_normaliser = jnp.sum(jnp.log(jnp.diag(cholesky))) + 0.5 * self.dimension * jnp.log(2 * jnp.pi)
         return -0.5 * jnp.sum(z**2) - log_normaliser.astype(z.dtype)
 
     def phase(self, x: Vector) -> Scalar:

@@ -4,6 +4,7 @@ from abc import abstractmethod
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import ArrayLike, Float
 from scipy.special import roots_hermitenorm
@@ -33,9 +34,7 @@ class RandomPoints(AbstractPoints):
     - `number`: how many, at least 1.
     """
 
-    number: int = eqx.field(
-        converter=lambda n: as_positive_integer(n, "number", "Pass how many points.")
-    )
+    number: int = eqx.field(converter=lambda n: as_positive_integer(n, "number", "Pass how many points."))
 
     def __call__(self, dimension, key=None):
         key = _needs_key(self, key)
@@ -50,9 +49,7 @@ class SobolPoints(AbstractPoints):
     - `number`: how many, at least 1; powers of two are balanced best.
     """
 
-    number: int = eqx.field(
-        converter=lambda n: as_positive_integer(n, "number", "Pass how many points.")
-    )
+    number: int = eqx.field(converter=lambda n: as_positive_integer(n, "number", "Pass how many points."))
 
     def __call__(self, dimension, key=None):
         seed = np.asarray(jax.random.key_data(_as_typed_key(_needs_key(self, key)))).tolist()
@@ -60,9 +57,7 @@ class SobolPoints(AbstractPoints):
         # scipy warns unless a power of two is asked for: draw one that is enough.
         uniform = sampler.random_base2(max(self.number - 1, 0).bit_length())[: self.number]
         tiny = np.finfo(float).tiny
-        return norm.ppf(np.clip(uniform, tiny, 1 - np.finfo(float).eps)), _equal_weights(
-            self.number
-        )
+        return norm.ppf(np.clip(uniform, tiny, 1 - np.finfo(float).eps)), _equal_weights(self.number)
 
 
 class GaussHermitePoints(AbstractPoints):
@@ -79,17 +74,13 @@ class GaussHermitePoints(AbstractPoints):
     """
 
     points_per_axis: int = eqx.field(
-        converter=lambda n: as_positive_integer(
-            n, "points_per_axis", "Pass the nodes per coordinate."
-        )
+        converter=lambda n: as_positive_integer(n, "points_per_axis", "Pass the nodes per coordinate.")
     )
     discard: float = 1e-6
 
     def __check_init__(self):
         if not 0 <= self.discard < 1:
-            raise ValueError(
-                f"discard is a probability, 0 <= discard < 1, but {self.discard!r} was given."
-            )
+            raise ValueError(f"discard is a probability, 0 <= discard < 1, but {self.discard!r} was given.")
 
     def __call__(self, dimension, key=None):
         del key
@@ -135,11 +126,7 @@ def _needs_key(design: AbstractPoints, key: Key | None) -> Key:
 
 
 def _as_typed_key(key: Key):
-    return (
-        key
-        if jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key)
-        else jax.random.wrap_key_data(key)
-    )
+    return key if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else jax.random.wrap_key_data(key)
 
 
 def default_points(dimension: int, per_axis: int) -> AbstractPoints:
