@@ -3,15 +3,11 @@
 from abc import abstractmethod
 
 import equinox as eqx
-import jax.numpy as jnp
-import numpy as np
 
-from .._check import as_real_array, cast_floats, describe, require
+from .._check import cast_floats
 from .._types import Key, Numbers, Times
-from ..problem import Problem
+from ..problem import Problem, saved_times
 from ..solution import Solution
-
-_DEFAULT_SAVED_TIMES = 101
 
 
 class AbstractMethod(eqx.Module):
@@ -69,24 +65,3 @@ def solve(
         raise ValueError(f"method must be a method such as SplitOperator, but {method!r} was given.{hint}")
     problem = cast_floats(problem, problem.dtype)
     return method.run(problem, saved_times(problem, ts), key=key, progress=bool(progress))
-
-
-def saved_times(problem: Problem, ts: Numbers | None) -> Times:
-    """The times at which a solution is saved, checked, in the precision of the problem."""
-    if ts is None:
-        return jnp.linspace(problem.t0, problem.t1, _DEFAULT_SAVED_TIMES, dtype=problem.dtype)
-    ts = as_real_array(ts, "ts")
-    if ts.ndim != 1 or ts.size == 0:
-        raise ValueError(f"ts must have shape (K,) with K >= 1, but shape {ts.shape} was given.")
-    given = ts.astype(problem.dtype)
-    # Times that were computed in another precision may miss t0 or t1 by its rounding.
-    slack = 4 * np.finfo(problem.dtype).eps * jnp.maximum(jnp.abs(problem.t0), jnp.abs(problem.t1))
-    inside = jnp.all((given >= problem.t0 - slack) & (given <= problem.t1 + slack))
-    span = f"[{describe(problem.t0)}, {describe(problem.t1)}]"
-    given = require(given, inside, f"ts must lie in [t0, t1] = {span}, but {describe(ts)} was given.")
-    given = require(
-        given,
-        jnp.all(jnp.diff(given) > 0),
-        f"ts must increase strictly, but {describe(ts)} was given.",
-    )
-    return jnp.clip(given, problem.t0, problem.t1)

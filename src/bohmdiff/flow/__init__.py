@@ -1,0 +1,14 @@
+from .propagate import Trajectory as Trajectory
+from .propagate import check_ensemble as check_ensemble
+from .propagate import check_integration as check_integration
+from .propagate import integrate as integrate
+from .propagate import propagate as propagate
+from .propagate import require_finite as require_finite
+from .quantum import Score as Score
+from .quantum import acceleration as acceleration
+from .quantum import quantum_potential as quantum_potential
+from .state import FlowState as FlowState
+from .state import HalfState as HalfState
+from .terms import bohmian_terms as bohmian_terms
+from .terms import initial_halves as initial_halves
+from .terms import pushed_score as pushed_score

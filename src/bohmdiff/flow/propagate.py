@@ -1,0 +1,220 @@
+"""Bohmian trajectories under a given score."""
+
+from collections.abc import Callable
+from typing import Any
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
+
+from .._check import (
+    as_positive_integer,
+    as_real_array,
+    cast_floats,
+    check_output,
+    describe,
+    is_concrete,
+    require,
+)
+from .._types import Numbers, Paths, Points, Times
+from ..problem import Problem, saved_times
+from .quantum import Score, effective_force
+from .state import HalfState
+from .terms import bohmian_terms, initial_halves
+
+
+class Trajectory(eqx.Module):
+    """What [`propagate`][bohmdiff.propagate] returns: `M` particles at `K` times.
+
+    - `ts`: the saved times, shape `(K,)`.
+    - `position`, `velocity`: shape `(M, K, d)`.
+    - `phase`: S(t, x(t)), the action gathered along the path on top of $S_0(x_0)$, shape `(M, K)`.
+    - `energy`: $\\sum_i \\tfrac12 m_i v_i^2 + V + Q$ of each particle, shape `(M, K)`.
+    - `deformation`: $F = \\partial x(t)/\\partial x(t_0)$, shape `(M, K, d, d)`.
+    - `deformation_rate`: $G = \\dot F$, shape `(M, K, d, d)`.
+    - `log_density`: $\\ln\\rho_0(x_0) - \\ln|\\det F|$ of the flow's own density, shape `(M, K)`.
+
+    The last three are `None` without tangents.
+    """
+
+    ts: Times
+    position: Paths
+    velocity: Paths
+    phase: Float[Array, "M K"]
+    energy: Float[Array, "M K"]
+    deformation: Float[Array, "M K d d"] | None
+    deformation_rate: Float[Array, "M K d d"] | None
+    log_density: Float[Array, "M K"] | None
+
+
+def propagate(
+    problem: Problem,
+    score: Score,
+    x0: Numbers,
+    *,
+    ts: Numbers | None = None,
+    solver: diffrax.AbstractSolver,
+    steps: int,
+    tangents: bool = True,
+) -> Trajectory:
+    r"""Moves particles by $m\dot v = -\nabla(V + Q)$, with the quantum potential of a given score.
+
+    If the score is that of the density which this very flow makes out of $\rho_0$, the flow is the
+    solution of the Schrödinger equation; [`fisher_divergence`][bohmdiff.fisher_divergence] measures by
+    how much it is not.
+
+    ```python
+    x0, _ = problem.initial.points(bd.SobolPoints(1024), key)
+    flow = bd.propagate(problem, solution.score, x0, solver=bd.BlanesMoan4(), steps=100)
+    flow.position[:, -1]
+    ```
+
+    **Arguments:**
+
+    - `problem`: the Hamiltonian, initial state and span of time.
+    - `score`: any `s(t, x) -> (d,)` for one particle.
+    - `x0`: initial positions, shape `(M, d)`. Their dtype is the precision of the run.
+    - `ts`: increasing times in `[t0, t1]` to save at, shape `(K,)`; 101 equally spaced ones if not
+        given. They need not be steps: the solver's dense output is used.
+    - `solver`: e.g. [`BlanesMoan4`][bohmdiff.BlanesMoan4].
+    - `steps`: the number of equal steps from `t0` to `t1`.
+    - `tangents`: whether to carry F and G along, for the density on each particle.
+
+    **Returns:** a [`Trajectory`][bohmdiff.Trajectory]. Gradients with respect to anything in `problem`,
+    `score` or `x0` go through Diffrax's `RecursiveCheckpointAdjoint`.
+
+    **Raises:** `ValueError` for bad input, before the run; and if a particle becomes non-finite, which
+    is an error at run time under `jax.jit`.
+    """
+    problem, x0 = check_ensemble(problem, score, x0)
+    steps = check_integration(solver, steps)
+    times = saved_times(problem, ts)
+    trajectory = _propagate(problem, score, x0, times, solver, steps, bool(tangents))
+    return eqx.tree_at(
+        lambda flow: flow.position,
+        trajectory,
+        _finite(trajectory.position, times),
+    )
+
+
+def integrate(
+    problem: Problem,
+    terms: PyTree[diffrax.AbstractTerm],
+    y0: PyTree,
+    saveat: diffrax.SaveAt,
+    solver: diffrax.AbstractSolver,
+    steps: int,
+    progress: bool = False,
+) -> diffrax.Solution:
+    """`diffeqsolve` over the span of a problem in equal steps, with recursive checkpoints."""
+    grid = jnp.linspace(problem.t0, problem.t1, steps + 1, dtype=problem.dtype)
+    return diffrax.diffeqsolve(
+        terms,
+        solver,
+        grid[0],
+        grid[-1],
+        None,
+        y0,
+        saveat=saveat,
+        stepsize_controller=diffrax.StepTo(ts=grid),
+        adjoint=diffrax.RecursiveCheckpointAdjoint(),
+        max_steps=steps,
+        progress_meter=diffrax.TqdmProgressMeter() if progress else diffrax.NoProgressMeter(),
+    )
+
+
+@eqx.filter_jit
+def _propagate(
+    problem: Problem,
+    score: Score,
+    x0: Points,
+    ts: Times,
+    solver: diffrax.AbstractSolver,
+    steps: int,
+    tangents: bool,
+) -> Trajectory:
+    hamiltonian = problem.hamiltonian
+
+    def save(t: Any, y: tuple[HalfState, HalfState], args: Any):
+        position, velocity = y
+        potential, _ = jax.vmap(lambda x: effective_force(hamiltonian, score, t, x))(position.motion)
+        energy = jax.vmap(hamiltonian.kinetic_energy)(velocity.motion) + potential
+        return position, velocity, energy
+
+    solution = integrate(
+        problem,
+        bohmian_terms(problem, score),
+        initial_halves(problem, x0, tangents=tangents),
+        diffrax.SaveAt(ts=ts, fn=save),
+        solver,
+        steps,
+    )
+    position, velocity, energy = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, 1), solution.ys)
+    log_density = None
+    if tangents:
+        _, log_determinant = jnp.linalg.slogdet(position.tangent)
+        log_density = jax.vmap(problem.initial.log_density)(x0)[:, None] - log_determinant
+    return Trajectory(
+        ts=ts,
+        position=position.motion,
+        velocity=velocity.motion,
+        phase=position.action + velocity.action,
+        energy=energy,
+        deformation=position.tangent,
+        deformation_rate=velocity.tangent,
+        log_density=log_density,
+    )
+
+
+def check_ensemble(problem: Problem, score: Score, x0: Numbers) -> tuple[Problem, Points]:
+    """Checks particles, and that potential and score have the right shape and are finite there."""
+    x0 = as_real_array(x0, "x0")
+    d = problem.dimension
+    if x0.ndim != 2 or x0.shape[1] != d or x0.shape[0] == 0:
+        raise ValueError(
+            f"x0 must have shape (M, {d}), one row per particle, but shape {x0.shape} was given."
+        )
+    problem, score = cast_floats((problem, score), x0.dtype)
+    check_output(score, (problem.t0, x0[0]), (d,), "score")
+    x0 = require_finite(problem, problem.hamiltonian.potential, x0, "potential")
+    return problem, require_finite(problem, score, x0, "score")
+
+
+def require_finite(problem: Problem, function: Callable[..., Any], x0: Points, name: str) -> Points:
+    """Raises unless `function(t0, x)` is finite at every one of the points `x0`, which it returns."""
+    values = jax.vmap(function, in_axes=(None, 0))(problem.t0, x0)
+    finite = jnp.all(jnp.isfinite(values.reshape(x0.shape[0], -1)), axis=1)
+    where = ""
+    if is_concrete(finite) and not bool(jnp.all(finite)):
+        first = jnp.argmin(finite)
+        where = f": {int(jnp.sum(~finite))} of them, the first at x = {describe(x0[first])}"
+    return require(
+        x0,
+        jnp.all(finite),
+        f"{name}(t, x) must be finite at the initial points, but at t = {describe(problem.t0)} it is "
+        f"not{where}. Change the {name}, or choose initial points inside its domain.",
+    )
+
+
+def check_integration(solver: Any, steps: Any) -> int:
+    """Checks a solver and its number of steps."""
+    if not isinstance(solver, diffrax.AbstractSolver):
+        raise ValueError(f"solver must be a solver such as BlanesMoan4(), but {solver!r} was given.")
+    return as_positive_integer(steps, "steps", "Pass the number of equal steps from t0 to t1.")
+
+
+def _finite(position: Paths, ts: Times) -> Paths:
+    finite = jnp.all(jnp.isfinite(position), axis=2)
+    detail = ""
+    if is_concrete(finite) and not bool(jnp.all(finite)):
+        lost = int(jnp.sum(~jnp.all(finite, axis=1)))
+        when = ts[jnp.argmin(jnp.all(finite, axis=0))]
+        detail = f" ({lost} of {finite.shape[0]}, the first by t = {describe(when)})"
+    return require(
+        position,
+        jnp.all(finite),
+        f"Particles became non-finite{detail}. The score drives them out of the region where it is "
+        "defined, or the steps are too long: take more steps, or initial points that lie less far out.",
+    )

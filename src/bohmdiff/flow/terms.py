@@ -1,0 +1,136 @@
+"""The flow as a separable system: Diffrax terms for drift and kick, with tangents in the state."""
+
+import diffrax
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .._types import Points, Time, Vector
+from ..problem import Problem
+from .quantum import Score, effective_force
+from .state import FlowState, HalfState
+
+# Tangents with respect to x0 are part of the state, not derivatives taken through the solver. A
+# reverse pass through a checkpointed loop cannot be differentiated again and no forward pass goes
+# through it; but drifts and kicks commute with this lift, so the tangents are those of the discrete
+# flow, and one reverse pass remains for parameters.
+
+
+def bohmian_terms(
+    problem: Problem, score: Score, directions: Float[Array, "n d"] | None = None
+) -> tuple[diffrax.ODETerm, diffrax.ODETerm]:
+    """Drift and kick of an ensemble, for any solver of `bohmdiff.solver` (and of Diffrax that takes
+    two terms).
+
+    The state is what [`initial_halves`][bohmdiff.flow.initial_halves] makes; tangents are carried if they
+    are in it.
+
+    **Arguments:**
+
+    - `problem`: for the Hamiltonian.
+    - `score`: any `s(t, x) -> (d,)`.
+    - `directions`: along which second tangents are carried, shape `(n, d)`, if they are.
+    """
+    mass = problem.hamiltonian.mass
+
+    def drift(velocity: HalfState) -> HalfState:
+        kinetic = problem.hamiltonian.kinetic_energy(velocity.motion)
+        return velocity._replace(action=kinetic)
+
+    def first_order(t: Time, x: Vector, tangent: Float[Array, "d d"]):
+        # One pass along each column of F; what does not depend on the column is computed once.
+        def along(column: Vector):
+            (potential, force), (_, slope) = jax.jvp(
+                lambda y: effective_force(problem.hamiltonian, score, t, y), (x,), (column,)
+            )
+            return potential, force / mass, slope / mass
+
+        return jax.vmap(along, in_axes=1, out_axes=(None, None, 1))(tangent)
+
+    def kick(t: Time, position: HalfState) -> HalfState:
+        x, tangent, second = position.motion, position.tangent, position.second
+        if tangent is None:
+            potential, force = effective_force(problem.hamiltonian, score, t, x)
+            return HalfState(force / mass, -potential, None, None)
+        if second is None:
+            potential, acceleration, rate = first_order(t, x, tangent)
+            return HalfState(acceleration, -potential, rate, None)
+        assert directions is not None
+
+        def along(direction: Vector, second_slice: Float[Array, "d d"]):
+            primal, change = jax.jvp(
+                lambda y, f: first_order(t, y, f), (x, tangent), (tangent @ direction, second_slice)
+            )
+            return primal, change[2]
+
+        (potential, acceleration, rate), second_rate = jax.vmap(along, in_axes=(0, 2), out_axes=(None, 2))(
+            directions, second
+        )
+        return HalfState(acceleration, -potential, rate, second_rate)
+
+    return (
+        diffrax.ODETerm(lambda t, velocity, args: jax.vmap(drift)(velocity)),
+        diffrax.ODETerm(lambda t, position, args: jax.vmap(kick, in_axes=(None, 0))(t, position)),
+    )
+
+
+def initial_halves(
+    problem: Problem,
+    x0: Points,
+    *,
+    tangents: bool = True,
+    directions: Float[Array, "n d"] | None = None,
+) -> tuple[HalfState, HalfState]:
+    """The state at `t0` that [`bohmian_terms`][bohmdiff.flow.bohmian_terms] integrates.
+
+    **Arguments:**
+
+    - `problem`, `x0`: the initial state, and positions of shape `(M, d)`.
+    - `tangents`: whether to carry F and G.
+    - `directions`: to carry also their derivatives with respect to x0 along these directions,
+        shape `(n, d)`: the identity for all, a single row for one.
+    """
+
+    def one(x: Vector) -> tuple[HalfState, HalfState]:
+        state = FlowState.initial(problem, x)
+        phase = problem.initial.phase(x)
+        nothing = jnp.zeros_like(phase)
+        if not tangents:
+            return HalfState(x, phase, None, None), HalfState(state.velocity, nothing, None, None)
+        second = second_rate = None
+        if directions is not None:
+
+            def rate_along(direction: Vector):
+                gradient = lambda y: problem.initial.velocity_gradient(y, problem.hamiltonian.mass)
+                return jax.jvp(gradient, (x,), (direction,))[1]
+
+            second_rate = jax.vmap(rate_along, out_axes=2)(directions)
+            second = jnp.zeros_like(second_rate)
+        return (
+            HalfState(x, phase, state.deformation, second),
+            HalfState(state.velocity, nothing, state.deformation_rate, second_rate),
+        )
+
+    return jax.vmap(one)(x0)
+
+
+def pushed_score(
+    problem: Problem,
+    x0: Vector,
+    deformation: Float[Array, "d d"],
+    second: Float[Array, "d d d"],
+) -> Vector:
+    r"""The score of the density that the flow itself has made, at one particle.
+
+    $s_\rho(x(t), t) = F^{-\top}[s_0(x_0) - \nabla_{x_0}\ln|\det F|]$, with
+    $\partial_k \ln|\det F| = \mathrm{tr}(F^{-1}\partial_k F)$.
+
+    **Arguments:**
+
+    - `x0`: where the particle started, shape `(d,)`.
+    - `deformation`: F, shape `(d, d)`.
+    - `second`: $\partial F_{ij} / \partial x_{0,k}$, shape `(d, d, d)`.
+    """
+    inverse = jnp.linalg.inv(deformation)
+    slope = jnp.einsum("ij,jik->k", inverse, second)
+    return inverse.T @ (problem.initial.score(x0) - slope)

@@ -1,0 +1,191 @@
+"""Hermite scores: ln ρ as a polynomial in a frame that moves and breathes with the ensemble."""
+
+from typing import NamedTuple
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.scipy.linalg as jsl
+import lineax as lx
+from jaxtyping import Array, Float
+
+from .._types import Matrix, Points, Scalar, Time, Vector, Weights
+from ..wavepacket import default_points
+from .hermite_basis import basis_size, differentiate, expected_gradients, hermite_basis
+from .score import AbstractScore
+
+
+class HermiteExpansion(eqx.Module):
+    r"""$\ln\rho(x) = -\tfrac12|\xi|^2 + \sum_\alpha c_\alpha h_\alpha(\xi) + \text{const}$ with
+    $\xi = L^{-1}(x - \mu)$.
+
+    A polynomial is not bounded where it was not fitted. Farther from the centre than `trust_radius`
+    the correction's gradient is therefore taken from where the ray to the centre enters that
+    radius, on top of the Gaussian, so that particles in the far tail cannot run away.
+
+    **Arguments:**
+
+    - `mean`, `cholesky`: $\mu$, shape `(d,)`, and the lower triangular $L$, shape `(d, d)`.
+    - `coefficients`: of all basis functions but the constant, shape `(n - 1,)`.
+    - `degree`: the total degree.
+    - `trust_radius`: in standard deviations.
+    """
+
+    mean: Vector
+    cholesky: Matrix
+    coefficients: Float[Array, " n"]
+    degree: int = eqx.field(static=True)
+    trust_radius: float = eqx.field(static=True)
+
+    @property
+    def dimension(self) -> int:
+        """The number of coordinates, `d`."""
+        return self.mean.shape[0]
+
+    def score(self, x: Points) -> Points:
+        """∇ ln ρ at the points `x`, shape `(M, d)`."""
+        xi = self._into_frame(x)
+        in_frame = self._correction_gradient(self._trusted(xi)) - xi
+        return jsl.solve_triangular(self.cholesky, in_frame.T, lower=True, trans="T").T
+
+    def quantum_force(self, x: Points, mass: Vector, hbar: Scalar) -> Points:
+        r"""$-\nabla Q$ at the points `x`, shape `(M, d)`: one product of basis and coefficients.
+
+        In the frame $Q = -\tfrac{\hbar^2}{4}[\mathrm{tr}(A\,\nabla\nabla\varphi) +
+        \tfrac12 \nabla\varphi^\top A \nabla\varphi]$ with $A = L^{-1} m^{-1} L^{-\top}$.
+        """
+        d = self.dimension
+        xi = self._into_frame(x)
+        trusted = self._trusted(xi)
+        metric = mass_metric(self.cholesky, mass)
+        gradient = self._differentiate(self._all_coefficients())
+        hessian = jnp.stack([self._differentiate(g) for g in gradient])
+        slope = self._differentiate(jnp.einsum("ij,ijn->n", metric, hessian))
+        columns = jnp.concatenate([gradient, hessian.reshape(d * d, -1), slope])
+        values = self._low_basis(trusted) @ self._low(columns).T
+        score = values[:, :d] - trusted
+        curvature = values[:, d : d + d * d].reshape(-1, d, d) - jnp.eye(d, dtype=x.dtype)
+        in_frame = values[:, d + d * d :] + jnp.einsum("mij,mj->mi", curvature, score @ metric)
+        # Beyond the trust radius the Gaussian's own force goes on growing.
+        in_frame = in_frame + (xi - trusted) @ metric
+        force = jsl.solve_triangular(self.cholesky, in_frame.T, lower=True, trans="T").T
+        return 0.25 * hbar**2 * force
+
+    def log_density(self, x: Vector) -> Scalar:
+        r"""$\ln\rho(x)$ at one point, normalised by quadrature in the frame."""
+        d = self.dimension
+        nodes, weights = default_points(d, self.degree + 4)(d, jax.random.key(0))
+        nodes, weights = jnp.asarray(nodes, x.dtype), jnp.asarray(weights, x.dtype)
+        log_partition = jax.nn.logsumexp(self._correction(nodes), b=weights)
+        _, log_determinant = jnp.linalg.slogdet(self.cholesky)
+        xi = self._into_frame(x[None])
+        log_normal = -0.5 * jnp.sum(xi**2) - 0.5 * d * jnp.log(2 * jnp.pi).astype(x.dtype)
+        return log_normal - log_determinant + self._correction(xi)[0] - log_partition
+
+    def _into_frame(self, x: Points) -> Points:
+        return jsl.solve_triangular(self.cholesky, (x - self.mean).T, lower=True).T
+
+    def _trusted(self, xi: Points) -> Points:
+        """ξ, or where the ray from the centre to it leaves the trust radius."""
+        square = jnp.sum(xi**2, axis=1, keepdims=True)
+        outside = square > self.trust_radius**2
+        # The inner `where` keeps the derivative of the root finite at the centre.
+        return jnp.where(outside, self.trust_radius / jnp.sqrt(jnp.where(outside, square, 1.0)), 1.0) * xi
+
+    def _all_coefficients(self) -> Float[Array, " n"]:
+        return jnp.concatenate([jnp.zeros_like(self.coefficients[:1]), self.coefficients])
+
+    def _differentiate(self, coefficients: Float[Array, " n"]) -> Float[Array, "d n"]:
+        return jnp.stack(
+            [differentiate(coefficients, i, self.dimension, self.degree) for i in range(self.dimension)]
+        )
+
+    def _low(self, coefficients: Float[Array, "k n"]) -> Float[Array, "k low"]:
+        """Coefficients of a derivative, without those that are zero because its degree is lower."""
+        return coefficients[:, : basis_size(self.dimension, self.degree - 1)]
+
+    def _low_basis(self, xi: Points) -> Float[Array, "M low"]:
+        return hermite_basis(xi, self.degree - 1)
+
+    def _correction_gradient(self, xi: Points) -> Points:
+        return self._low_basis(xi) @ self._low(self._differentiate(self._all_coefficients())).T
+
+    def _correction(self, xi: Points) -> Float[Array, " M"]:
+        """Σ c h(ξ); beyond the trust radius it goes on as a straight line along the ray."""
+        trusted = self._trusted(xi)
+        inside = hermite_basis(trusted, self.degree) @ self._all_coefficients()
+        return inside + jnp.sum(self._correction_gradient(trusted) * (xi - trusted), axis=1)
+
+
+def mass_metric(cholesky: Matrix, mass: Vector) -> Matrix:
+    r"""$A = L^{-1} m^{-1} L^{-\top}$: the inverse mass as seen in the frame."""
+    inverse = jsl.solve_triangular(cholesky, jnp.eye(mass.shape[0], dtype=cholesky.dtype), lower=True)
+    return (inverse / mass) @ inverse.T
+
+
+class HermiteFit(NamedTuple):
+    """A fitted expansion and what the fit says about itself."""
+
+    expansion: HermiteExpansion
+    fisher_information: Scalar  # E[sᵀ m⁻¹ s]; times ħ²/8 it is the mean quantum energy
+    condition_number: Scalar  # of the normal matrix: a lower bound, from its Cholesky factor
+
+
+def fit_hermite(x: Points, weights: Weights, mass: Vector, degree: int, trust_radius: float) -> HermiteFit:
+    r"""Implicit score matching with polynomials.
+
+    Minimises $E[\tfrac12 s^\top m^{-1} s + \mathrm{div}(m^{-1}s)]$ over $s = \nabla\varphi$, φ a polynomial
+    of total degree `degree`, which is least squares against the score of the points' density
+    without knowing that density. With this weight of the coordinates the particles and the fit
+    together are a Hamiltonian system: minus ħ²/4 times the minimum is the quantum energy, and its
+    gradient in the particles' positions is the quantum force, so energy is conserved whatever the degree.
+
+    ??? cite "References"
+
+        A. Hyvärinen, *Estimation of non-normalized statistical models by score matching*,
+        J. Mach. Learn. Res. 6, 695 (2005). S. Garashchuk and V. A. Rassolov, *Energy conserving
+        approximations to the quantum potential*, J. Chem. Phys. 120, 1181 (2004).
+    """
+    mean = weights @ x
+    centred = x - mean
+    cholesky = jnp.linalg.cholesky((centred * weights[:, None]).T @ centred)
+    xi = jsl.solve_triangular(cholesky, centred.T, lower=True).T
+    metric = mass_metric(cholesky, mass)
+    basis = hermite_basis(xi, degree - 1)
+    gram = (basis * weights[:, None]).T @ basis
+    gradients, linear, laplacian = expected_gradients(gram, metric, degree)
+    gradients, linear, laplacian = gradients[1:, 1:], linear[1:], laplacian[1:]
+    operator = lx.MatrixLinearOperator(gradients, lx.positive_semidefinite_tag)
+    solver = lx.Cholesky()
+    factorised = solver.init(operator, {})
+    coefficients = lx.linear_solve(
+        operator, linear - laplacian, solver, state=factorised, throw=False
+    ).value
+    pivots = jnp.abs(jnp.diag(factorised[0]))
+    information = jnp.trace(metric) - 2 * coefficients @ linear + coefficients @ gradients @ coefficients
+    expansion = HermiteExpansion(mean, cholesky, coefficients, degree, trust_radius)
+    return HermiteFit(expansion, information, (jnp.max(pivots) / jnp.min(pivots)) ** 2)
+
+
+class HermiteScore(AbstractScore):
+    """A Hermite expansion that moves: frame and coefficients as cubic functions of time.
+
+    **Arguments:**
+
+    - `path`: a Diffrax interpolation whose value at `t` is a
+        [`HermiteExpansion`][bohmdiff.HermiteExpansion].
+    """
+
+    path: diffrax.CubicInterpolation
+
+    def at(self, t: Time) -> HermiteExpansion:
+        """The expansion at one time."""
+        return self.path.evaluate(t)
+
+    def __call__(self, t: Time, x: Vector) -> Vector:
+        return self.at(t).score(x[None])[0]
+
+    def log_density(self, t: Time, x: Vector) -> Scalar:
+        """The normalised log density that belongs to the score."""
+        return self.at(t).log_density(x)

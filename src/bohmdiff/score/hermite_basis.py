@@ -1,0 +1,105 @@
+"""Orthonormal Hermite polynomials of bounded total degree, and calculus on their coefficients.
+
+With $h_\\alpha(\\xi) = \\prod_i \\mathrm{He}_{\\alpha_i}(\\xi_i) / \\sqrt{\\alpha_i!}$, derivatives stay in the
+basis: $\\partial_i h_\\alpha = \\sqrt{\\alpha_i}\\, h_{\\alpha - e_i}$. So every derivative of an expansion is
+the same basis with mapped coefficients, and no automatic differentiation is needed.
+"""
+
+from functools import lru_cache
+from itertools import combinations_with_replacement
+from math import comb
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+
+def basis_size(dimension: int, degree: int) -> int:
+    """The number of polynomials of total degree at most `degree`, the constant included."""
+    return comb(dimension + degree, degree)
+
+
+class _Tables(NamedTuple):
+    exponents: np.ndarray  # (n, d), by rising total degree
+    lowered: np.ndarray  # (d, n): index of α − e_i, or n where α_i = 0
+    lowered_root: np.ndarray  # (d, n): √α_i
+    raised: np.ndarray  # (d, n): index of α + e_i, or n where its degree is too high
+    raised_root: np.ndarray  # (d, n): √(α_i + 1), or 0 there
+
+
+@lru_cache(maxsize=64)
+def _tables(dimension: int, degree: int) -> _Tables:
+    factors = [
+        variables
+        for total in range(degree + 1)
+        for variables in combinations_with_replacement(range(dimension), total)
+    ]
+    n = len(factors)
+    exponents = np.zeros((n, dimension), dtype=int)
+    for row, variables in enumerate(factors):
+        np.add.at(exponents[row], list(variables), 1)
+    place = {tuple(row): index for index, row in enumerate(exponents)}
+    lowered, raised = np.full((dimension, n), n), np.full((dimension, n), n)
+    for i, unit in enumerate(np.eye(dimension, dtype=int)):
+        for index, row in enumerate(exponents):
+            lowered[i, index] = place.get(tuple(row - unit), n)
+            raised[i, index] = place.get(tuple(row + unit), n)
+    lowered_root = np.sqrt(exponents.T)
+    raised_root = np.where(raised < n, np.sqrt(exponents.T + 1), 0)
+    return _Tables(exponents, lowered, lowered_root, raised, raised_root)
+
+
+def hermite_basis(xi: Float[Array, "M d"], degree: int) -> Float[Array, "M n"]:
+    """All basis functions at points `xi`: shape `(M, n)`, the constant first."""
+    values = [jnp.ones_like(xi), xi]
+    for k in range(1, degree):
+        values.append((xi * values[k] - k**0.5 * values[k - 1]) / (k + 1) ** 0.5)
+    one_axis = jnp.stack(values[: degree + 1], axis=-1)
+    exponents = _tables(xi.shape[1], degree).exponents
+    out = one_axis[:, 0, exponents[:, 0]]
+    for i in range(1, xi.shape[1]):
+        out = out * one_axis[:, i, exponents[:, i]]
+    return out
+
+
+def differentiate(coefficients: Float[Array, "*batch n"], axis: int, dimension: int, degree: int):
+    r"""The coefficients of $\partial_i \sum_\alpha c_\alpha h_\alpha$; the shape stays."""
+    tables = _tables(dimension, degree)
+    padded = jnp.concatenate([coefficients, jnp.zeros_like(coefficients[..., :1])], axis=-1)
+    root = jnp.asarray(tables.raised_root[axis], coefficients.dtype)
+    return padded[..., tables.raised[axis]] * root
+
+
+def expected_gradients(
+    gram: Float[Array, "low low"], metric: Float[Array, "d d"], degree: int
+) -> tuple[Float[Array, "n n"], Float[Array, " n"], Float[Array, " n"]]:
+    r"""The moments that implicit score matching needs, from the Gram matrix of degree `degree - 1`.
+
+    **Arguments:**
+
+    - `gram`: $E[h_\beta h_\gamma]$ for total degrees up to `degree - 1`.
+    - `metric`: a symmetric matrix $A$.
+    - `degree`: the largest total degree of the $h_\alpha$ below, at least 2.
+
+    **Returns:** $E[\nabla h_\alpha^\top A \nabla h_\beta]$, $E[\xi^\top A \nabla h_\alpha]$ and
+    $E[\mathrm{tr}(A \nabla\nabla h_\alpha)]$ for all α, β up to `degree`.
+    """
+    dimension, low = metric.shape[0], gram.shape[0]
+    tables = _tables(dimension, degree)
+    lowered = np.minimum(tables.lowered, low)  # the row and column of zeros added here
+    root = jnp.asarray(tables.lowered_root, gram.dtype)
+    padded = jnp.pad(gram, ((0, 1), (0, 1)))
+    columns = jnp.stack([padded[:, lowered[j]] * root[j] for j in range(dimension)])
+    mixed = jnp.einsum("ij,jbn->ibn", metric, columns)
+    gradients = sum(root[i][:, None] * mixed[i][lowered[i]] for i in range(dimension))
+
+    def pull_back(moments: Float[Array, "d low_padded"]) -> Float[Array, " n"]:
+        # E[Σ_ij A_ij f_j ∂_i h_α] from the moments E[f_j h_β].
+        mixed = metric @ moments
+        return sum(root[i] * mixed[i][lowered[i]] for i in range(dimension))
+
+    linear = padded[1 : dimension + 1]  # h_{e_i} = ξ_i
+    mean = padded[0]
+    slopes = jnp.stack([mean[lowered[j]] * root[j] for j in range(dimension)])[:, :low]
+    return gradients, pull_back(linear), pull_back(jnp.pad(slopes, ((0, 0), (0, 1))))
