@@ -1,9 +1,32 @@
 """Quantum dynamics with Bohmian trajectories and score matching."""
 
+from .flow import FlowState as FlowState
+from .flow import Trajectory as Trajectory
+from .flow import acceleration as acceleration
+from .flow import propagate as propagate
+from .flow import quantum_potential as quantum_potential
+from .hamiltonian import AbstractPotential as AbstractPotential
+from .hamiltonian import DoubleWell as DoubleWell
+from .hamiltonian import Eckart as Eckart
 from .hamiltonian import Hamiltonian as Hamiltonian
+from .hamiltonian import HenonHeiles as HenonHeiles
+from .hamiltonian import InteractingBosons as InteractingBosons
+from .hamiltonian import MorseChain as MorseChain
+from .hamiltonian import PotentialSum as PotentialSum
+from .hamiltonian import Quadratic as Quadratic
+from .hamiltonian import ScaledPotential as ScaledPotential
 from .method import AbstractMethod as AbstractMethod
+from .method import DegenerateFitError as DegenerateFitError
+from .method import SequentialScoreMatching as SequentialScoreMatching
 from .method import solve as solve
+from .objective import FisherReport as FisherReport
+from .objective import fisher_divergence as fisher_divergence
 from .problem import Problem as Problem
+from .score import AbstractScore as AbstractScore
+from .score import GradientScore as GradientScore
+from .score import HermiteExpansion as HermiteExpansion
+from .score import HermiteScore as HermiteScore
+from .solution import EnsembleSolution as EnsembleSolution
 from .solution import Solution as Solution
 from .solution import UnavailableError as UnavailableError
 from .solver import AbstractSymplecticSolver as AbstractSymplecticSolver

@@ -1,1 +1,10 @@
 from .hamiltonian import Hamiltonian as Hamiltonian
+from .potential import AbstractPotential as AbstractPotential
+from .potential import PotentialSum as PotentialSum
+from .potential import ScaledPotential as ScaledPotential
+from .potentials import DoubleWell as DoubleWell
+from .potentials import Eckart as Eckart
+from .potentials import HenonHeiles as HenonHeiles
+from .potentials import InteractingBosons as InteractingBosons
+from .potentials import MorseChain as MorseChain
+from .quadratic import Quadratic as Quadratic

@@ -1,0 +1,172 @@
+"""What every potential of ours can do: be added to others, with plain functions among them, and scaled."""
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from .._check import as_real_array, describe, require
+from .._types import Numbers, Scalar, Time, Vector
+
+
+class AbstractPotential(eqx.Module):
+    """A potential energy `V(t, x) -> scalar` of one particle, `x` of shape `(d,)`.
+
+    Potentials add, to each other and to plain functions `V(t, x)`, and scale:
+
+    ```python
+    field = lambda t, x: -0.1 * jnp.sin(t) * x[0]
+    potential = bd.MorseChain(depth=12.5, width=0.2, coupling=0.3) + 0.5 * bd.Eckart(1.0, 0.5) + field
+    ```
+
+    To write one, subclass this, declare its parameters as fields and write `__call__`. A plain
+    function is a potential too, also on either side of a `+`, as long as the other side is one of these.
+    """
+
+    # NumPy's scalars would otherwise take `numpy.float64(2) * V` for an array of objects.
+    __array_ufunc__ = None
+
+    @abstractmethod
+    def __call__(self, t: Time, x: Vector) -> Scalar:
+        """The energy of one particle at `x`, shape `(d,)`, at time `t`."""
+
+    def __add__(self, other: Any) -> "AbstractPotential":
+        return _add(self, other)
+
+    def __radd__(self, other: Any) -> "AbstractPotential":
+        # sum([...]) starts from the integer zero.
+        return self if _is_zero(other) else _add(other, self)
+
+    def __sub__(self, other: Any) -> "AbstractPotential":
+        return _add(self, ScaledPotential(other, -1.0)) if callable(other) else NotImplemented
+
+    def __rsub__(self, other: Any) -> "AbstractPotential":
+        return _add(other, -self)
+
+    def __mul__(self, factor: Any) -> "AbstractPotential":
+        return NotImplemented if callable(factor) else ScaledPotential(self, factor)
+
+    def __rmul__(self, factor: Any) -> "AbstractPotential":
+        return self * factor
+
+    def __truediv__(self, divisor: Any) -> "AbstractPotential":
+        if callable(divisor):
+            return NotImplemented
+        return ScaledPotential(self, 1.0 / as_real_array(divisor, "The divisor of a potential"))
+
+    def __neg__(self) -> "AbstractPotential":
+        return ScaledPotential(self, -1.0)
+
+
+class PotentialSum(AbstractPotential):
+    """The sum of potentials; what `V + W` makes.
+
+    ```python
+    bd.PotentialSum(bd.DoubleWell(), lambda t, x: 0.1 * x[0])
+    ```
+
+    **Arguments:**
+
+    - `*terms`: at least one potential or plain function `V(t, x) -> scalar`.
+
+    **Raises:** `ValueError` if there is no term, or one that is not callable.
+    """
+
+    terms: tuple[Callable[[Time, Vector], Scalar], ...]
+
+    def __init__(self, *terms: Callable[[Time, Vector], Scalar]):
+        if not terms:
+            raise ValueError("A sum of potentials needs at least one term, but none was given.")
+        for term in terms:
+            if not callable(term):
+                raise ValueError(
+                    f"Each term of a sum must be a potential V(t, x) -> scalar, but {term!r} was given."
+                )
+        self.terms = terms
+
+    def __call__(self, t: Time, x: Vector) -> Scalar:
+        total = self.terms[0](t, x)
+        for term in self.terms[1:]:
+            total = total + term(t, x)
+        return total
+
+
+class ScaledPotential(AbstractPotential):
+    """A potential times a number; what `factor * V`, `V / number` and `-V` make.
+
+    ```python
+    bd.ScaledPotential(bd.DoubleWell(), 2.0)
+    ```
+
+    **Arguments:**
+
+    - `potential`: a potential or plain function `V(t, x) -> scalar`.
+    - `factor`: a number, of either sign; differentiable.
+
+    **Raises:** `ValueError` if the potential is not callable or the factor is not one finite number.
+    """
+
+    potential: Callable[[Time, Vector], Scalar]
+    factor: Scalar
+
+    def __init__(self, potential: Callable[..., Any], factor: Numbers):
+        if not callable(potential):
+            raise ValueError(f"Only a potential V(t, x) can be scaled, but {potential!r} was given.")
+        self.potential = potential
+        self.factor = scalar(factor, "The factor of a potential")
+
+    def __call__(self, t: Time, x: Vector) -> Scalar:
+        return self.factor * self.potential(t, x)
+
+
+def scalar(value: Numbers, name: str) -> Scalar:
+    """`value` as one real number."""
+    array = as_real_array(value, name)
+    if array.ndim != 0:
+        raise ValueError(f"{name} must be a single number, but shape {array.shape} was given.")
+    return array
+
+
+def number_or_vector(value: Numbers, name: str) -> Array:
+    """`value` as one real number, or one for each coordinate."""
+    array = as_real_array(value, name)
+    if array.ndim > 1 or array.size == 0:
+        raise ValueError(
+            f"{name} must be a number or have one entry per coordinate, shape (d,), but shape "
+            f"{array.shape} was given."
+        )
+    return array
+
+
+def check_fits(array: Array, name: str, x: Vector) -> Array:
+    """Raises unless `array`, a number or one entry per coordinate, goes with the particle `x`."""
+    if array.shape not in ((), x.shape):
+        raise ValueError(
+            f"{name} has shape {array.shape}, which does not go with {x.size} coordinates: it must be a "
+            f"number or have shape {x.shape}."
+        )
+    return array
+
+
+def positive(array: Array, name: str) -> Array:
+    """`array`, each entry of which must be positive."""
+    return require(array, jnp.all(array > 0), f"{name} must be positive, but {describe(array)} was given.")
+
+
+def _is_zero(value: Any) -> bool:
+    return isinstance(value, int | float | np.number) and value == 0
+
+
+def _add(left: Any, right: Any) -> AbstractPotential:
+    if not (callable(left) and callable(right)):
+        return NotImplemented
+    return PotentialSum(*_terms(left), *_terms(right))
+
+
+def _terms(potential: Any) -> tuple:
+    # Sums are kept flat, so that a long one does not nest.
+    return potential.terms if isinstance(potential, PotentialSum) else (potential,)

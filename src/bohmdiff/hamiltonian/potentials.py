@@ -1,0 +1,227 @@
+"""Model potentials of the literature."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from .._check import describe, require
+from .._types import Numbers, Scalar, Time, Vector
+from .potential import AbstractPotential, check_fits, number_or_vector, positive, scalar
+
+
+class MorseChain(AbstractPotential):
+    r"""A chain of Morse oscillators with coupled neighbours, of any length:
+    $V = \sum_i D\,(1 - e^{-\beta x_i})^2 + \lambda \sum_{i<d} x_i x_{i+1}$.
+
+    ```python
+    bd.MorseChain(depth=12.5, width=0.2, coupling=0.3)
+    ```
+
+    **Arguments:**
+
+    - `depth`: the dissociation energy $D > 0$: a number, or `(d,)` for one per coordinate. Energy.
+    - `width`: $\beta > 0$, a number or `(d,)`: the *inverse* length of a well, so that a mass $m$
+        oscillates at the bottom with $\omega = \beta \sqrt{2 D / m}$.
+    - `coupling`: $\lambda$, a number of either sign. Energy per length squared.
+
+    **Raises:** `ValueError` for a wrong shape, or a depth or width that is not positive.
+    """
+
+    depth: Float[Array, "*d"]
+    width: Float[Array, "*d"]
+    coupling: Scalar
+
+    def __init__(self, depth: Numbers, width: Numbers, coupling: Numbers = 0.0):
+        self.depth = positive(number_or_vector(depth, "depth"), "depth")
+        self.width = positive(number_or_vector(width, "width"), "width")
+        self.coupling = scalar(coupling, "coupling")
+
+    def __call__(self, t: Time, x: Vector) -> Scalar:
+        depth, width = check_fits(self.depth, "depth", x), check_fits(self.width, "width", x)
+        wells = jnp.sum(depth * jnp.expm1(-width * x) ** 2)
+        return wells + self.coupling * jnp.sum(x[:-1] * x[1:])
+
+
+class DoubleWell(AbstractPotential):
+    r"""$V = \sum_i D\,(x_i^2/a^2 - 1)^2$: minima of zero at $x_i = \pm a$, a barrier of height $D$ between.
+
+    In more than one coordinate each has its own double well; add a coupling as a function.
+
+    ```python
+    bd.DoubleWell(barrier=1.0, minimum=2.0)
+    ```
+
+    **Arguments:**
+
+    - `barrier`: the height $D > 0$: a number, or `(d,)` for one per coordinate. Energy.
+    - `minimum`: the distance $a > 0$ of the minima from the barrier: a number or `(d,)`. Length.
+
+    **Raises:** `ValueError` for a wrong shape, or a parameter that is not positive.
+    """
+
+    barrier: Float[Array, "*d"]
+    minimum: Float[Array, "*d"]
+
+    def __init__(self, barrier: Numbers = 1.0, minimum: Numbers = 2.0):
+        self.barrier = positive(number_or_vector(barrier, "barrier"), "barrier")
+        self.minimum = positive(number_or_vector(minimum, "minimum"), "minimum")
+
+    def __call__(self, t: Time, x: Vector) -> Scalar:
+        barrier, minimum = check_fits(self.barrier, "barrier", x), check_fits(self.minimum, "minimum", x)
+        return jnp.sum(barrier * ((x / minimum) ** 2 - 1) ** 2)
+
+
+class HenonHeiles(AbstractPotential):
+    r"""The Hénon–Heiles model in any $d \ge 2$:
+    $V = \tfrac12 \sum_i \omega_i^2 x_i^2 + \lambda \sum_{i<d} (x_i^2 x_{i+1} - \tfrac13 x_{i+1}^3)$.
+
+    The model by which methods for many coordinates are compared. It has
+    no lower bound: a packet that spreads over the saddles (at an energy of $1/(6\lambda^2)$ for
+    $d = 2$, $\omega = 1$) escapes.
+
+    ```python
+    bd.HenonHeiles(coupling=0.111803)
+    ```
+
+    **Arguments:**
+
+    - `coupling`: $\lambda$, a number. Energy per length cubed.
+    - `frequency`: $\omega$, a number or `(d,)`. The model is written in coordinates of mass one; for
+        another mass $m$ pass $\omega \sqrt m$.
+
+    **Raises:** `ValueError` for a wrong shape, or, at the call, for fewer than two coordinates.
+
+    ??? cite "Reference"
+
+        M. Nest and H.-D. Meyer, *Benchmark calculations on high-dimensional Henon–Heiles potentials
+        with the multi-configuration time dependent Hartree (MCTDH) method*, J. Chem. Phys. **117**,
+        10499 (2002).
+    """
+
+    coupling: Scalar
+    frequency: Float[Array, "*d"]
+
+    def __init__(self, coupling: Numbers, frequency: Numbers = 1.0):
+        self.coupling = scalar(coupling, "coupling")
+        self.frequency = number_or_vector(frequency, "frequency")
+
+    def __call__(self, t: Time, x: Vector) -> Scalar:
+        if x.size < 2:
+            raise ValueError(
+                f"HenonHeiles couples neighbours and needs at least two coordinates, but {x.size} was "
+                "given."
+            )
+        harmonic = 0.5 * jnp.sum((check_fits(self.frequency, "frequency", x) * x) ** 2)
+        left, right = x[:-1], x[1:]
+        return harmonic + self.coupling * jnp.sum(left**2 * right - right**3 / 3)
+
+
+class Eckart(AbstractPotential):
+    r"""The symmetric barrier $V = V_0\, \operatorname{sech}^2(x_k / a)$ along one coordinate $k$.
+
+    The other coordinates are free; add what holds them:
+
+    ```python
+    bd.Eckart(height=1.0, width=0.5) + bd.Quadratic([0.0, 1.0])
+    ```
+
+    **Arguments:**
+
+    - `height`: $V_0$, of either sign (a negative one is the Pöschl–Teller well). Energy.
+    - `width`: $a > 0$. Length.
+    - `coordinate`: $k$, the index of the coordinate along which the barrier lies; the first one if not
+        given.
+
+    **Raises:** `ValueError` for a wrong shape, a width that is not positive, or, at the call, a
+    coordinate that does not exist.
+
+    ??? cite "Reference"
+
+        C. Eckart, *The penetration of a potential barrier by electrons*, Phys. Rev. **35**, 1303 (1930).
+    """
+
+    height: Scalar
+    width: Scalar
+    coordinate: int = eqx.field(static=True)
+
+    def __init__(self, height: Numbers, width: Numbers, coordinate: int = 0):
+        if isinstance(coordinate, bool) or not isinstance(coordinate, int | np.integer) or coordinate < 0:
+            raise ValueError(
+                f"coordinate must be the index of a coordinate, 0 to d - 1, but {coordinate!r} was given."
+            )
+        self.height = scalar(height, "height")
+        self.width = positive(scalar(width, "width"), "width")
+        self.coordinate = int(coordinate)
+
+    def __call__(self, t: Time, x: Vector) -> Scalar:
+        if self.coordinate >= x.size:
+            raise ValueError(
+                f"The barrier lies along coordinate {self.coordinate}, but there are only {x.size}: "
+                f"0 to {x.size - 1}."
+            )
+        y = 2 * x[self.coordinate] / self.width
+        # sech²(y/2) = 4 σ(y) σ(−y). Unlike 1/cosh² it does not overflow far out, and unlike 1 − tanh² it
+        # keeps its relative precision there.
+        return 4 * self.height * jax.nn.sigmoid(y) * jax.nn.sigmoid(-y)
+
+
+class InteractingBosons(AbstractPotential):
+    r"""Particles on a line in a harmonic trap that repel each other, one coordinate each:
+    $V = \sum_i \tfrac12 m \omega^2 x_i^2 + \sum_{i<j} \tfrac{g}{2}\, \mathcal N(x_i - x_j;\, 0, \sigma^2)$.
+
+    **Pair convention.** Each pair $i<j$ is counted once, with $g/2$ times the *normalised* normal
+    density of variance $\sigma^2$, so that a pair at the same place has the energy
+    $g / (2 \sqrt{2\pi\sigma^2})$ and $\int V_\text{pair}\, dr = g/2$. (Where a paper sums
+    $g\,\mathcal N$ over each pair once, pass twice its $g$.)
+
+    ```python
+    bd.InteractingBosons(frequency=1.0, repulsion=1.0, variance=0.1)
+    ```
+
+    **Arguments:**
+
+    - `frequency`: $\omega \ge 0$ of the trap. Per time.
+    - `repulsion`: $g$; a negative one attracts. Energy times length.
+    - `variance`: $\sigma^2 > 0$ of the pair term, the square of its range. Length squared.
+    - `mass`: $m > 0$ of one particle; it must be the mass of the Hamiltonian for the trap to have the
+        frequency $\omega$.
+
+    **Raises:** `ValueError` for a wrong shape or sign.
+
+    ??? cite "Reference"
+
+        E. Orlova, A. Ustimenko, R. Jiang, P. Y. Lu and R. Willett, *Deep stochastic mechanics*,
+        Proceedings of the 41st International Conference on Machine Learning (2024).
+    """
+
+    frequency: Scalar
+    repulsion: Scalar
+    variance: Scalar
+    mass: Scalar
+
+    def __init__(
+        self,
+        frequency: Numbers = 1.0,
+        repulsion: Numbers = 1.0,
+        variance: Numbers = 0.1,
+        mass: Numbers = 1.0,
+    ):
+        frequency = scalar(frequency, "frequency")
+        self.frequency = require(
+            frequency,
+            frequency >= 0,
+            f"frequency must not be negative, but {describe(frequency)} was given.",
+        )
+        self.repulsion = scalar(repulsion, "repulsion")
+        self.variance = positive(scalar(variance, "variance"), "variance")
+        self.mass = positive(scalar(mass, "mass"), "mass")
+
+    def __call__(self, t: Time, x: Vector) -> Scalar:
+        trap = 0.5 * self.mass * self.frequency**2 * jnp.sum(x**2)
+        # Pairs by index rather than a (d, d) table: its diagonal would be wasted in every derivative.
+        i, j = np.triu_indices(x.size, k=1)
+        distance = x[i] - x[j]
+        height = 0.5 * self.repulsion / jnp.sqrt(2 * np.pi * self.variance)
+        return trap + height * jnp.sum(jnp.exp(-0.5 * distance**2 / self.variance))

@@ -1,0 +1,99 @@
+"""The quadratic potential, for which Gaussian wave packets stay Gaussian."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .._check import as_real_array, describe, require
+from .._types import Numbers, Scalar, Time, Vector
+from .potential import AbstractPotential, check_fits, number_or_vector
+
+
+class Quadratic(AbstractPotential):
+    r"""$V(t, x) = \tfrac12 (x-c)^\top K(t)\,(x-c) + b(t)\cdot x$.
+
+    Bound, free or inverted, coupled, and driven: each of $K$, $c$ and $b$ may depend on time.
+
+    ```python
+    trap = bd.Quadratic(matrix=[[1.0, 0.2], [0.2, 2.0]])
+    driven = bd.Quadratic(matrix=1.0, linear=lambda t: -0.3 * jnp.cos(t))
+    ```
+
+    **Arguments:**
+
+    - `matrix`: the force constants $K$, of either sign: a number, `(d,)` for one per coordinate, or a
+        symmetric `(d, d)`; or a function of time that returns one of these. Energy per length squared.
+    - `centre`: $c$, a number or `(d,)`, or a function of time; zero if not given. Length.
+    - `linear`: $b$, a number (the same for each coordinate) or `(d,)`, or a function of time; zero if
+        not given. Energy per length.
+
+    A matrix that is a function of time enters through its symmetric part, as the formula says; that
+    it is symmetric is not checked. The shapes of what functions return are checked at the call, and
+    their values are cast to the precision of `x`.
+
+    **Raises:** `ValueError` for a wrong shape, shapes that do not go together, or a matrix that is not
+    symmetric.
+    """
+
+    matrix: Float[Array, "..."] | Callable[[Time], Array]
+    centre: Float[Array, "..."] | Callable[[Time], Array] | None
+    linear: Float[Array, "..."] | Callable[[Time], Array] | None
+
+    def __init__(
+        self,
+        matrix: Numbers | Callable[[Time], Array],
+        centre: Numbers | Callable[[Time], Array] | None = None,
+        linear: Numbers | Callable[[Time], Array] | None = None,
+    ):
+        self.matrix = matrix if callable(matrix) else _symmetric(as_real_array(matrix, "matrix"))
+        self.centre = _vector_or_function(centre, "centre")
+        self.linear = _vector_or_function(linear, "linear")
+        fields = {"matrix": self.matrix, "centre": self.centre, "linear": self.linear}
+        shapes = {name: value.shape for name, value in fields.items() if getattr(value, "ndim", 0)}
+        if len({shape[0] for shape in shapes.values()}) > 1:
+            given = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+            raise ValueError(f"The parameters must agree on the number of coordinates, but have: {given}.")
+
+    def __call__(self, t: Time, x: Vector) -> Scalar:
+        y = x if self.centre is None else x - _vector_at(self.centre, "centre", t, x)
+        matrix = _at(self.matrix, t, x)
+        if matrix.shape == (x.size, x.size):
+            energy = 0.5 * y @ matrix @ y
+        elif matrix.shape in ((), x.shape):
+            energy = 0.5 * jnp.sum(matrix * y**2)
+        else:
+            raise ValueError(
+                f"matrix has shape {matrix.shape}, which does not go with {x.size} coordinates: it must be "
+                f"a number or have shape {x.shape} or {(x.size, x.size)}."
+            )
+        if self.linear is None:
+            return energy
+        return energy + jnp.sum(_vector_at(self.linear, "linear", t, x) * x)
+
+
+def _symmetric(matrix: Array) -> Array:
+    if matrix.ndim > 2 or matrix.size == 0 or (matrix.ndim == 2 and matrix.shape[0] != matrix.shape[1]):
+        raise ValueError(
+            f"matrix must be a number or have shape (d,) or (d, d), but shape {matrix.shape} was given."
+        )
+    asymmetry, size = jnp.max(jnp.abs(matrix - matrix.T)), jnp.max(jnp.abs(matrix))
+    return require(
+        matrix,
+        asymmetry <= 1e-5 * size,
+        f"matrix must be symmetric, but {describe(matrix)} was given. Only the symmetric part of a "
+        "quadratic form matters: pass (K + K.T) / 2.",
+    )
+
+
+def _vector_or_function(value: Any, name: str) -> Any:
+    return value if value is None or callable(value) else number_or_vector(value, name)
+
+
+def _at(value: Array | Callable[[Time], Array], t: Time, x: Vector) -> Array:
+    return jnp.asarray(value(t)).astype(x.dtype) if callable(value) else value
+
+
+def _vector_at(value: Array | Callable[[Time], Array], name: str, t: Time, x: Vector) -> Array:
+    return check_fits(_at(value, t, x), name, x)
