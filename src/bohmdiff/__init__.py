@@ -1,5 +1,6 @@
 """Quantum dynamics with Bohmian trajectories and score matching."""
 
+from . import plot as plot
 from .flow import FlowState as FlowState
 from .flow import Trajectory as Trajectory
 from .flow import acceleration as acceleration
@@ -26,9 +27,11 @@ from .score import AbstractScore as AbstractScore
 from .score import GradientScore as GradientScore
 from .score import HermiteExpansion as HermiteExpansion
 from .score import HermiteScore as HermiteScore
+from .solution import Comparison as Comparison
 from .solution import EnsembleSolution as EnsembleSolution
 from .solution import Solution as Solution
 from .solution import UnavailableError as UnavailableError
+from .solution import compare as compare
 from .solver import AbstractSymplecticSolver as AbstractSymplecticSolver
 from .solver import BlanesMoan4 as BlanesMoan4
 from .solver import BlanesMoan6 as BlanesMoan6

@@ -6,6 +6,7 @@ from .propagate import propagate as propagate
 from .propagate import require_finite as require_finite
 from .quantum import Score as Score
 from .quantum import acceleration as acceleration
+from .quantum import hermite_acceleration as hermite_acceleration
 from .quantum import quantum_potential as quantum_potential
 from .state import FlowState as FlowState
 from .state import HalfState as HalfState

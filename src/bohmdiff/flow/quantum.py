@@ -5,8 +5,9 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from .._types import Scalar, Time, Vector
+from .._types import Points, Scalar, Time, Vector
 from ..hamiltonian import Hamiltonian
+from ..score import HermiteExpansion
 
 Score = Callable[[Time, Vector], Vector]
 
@@ -47,3 +48,12 @@ def effective_force(hamiltonian: Hamiltonian, score: Score, t: Time, x: Vector) 
 
     value, gradient = jax.value_and_grad(effective_potential)(x)
     return value, -gradient
+
+
+def hermite_acceleration(
+    hamiltonian: Hamiltonian, expansion: HermiteExpansion, t: Time, x: Points
+) -> Points:
+    r"""$-\nabla(V + Q) / m$ of a whole ensemble, shape `(M, d)`, with Q of an expansion in closed form."""
+    classical = -jax.vmap(jax.grad(hamiltonian.potential, argnums=1), in_axes=(None, 0))(t, x)
+    mass = hamiltonian.masses(x.shape[1])
+    return (classical + expansion.quantum_force(x, mass, hamiltonian.hbar)) / mass

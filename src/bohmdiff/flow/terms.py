@@ -101,7 +101,9 @@ def initial_halves(
         if directions is not None:
 
             def rate_along(direction: Vector):
-                gradient = lambda y: problem.initial.velocity_gradient(y, problem.hamiltonian.mass)
+                def gradient(y: Vector):
+                    return problem.initial.velocity_gradient(y, problem.hamiltonian.mass)
+
                 return jax.jvp(gradient, (x,), (direction,))[1]
 
             second_rate = jax.vmap(rate_along, out_axes=2)(directions)

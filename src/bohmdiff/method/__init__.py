@@ -1,2 +1,4 @@
 from .method import AbstractMethod as AbstractMethod
 from .method import solve as solve
+from .sequential import DegenerateFitError as DegenerateFitError
+from .sequential import SequentialScoreMatching as SequentialScoreMatching

@@ -12,6 +12,7 @@ from .._check import as_real_array, describe, require
 from .._types import Numbers, Points, Scalar, Times, Weights
 from ..flow import (
     HalfState,
+    Score,
     bohmian_terms,
     check_ensemble,
     check_integration,
@@ -19,7 +20,6 @@ from ..flow import (
     integrate,
     pushed_score,
 )
-from ..flow import Score as Score
 from ..problem import Problem
 
 
@@ -77,22 +77,22 @@ def fisher_divergence(
     problem, x0 = check_ensemble(problem, score, x0)
     steps = check_integration(solver, steps)
     number = x0.shape[0]
-    weights = jnp.ones(number, x0.dtype) if weights is None else as_real_array(weights, "weights")
-    if weights.shape != (number,):
+    mass = jnp.ones(number) if weights is None else as_real_array(weights, "weights")
+    if mass.shape != (number,):
         raise ValueError(
-            f"weights must have shape ({number},), one per particle, but shape {weights.shape} was given."
+            f"weights must have shape ({number},), one per particle, but shape {mass.shape} was given."
         )
-    weights = require(
-        weights,
-        jnp.all(weights >= 0) & (jnp.sum(weights) > 0),
-        f"weights must not be negative and not all be zero, but {describe(weights)} was given.",
+    mass = require(
+        mass,
+        jnp.all(mass >= 0) & (jnp.sum(mass) > 0),
+        f"weights must not be negative and not all be zero, but {describe(mass)} was given.",
     ).astype(x0.dtype)
     if not smallest_determinant >= 0:
         raise ValueError(
             f"smallest_determinant must not be negative, but {smallest_determinant!r} was given."
         )
     report = _fisher_divergence(
-        problem, score, x0, weights / jnp.sum(weights), solver, steps, float(smallest_determinant)
+        problem, score, x0, mass / jnp.sum(mass), solver, steps, float(smallest_determinant)
     )
     return require(
         report,
@@ -115,6 +115,8 @@ def _fisher_divergence(
     everywhere = jnp.eye(problem.dimension, dtype=x0.dtype)
 
     def residual(t: Any, start: Array, position: HalfState) -> tuple[Scalar, Scalar]:
+        assert position.tangent is not None
+        assert position.second is not None
         determinant = jnp.abs(jnp.linalg.det(position.tangent))
         own = pushed_score(problem, start, position.tangent, position.second)
         return jnp.sum((score(t, position.motion) - own) ** 2), determinant
@@ -135,7 +137,8 @@ def _fisher_divergence(
         solver,
         steps,
     )
-    assert solution.ts is not None and solution.ys is not None
+    assert solution.ts is not None
+    assert solution.ys is not None
     per_time, masked, determinant = solution.ys
     return FisherReport(
         value=_time_mean(per_time),

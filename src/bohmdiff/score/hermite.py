@@ -1,6 +1,6 @@
 """Hermite scores: ln ρ as a polynomial in a frame that moves and breathes with the ensemble."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import diffrax
 import equinox as eqx
@@ -179,7 +179,7 @@ class HermiteScore(AbstractScore):
 
     path: diffrax.CubicInterpolation
 
-    def at(self, t: Time) -> HermiteExpansion:
+    def at(self, t: Any) -> HermiteExpansion:
         """The expansion at one time."""
         return self.path.evaluate(t)
 

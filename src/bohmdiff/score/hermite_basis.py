@@ -1,8 +1,8 @@
 """Orthonormal Hermite polynomials of bounded total degree, and calculus on their coefficients.
 
-With $h_\\alpha(\\xi) = \\prod_i \\mathrm{He}_{\\alpha_i}(\\xi_i) / \\sqrt{\\alpha_i!}$, derivatives stay in the
-basis: $\\partial_i h_\\alpha = \\sqrt{\\alpha_i}\\, h_{\\alpha - e_i}$. So every derivative of an expansion is
-the same basis with mapped coefficients, and no automatic differentiation is needed.
+With h_α(ξ) = Π_i He_{α_i}(ξ_i) / √(α_i!), derivatives stay in the basis: ∂_i h_α = √α_i h_{α − e_i}.
+So every derivative of an expansion is the same basis with mapped coefficients, and no automatic
+differentiation is needed.
 """
 
 from functools import lru_cache
@@ -92,12 +92,14 @@ def expected_gradients(
     padded = jnp.pad(gram, ((0, 1), (0, 1)))
     columns = jnp.stack([padded[:, lowered[j]] * root[j] for j in range(dimension)])
     mixed = jnp.einsum("ij,jbn->ibn", metric, columns)
-    gradients = sum(root[i][:, None] * mixed[i][lowered[i]] for i in range(dimension))
+    gradients = jnp.sum(
+        jnp.stack([root[i][:, None] * mixed[i][lowered[i]] for i in range(dimension)]), axis=0
+    )
 
     def pull_back(moments: Float[Array, "d low_padded"]) -> Float[Array, " n"]:
         # E[Σ_ij A_ij f_j ∂_i h_α] from the moments E[f_j h_β].
         mixed = metric @ moments
-        return sum(root[i] * mixed[i][lowered[i]] for i in range(dimension))
+        return jnp.sum(jnp.stack([root[i] * mixed[i][lowered[i]] for i in range(dimension)]), axis=0)
 
     linear = padded[1 : dimension + 1]  # h_{e_i} = ξ_i
     mean = padded[0]

@@ -1,2 +1,5 @@
+from .compare import Comparison as Comparison
+from .compare import compare as compare
+from .ensemble import EnsembleSolution as EnsembleSolution
 from .solution import Solution as Solution
 from .solution import UnavailableError as UnavailableError

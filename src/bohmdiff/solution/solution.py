@@ -4,6 +4,8 @@ from abc import abstractmethod
 from typing import NoReturn
 
 import equinox as eqx
+import numpy as np
+import xarray
 from jaxtyping import Array, Complex, Float
 
 from .._types import Key, Scalar, Time, Times, Vector
@@ -52,6 +54,36 @@ class Solution(eqx.Module):
     @abstractmethod
     def wave_function(self, t: Time, x: Vector) -> Complex[Array, ""]:
         r"""$\psi(t, x)$ at one point."""
+
+    def to_xarray(self) -> xarray.Dataset:
+        """Moments and energy as labelled data, with the problem's parameters as attributes.
+
+        ```python
+        solution.to_xarray()["std"].sel(coordinate=0).plot()
+        ```
+
+        **Returns:** an `xarray.Dataset` with `mean` and `std` over `(time, coordinate)` and `energy` over
+        `(time,)`.
+        """
+        hamiltonian = self.problem.hamiltonian
+        return xarray.Dataset(
+            {
+                "mean": (("time", "coordinate"), np.asarray(self.mean()), {"long_name": "mean position"}),
+                "std": (
+                    ("time", "coordinate"),
+                    np.asarray(self.std()),
+                    {"long_name": "standard deviation"},
+                ),
+                "energy": (("time",), np.asarray(self.energy()), {"long_name": "mean energy"}),
+            },
+            coords={"time": np.asarray(self.ts), "coordinate": np.arange(self.problem.dimension)},
+            attrs={
+                "method": repr(self.method),
+                "potential": repr(hamiltonian.potential),
+                "mass": np.asarray(hamiltonian.mass),
+                "hbar": float(hamiltonian.hbar),
+            },
+        )
 
     def _unavailable(self, what: str, instead: str) -> NoReturn:
         raise UnavailableError(f"A solution by {type(self.method).__name__} has no {what}. {instead}")

@@ -1,0 +1,6 @@
+"""Pictures of solutions, with matplotlib. Every function returns a new `Figure`."""
+
+from .density import density as density
+from .moments import energy as energy
+from .moments import moments as moments
+from .style import Units as Units

@@ -1,0 +1,48 @@
+"""One look for every picture, told apart in greyscale too."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import matplotlib as mpl
+
+# Okabe and Ito's colours, dark to light, so that they differ in greyscale; dashes tell them apart as well.
+COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 2)), (0, (8, 2)))
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+
+_STYLE: dict[Any, Any] = {
+    "figure.dpi": 100,
+    "savefig.dpi": 150,
+    "font.size": 11,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "lines.linewidth": 1.8,
+    "legend.frameon": False,
+    "figure.constrained_layout.use": True,
+}
+
+
+class Units(NamedTuple):
+    """What the axes say behind the comma.
+
+    **Arguments:**
+
+    - `time`, `length`, `energy`: names of the units; atomic units if not given.
+    """
+
+    time: str = "a.u."
+    length: str = "a.u."
+    energy: str = "a.u."
+
+
+ATOMIC = Units()
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """Our settings of matplotlib, for as long as the context lasts."""
+    with mpl.rc_context(_STYLE):
+        yield

@@ -1,0 +1,78 @@
+"""The solution of a method that moves particles under a score it has found."""
+
+from typing import Any, NoReturn
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .._check import as_positive_integer
+from .._types import Key, Points, Scalar, Time, Times, Vector
+from ..flow import hermite_acceleration, integrate
+from ..problem import Problem
+from ..score import HermiteScore
+from ..wavepacket import RandomPoints
+from .solution import Solution
+
+
+class EnsembleSolution(Solution):
+    """What [`SequentialScoreMatching`][bohmdiff.SequentialScoreMatching] returns: the moments of its
+    particles, and the score as a function of time and place.
+
+    - `condition_number`: the largest of the fits at the saved times, shape `(K,)`.
+    - `farthest`: the distance of the outermost particle from the centre, in standard deviations of the
+        ensemble, shape `(K,)`.
+    """
+
+    problem: Problem
+    method: eqx.Module
+    ts: Times
+    fitted: HermiteScore
+    condition_number: Times
+    farthest: Times
+    solver: diffrax.AbstractSolver
+    steps: int = eqx.field(static=True)
+    _mean: Float[Array, "K d"]
+    _std: Float[Array, "K d"]
+    _energy: Times
+
+    def mean(self) -> Float[Array, "K d"]:
+        return self._mean
+
+    def std(self) -> Float[Array, "K d"]:
+        return self._std
+
+    def energy(self) -> Times:
+        return self._energy
+
+    def sample(self, key: Key, n: int) -> Float[Array, "n K d"]:
+        """`n` new Bohmian trajectories: random starts from ρ0, moved under the fitted score."""
+        n = as_positive_integer(n, "n", "Pass how many trajectories.")
+        x0, _ = self.problem.initial.points(RandomPoints(n), key)
+        problem = self.problem
+
+        def kick(t: Any, x: Points, args: Any) -> Points:
+            return hermite_acceleration(problem.hamiltonian, self.fitted.at(t), t, x)
+
+        velocity0 = jax.vmap(lambda x: problem.initial.velocity(x, problem.hamiltonian.mass))(x0)
+        terms = (diffrax.ODETerm(lambda t, velocity, args: velocity), diffrax.ODETerm(kick))
+        saveat = diffrax.SaveAt(ts=self.ts, fn=lambda t, y, args: y[0])
+        paths = integrate(problem, terms, (x0, velocity0), saveat, self.solver, self.steps).ys
+        assert paths is not None
+        return jnp.moveaxis(paths, 0, 1)
+
+    def score(self, t: Time, x: Vector) -> Vector:
+        return self.fitted(t, x)
+
+    def log_density(self, t: Time, x: Vector) -> Scalar:
+        return self.fitted.log_density(t, x)
+
+    def wave_function(self, t: Time, x: Vector) -> NoReturn:
+        self._unavailable(
+            "wave_function",
+            "It has the density (log_density), and the phase along trajectories "
+            "(propagate(problem, solution.score, ...).phase). For ψ anywhere use SplitOperator (d ≤ 4), or "
+            "GaussianDynamics for quadratic potentials.",
+        )
