@@ -114,6 +114,7 @@ class SequentialScoreMatching(AbstractMethod):
             farthest=saved.farthest,
             solver=self.solver,
             steps=self.steps,
+            particles=x0.shape[0],
             _mean=saved.mean,
             _std=saved.std,
             _energy=saved.energy,

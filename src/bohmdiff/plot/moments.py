@@ -2,6 +2,7 @@
 
 import matplotlib.pyplot as plt
 import numpy as np
+import xarray
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -10,7 +11,9 @@ from ..solution import Solution
 from .style import ATOMIC, COLOURS, DASHES, MARKERS, Units, style
 
 
-def moments(solution: Solution, reference: Solution | None = None, *, units: Units = ATOMIC) -> Figure:
+def moments(
+    solution: Solution, reference: Solution | xarray.Dataset | None = None, *, units: Units = ATOMIC
+) -> Figure:
     """Mean and standard deviation of every coordinate: lines; those of a reference: open markers.
 
     ```python
@@ -20,48 +23,46 @@ def moments(solution: Solution, reference: Solution | None = None, *, units: Uni
     **Arguments:**
 
     - `solution`: any solution.
-    - `reference`: another one of the same problem; its errors get panels of their own if it is saved at
-        the same times.
+    - `reference`: another one of the same problem, or what its `to_xarray()` gave; the errors get panels
+        of their own if it is saved at the same times.
     - `units`: for the labels of the axes.
     """
-    same_times = (
-        reference is not None
-        and reference.ts.shape == solution.ts.shape
-        and bool(np.allclose(reference.ts, solution.ts))
-    )
+    ours, theirs = solution.to_xarray(), _as_dataset(reference)
+    with_errors = theirs is not None and _same_times(ours, theirs)
     with style():
         figure, axes = plt.subplots(
-            2 if same_times else 1, 2, figsize=(8, 5.6 if same_times else 3.6), sharex=True, squeeze=False
+            2 if with_errors else 1, 2, figsize=(8, 5.6 if with_errors else 3.6), sharex=True, squeeze=False
         )
-        for column, name in enumerate(("mean", "standard deviation")):
-            ours = np.asarray(solution.mean() if column == 0 else solution.std())
-            top = axes[0, column]
+        for (top, *below), what, name in zip(
+            axes.T, ("mean", "std"), ("mean", "std. deviation"), strict=True
+        ):
             top.set_ylabel(f"{name}, {units.length}")
-            for i in range(ours.shape[1]):
-                _line(top, solution.ts, ours[:, i], i)
-            if reference is not None:
-                theirs = np.asarray(reference.mean() if column == 0 else reference.std())
-                for i in range(theirs.shape[1]):
-                    _markers(top, reference.ts, theirs[:, i], i)
-                if same_times:
-                    below = axes[1, column]
-                    for i in range(ours.shape[1]):
-                        _line(below, solution.ts, np.abs(ours - theirs)[:, i], i)
-                    below.set_yscale("log")
-                    below.set_ylabel(f"|error| of {name}, {units.length}")
-            axes[-1, column].set_xlabel(f"time t, {units.time}")
+            for i in range(ours.coordinate.size):
+                _line(top, ours.time, ours[what][:, i], i)
+                if theirs is not None:
+                    _markers(top, theirs.time, theirs[what][:, i], i)
+                if theirs is not None and below:
+                    _line(below[0], ours.time, np.abs(ours[what].values - theirs[what].values)[:, i], i)
+            if below:
+                below[0].set_yscale("log")
+                # Where two curves cross, the logarithm of their distance would take the whole panel.
+                top_error = below[0].get_ylim()[1]
+                below[0].set_ylim(1e-6 * top_error, top_error)
+                below[0].set_ylabel(f"error of {name}, {units.length}")
+            axes[-1, 0 if what == "mean" else 1].set_xlabel(f"time t, {units.time}")
         handles = [
             Line2D([], [], color=_colour(i), ls=DASHES[i % len(DASHES)], label=f"$x_{{{i + 1}}}$")
-            for i in range(solution.problem.dimension)
+            for i in range(ours.coordinate.size)
         ]
-        if reference is not None:
-            name = type(reference.method).__name__
-            handles.append(Line2D([], [], color="0.3", ls="", marker="o", mfc="none", label=name))
+        if theirs is not None:
+            handles.append(Line2D([], [], color="0.3", ls="", marker="o", mfc="none", label=_name(theirs)))
         figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 8))
     return figure
 
 
-def energy(solution: Solution, reference: Solution | None = None, *, units: Units = ATOMIC) -> Figure:
+def energy(
+    solution: Solution, reference: Solution | xarray.Dataset | None = None, *, units: Units = ATOMIC
+) -> Figure:
     """The mean energy over time, and by how much it departs from its first value.
 
     ```python
@@ -71,23 +72,22 @@ def energy(solution: Solution, reference: Solution | None = None, *, units: Unit
     **Arguments:**
 
     - `solution`: any solution.
-    - `reference`: another one of the same problem, drawn with open markers.
+    - `reference`: another one of the same problem, or what its `to_xarray()` gave; open markers.
     - `units`: for the labels of the axes.
     """
+    ours, theirs = solution.to_xarray(), _as_dataset(reference)
     with style():
         figure, (top, below) = plt.subplots(2, 1, figsize=(8, 5), sharex=True)
-        values = np.asarray(solution.energy())
-        _line(top, solution.ts, values, 0, type(solution.method).__name__)
-        _line(below, solution.ts, values - values[0], 0)
-        if reference is not None:
-            values = np.asarray(reference.energy())
-            _markers(top, reference.ts, values, 0, type(reference.method).__name__)
-            _markers(below, reference.ts, values - values[0], 0)
-        top.set_ylabel(f"mean energy, {units.energy}")
+        _line(top, ours.time, ours.energy, 0, _name(ours))
+        _line(below, ours.time, ours.energy - ours.energy[0], 0)
+        if theirs is not None:
+            _markers(top, theirs.time, theirs.energy, 1, _name(theirs))
+            _markers(below, theirs.time, theirs.energy - theirs.energy[0], 1)
         # Without this, a conserved energy fills the panel with its round-off.
         low, high = top.get_ylim()
         room = 0.05 * max(abs(high), abs(low))
         top.set_ylim(low - room, high + room)
+        top.set_ylabel(f"mean energy, {units.energy}")
         below.set_ylabel(f"change since start, {units.energy}")
         below.set_xlabel(f"time t, {units.time}")
         below.ticklabel_format(axis="y", scilimits=(-2, 3))
@@ -95,15 +95,27 @@ def energy(solution: Solution, reference: Solution | None = None, *, units: Unit
     return figure
 
 
+def _as_dataset(reference: Solution | xarray.Dataset | None) -> xarray.Dataset | None:
+    return reference.to_xarray() if isinstance(reference, Solution) else reference
+
+
+def _same_times(ours: xarray.Dataset, theirs: xarray.Dataset) -> bool:
+    return ours.time.shape == theirs.time.shape and bool(np.allclose(ours.time, theirs.time))
+
+
+def _name(dataset: xarray.Dataset) -> str:
+    return dataset.attrs["method"].partition("(")[0]
+
+
 def _colour(i: int) -> str:
     return COLOURS[i % len(COLOURS)]
 
 
-def _line(axes: Axes, ts, values: np.ndarray, i: int, label: str | None = None) -> None:
+def _line(axes: Axes, ts, values, i: int, label: str | None = None) -> None:
     axes.plot(np.asarray(ts), values, color=_colour(i), ls=DASHES[i % len(DASHES)], label=label)
 
 
-def _markers(axes: Axes, ts, values: np.ndarray, i: int, label: str | None = None) -> None:
+def _markers(axes: Axes, ts, values, i: int, label: str | None = None) -> None:
     every = max(len(values) // 16, 1)
     axes.plot(
         np.asarray(ts)[::every],

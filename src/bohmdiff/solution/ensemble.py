@@ -21,6 +21,7 @@ class EnsembleSolution(Solution):
     """What [`SequentialScoreMatching`][bohmdiff.SequentialScoreMatching] returns: the moments of its
     particles, and the score as a function of time and place.
 
+    - `particles`: how many there are.
     - `condition_number`: the largest of the fits at the saved times, shape `(K,)`.
     - `farthest`: the distance of the outermost particle from the centre, in standard deviations of the
         ensemble, shape `(K,)`.
@@ -34,6 +35,7 @@ class EnsembleSolution(Solution):
     farthest: Times
     solver: diffrax.AbstractSolver
     steps: int = eqx.field(static=True)
+    particles: int = eqx.field(static=True)
     _mean: Float[Array, "K d"]
     _std: Float[Array, "K d"]
     _energy: Times

@@ -1,0 +1,58 @@
+"""What the examples share: their options, and where results go."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+
+# Quantum dynamics wants double precision; bohmdiff never switches it on by itself.
+jax.config.update("jax_enable_x64", True)
+
+
+def parser(description: str) -> argparse.ArgumentParser:
+    """A parser with the options that every example has."""
+    out = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    out.add_argument("--out", type=Path, default=Path("out"), metavar="DIR", help="pictures go here (out)")
+    out.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE")
+    return out
+
+
+def positive(text: str) -> int:
+    """An integer of at least one, for argparse."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, but {value} was given")
+    return value
+
+
+def save_figure(figure, directory: Path, name: str) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    figure.savefig(directory / name)
+    print(f"wrote {directory / name}")
+
+
+def save_json(figures: dict, path: Path | None) -> None:
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(figures, indent=2) + "\n")
+        print(f"wrote {path}")
+
+
+def worst_rms(errors) -> float:
+    """Root-mean-square over time, of the worst coordinate."""
+    return float(np.sqrt(np.mean(np.asarray(errors) ** 2, axis=0)).max())
+
+
+def run(main) -> None:
+    """Runs an example; what the user can mend is one line, without a traceback."""
+    try:
+        main()
+    except (ValueError, RuntimeError, OSError) as error:
+        sys.exit(f"{Path(sys.argv[0]).name}: {error}")
+    except KeyboardInterrupt:
+        sys.exit("interrupted")
