@@ -51,7 +51,8 @@ class AbstractPotential(eqx.Module):
         return NotImplemented if callable(factor) else ScaledPotential(self, factor)
 
     def __rmul__(self, factor: Any) -> "AbstractPotential":
-        return self * factor
+        # Not `self * factor`, which would come back here when the factor is a potential too.
+        return self.__mul__(factor)
 
     def __truediv__(self, divisor: Any) -> "AbstractPotential":
         if callable(divisor):

@@ -219,9 +219,11 @@ class InteractingBosons(AbstractPotential):
         self.mass = positive(scalar(mass, "mass"), "mass")
 
     def __call__(self, t: Time, x: Vector) -> Scalar:
-        trap = 0.5 * self.mass * self.frequency**2 * jnp.sum(x**2)
+        trap = 0.5 * self.mass * jnp.sum((self.frequency * x) ** 2)
         # Pairs by index rather than a (d, d) table: its diagonal would be wasted in every derivative.
         i, j = np.triu_indices(x.size, k=1)
-        distance = x[i] - x[j]
+        # At 40 standard deviations the exponential has underflown; without the clip its derivatives of
+        # particles that are very far away would be zero times an overflown power of the distance.
+        distance = jnp.clip((x[i] - x[j]) / jnp.sqrt(self.variance), -40.0, 40.0)
         height = 0.5 * self.repulsion / jnp.sqrt(2 * np.pi * self.variance)
-        return trap + height * jnp.sum(jnp.exp(-0.5 * distance**2 / self.variance))
+        return trap + height * jnp.sum(jnp.exp(-0.5 * distance**2))

@@ -76,11 +76,7 @@ class GaussHermitePoints(AbstractPoints):
     points_per_axis: int = eqx.field(
         converter=lambda n: as_positive_integer(n, "points_per_axis", "Pass the nodes per coordinate.")
     )
-    discard: float = 1e-6
-
-    def __check_init__(self):
-        if not 0 <= self.discard < 1:
-            raise ValueError(f"discard is a probability, 0 <= discard < 1, but {self.discard!r} was given.")
+    discard: float = eqx.field(default=1e-6, converter=lambda p: _discarded_probability(p))
 
     def __call__(self, dimension, key=None):
         del key
@@ -102,6 +98,12 @@ class GaussHermitePoints(AbstractPoints):
             kept = _heaviest(mass, budget)
             points, mass = points[kept], mass[kept]
         return points, mass / mass.sum()
+
+
+def _discarded_probability(value: object) -> float:
+    if isinstance(value, int | float | np.number) and 0 <= value < 1:
+        return float(value)
+    raise ValueError(f"discard is a probability, 0 <= discard < 1, but {value!r} was given.")
 
 
 def _heaviest(mass: np.ndarray, discard: float) -> np.ndarray:

@@ -1,0 +1,63 @@
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import bohmdiff as bd
+from unchecked import unchecked_types
+
+PACKET = bd.GaussianWavePacket(mean=[1.0, 0.0], covariance=0.5)
+
+
+def harmonic(t, x):
+    return 0.5 * jnp.sum(x**2)
+
+
+def test_what_a_problem_knows():
+    problem = bd.Problem(bd.Hamiltonian(harmonic, mass=[1.0, 2.0]), PACKET, t1=jnp.pi, t0=-1)
+    assert problem.dimension == 2
+    assert problem.dtype == jnp.float64
+    assert problem.t0 == -1.0
+    assert problem.t1 == jnp.pi
+
+
+def test_the_initial_state_decides_the_precision():
+    packet = bd.GaussianWavePacket(jnp.zeros(2, jnp.float32), 0.5)
+    problem = bd.Problem(bd.Hamiltonian(bd.DoubleWell()), packet, t1=1.0)
+    assert problem.dtype == jnp.float32
+
+
+def test_the_end_is_differentiable():
+    def end(t1):
+        return bd.Problem(bd.Hamiltonian(harmonic), PACKET, t1=t1).t1 ** 2
+
+    assert jax.grad(end)(3.0) == 6.0
+    with pytest.raises(RuntimeError, match="t1 must be later than t0"):
+        eqx.filter_jit(end)(-3.0).block_until_ready()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"t1": 0.0}, "t1 must be later than t0, but t0 = 0. and t1 = 0. were given"),
+        ({"t1": 1.0, "t0": 2.0}, "reverse the momentum and the chirp"),
+        ({"t1": np.nan}, "t1 must be finite"),
+        ({"t1": [1.0, 2.0]}, r"t0 and t1 must be scalars, but shapes \(\), \(2,\)"),
+        ({"t1": "soon"}, "t1 must be a real number"),
+        ({"hamiltonian": harmonic}, "Hamiltonian, but function was given. Wrap"),
+        ({"initial": [1.0, 0.0]}, "initial state such as GaussianWavePacket, but list"),
+        ({"hamiltonian": bd.Hamiltonian(harmonic, mass=[1.0, 1.0, 1.0])}, r"2 coordinates.*shape \(3,\)"),
+        ({"hamiltonian": bd.Hamiltonian(harmonic, mass=[1.0])}, r"2 coordinates.*shape \(1,\)"),
+        ({"hamiltonian": bd.Hamiltonian(lambda t, x: x**2)}, r"shape \(\).*but it returned shape \(2,\)"),
+        ({"hamiltonian": bd.Hamiltonian(lambda t, x: jnp.sum(x) * 1j)}, "returned .* complex128"),
+        ({"hamiltonian": bd.Hamiltonian(lambda t, x: x[0] > 0)}, "returned .* bool"),
+        ({"hamiltonian": bd.Hamiltonian(lambda t, x: None)}, "returned NoneType"),
+        ({"hamiltonian": bd.Hamiltonian(lambda x: x[0])}, "could not be evaluated as potential.*TypeError"),
+        ({"hamiltonian": bd.Hamiltonian(lambda t, x: x @ jnp.ones(3))}, "could not be evaluated"),
+    ],
+)
+def test_errors(arguments, message):
+    given = {"hamiltonian": bd.Hamiltonian(harmonic), "initial": PACKET, "t1": 1.0, **arguments}
+    with unchecked_types(), pytest.raises(ValueError, match=message):
+        bd.Problem(**given)

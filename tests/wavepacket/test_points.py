@@ -1,0 +1,136 @@
+import itertools
+import tracemalloc
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.special import factorial2
+
+import bohmdiff as bd
+from bohmdiff.wavepacket import default_points
+from unchecked import unchecked_types
+
+KEY = jax.random.key(3)
+
+
+def moment(points, weights, powers):
+    return weights @ np.prod(np.asarray(points) ** np.asarray(powers), axis=1)
+
+
+def exact_moment(powers):
+    return np.prod([0.0 if p % 2 else factorial2(p - 1) if p else 1.0 for p in powers])
+
+
+@pytest.mark.parametrize("dimension", [1, 2, 5])
+@pytest.mark.parametrize(
+    "design", [bd.RandomPoints(100), bd.SobolPoints(100), bd.GaussHermitePoints(4)], ids=repr
+)
+def test_weights_and_shapes(design, dimension):
+    points, weights = design(dimension, KEY)
+    assert points.shape == (len(weights), dimension)
+    assert np.all(np.isfinite(points))
+    assert np.all(np.asarray(weights) > 0)
+    np.testing.assert_allclose(np.sum(weights), 1.0, rtol=1e-13)
+
+
+@pytest.mark.parametrize(("dimension", "per_axis"), [(1, 6), (2, 4), (3, 3)])
+def test_gauss_hermite_is_exact_for_polynomials(dimension, per_axis):
+    points, weights = bd.GaussHermitePoints(per_axis, discard=0.0)(dimension)
+    assert len(weights) == per_axis**dimension
+    for powers in itertools.product(range(2 * per_axis), repeat=dimension):
+        assert moment(points, weights, powers) == pytest.approx(exact_moment(powers), rel=1e-11, abs=1e-9)
+    # One degree more is too much, or the test above would say nothing.
+    powers = (2 * per_axis,) + (0,) * (dimension - 1)
+    assert moment(points, weights, powers) != pytest.approx(exact_moment(powers), rel=1e-3)
+
+
+@pytest.mark.parametrize("discard", [1e-8, 1e-6, 1e-3])
+def test_pruning_discards_less_than_it_may(discard):
+    full, full_weights = bd.GaussHermitePoints(8, discard=0.0)(3)
+    points, weights = bd.GaussHermitePoints(8, discard=discard)(3)
+    assert len(weights) < len(full_weights)
+    # The nodes that are left, with the weights they had.
+    weight_of = {tuple(np.round(x, 9)): w for x, w in zip(full, full_weights, strict=True)}
+    kept = np.array([weight_of[tuple(np.round(x, 9))] for x in points])
+    assert 0 < 1 - kept.sum() < discard
+    np.testing.assert_allclose(weights, kept / kept.sum(), rtol=1e-12)
+    # The lightest went.
+    assert np.sort(full_weights)[-len(kept)] == pytest.approx(kept.min(), rel=1e-9)
+    for powers in [(0, 0, 0), (2, 0, 0), (2, 2, 0), (4, 0, 0), (1, 0, 0), (1, 2, 0)]:
+        got = moment(points, weights, powers)
+        assert got == pytest.approx(exact_moment(powers), abs=300 * discard)
+
+
+def test_pruning_keeps_the_symmetry_of_the_rule():
+    points, weights = bd.GaussHermitePoints(6, discard=1e-4)(2)
+    nodes = {tuple(np.round(x, 9)): w for x, w in zip(points, weights, strict=True)}
+    for (a, b), w in nodes.items():
+        for image in [(-a, b), (a, -b), (b, a)]:
+            assert nodes[image] == pytest.approx(w, rel=1e-9)
+
+
+def test_many_dimensions_do_not_build_the_full_grid():
+    tracemalloc.start()
+    points, weights = bd.GaussHermitePoints(8, discard=1e-2)(6)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    full_grid = 8**6 * 7 * 8
+    assert peak < full_grid, f"{peak / full_grid:.2f}"
+    assert len(weights) < 8**6 / 10
+    assert moment(points, weights, (2, 0, 0, 0, 0, 0)) == pytest.approx(1.0, abs=0.05)
+
+
+def test_a_grid_that_is_too_large_says_so():
+    with pytest.raises(ValueError, match="Use fewer nodes, or SobolPoints"):
+        bd.GaussHermitePoints(100, discard=0.0)(6)
+
+
+@pytest.mark.parametrize("design", [bd.RandomPoints(64), bd.SobolPoints(64)], ids=repr)
+def test_keys(design):
+    points, _ = design(3, KEY)
+    np.testing.assert_array_equal(points, design(3, KEY)[0])
+    np.testing.assert_array_equal(points, design(3, jax.random.PRNGKey(3))[0])  # a raw key
+    assert np.all(points != design(3, jax.random.key(4))[0])
+    with pytest.raises(ValueError, match=r"needs a key: pass key=jax.random.key\(0\)"):
+        design(3)
+
+
+def test_sobol_points_beat_random_ones():
+    def error(design):
+        points, weights = design(3, KEY)
+        return np.linalg.norm(moment(points, weights, (2, 0, 0)) - 1) + np.linalg.norm(weights @ points)
+
+    assert error(bd.RandomPoints(2048)) < 0.2
+    assert error(bd.SobolPoints(2048)) < 0.02 * 5e-1
+    assert error(bd.SobolPoints(2048)) < 0.2 * error(bd.RandomPoints(2048))
+
+
+@pytest.mark.parametrize("number", [1, 7, 1000])
+def test_any_number_of_sobol_points(number, recwarn):
+    points, _ = bd.SobolPoints(number)(2, KEY)
+    assert points.shape == (number, 2)
+    assert not recwarn.list
+
+
+def test_random_points_follow_the_precision_of_the_packet():
+    packet = bd.GaussianWavePacket(jnp.zeros(2, jnp.float32), 1.0)
+    assert packet.points(bd.RandomPoints(4), KEY)[0].dtype == jnp.float32
+
+
+def test_default_design():
+    assert default_points(4, 8) == bd.GaussHermitePoints(8)
+    assert default_points(6, 8) == bd.SobolPoints(16_384)
+
+
+@pytest.mark.parametrize("bad", [0, -1, 2.5, True, "many", None])
+def test_numbers_of_points(bad):
+    for make in (bd.RandomPoints, bd.SobolPoints, bd.GaussHermitePoints):
+        with unchecked_types(), pytest.raises(ValueError, match=f"at least 1, but {bad!r} was given"):
+            make(bad)
+
+
+@pytest.mark.parametrize("bad", [-0.1, 1, 2.0, float("nan"), "some", None])
+def test_discarded_probability(bad):
+    with unchecked_types(), pytest.raises(ValueError, match="0 <= discard < 1"):
+        bd.GaussHermitePoints(4, discard=bad)
