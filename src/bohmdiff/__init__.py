@@ -18,6 +18,7 @@ from .hamiltonian import Quadratic as Quadratic
 from .hamiltonian import ScaledPotential as ScaledPotential
 from .method import AbstractMethod as AbstractMethod
 from .method import DegenerateFitError as DegenerateFitError
+from .method import GaussianDynamics as GaussianDynamics
 from .method import SequentialScoreMatching as SequentialScoreMatching
 from .method import solve as solve
 from .objective import FisherReport as FisherReport
@@ -29,6 +30,7 @@ from .score import HermiteExpansion as HermiteExpansion
 from .score import HermiteScore as HermiteScore
 from .solution import Comparison as Comparison
 from .solution import EnsembleSolution as EnsembleSolution
+from .solution import GaussianSolution as GaussianSolution
 from .solution import Solution as Solution
 from .solution import UnavailableError as UnavailableError
 from .solution import compare as compare

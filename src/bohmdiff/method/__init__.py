@@ -1,3 +1,4 @@
+from .gaussian_dynamics import GaussianDynamics as GaussianDynamics
 from .method import AbstractMethod as AbstractMethod
 from .method import solve as solve
 from .sequential import DegenerateFitError as DegenerateFitError

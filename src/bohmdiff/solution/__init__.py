@@ -1,5 +1,6 @@
 from .compare import Comparison as Comparison
 from .compare import compare as compare
 from .ensemble import EnsembleSolution as EnsembleSolution
+from .gaussian import GaussianSolution as GaussianSolution
 from .solution import Solution as Solution
 from .solution import UnavailableError as UnavailableError
