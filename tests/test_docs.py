@@ -1,0 +1,81 @@
+"""Every Python block of the README and of the documentation runs; every public name has its entry."""
+
+import ast
+import re
+import textwrap
+from pathlib import Path
+
+import matplotlib
+import matplotlib.pyplot as plt
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+BLOCK = re.compile(r"^(?P<indent> *)```python\n(?P<code>.*?)^(?P=indent)```$", re.MULTILINE | re.DOTALL)
+
+
+def blocks(text: str) -> list[tuple[int, str]]:
+    """The number of the line before each block of Python, and its code."""
+    return [
+        (text.count("\n", 0, match.start("code")), textwrap.dedent(match["code"]))
+        for match in BLOCK.finditer(text)
+    ]
+
+
+def run_page(name: str, text: str) -> dict:
+    namespace = {"__name__": "__page__"}
+    for before, code in blocks(text):
+        # Padded with empty lines, so that an error names the line of the page.
+        exec(compile("\n" * before + code, name, "exec"), namespace)
+    return namespace
+
+
+def name_of(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p.read_text(encoding="utf-8"))], ids=name_of)
+def test_blocks_of_a_page_run(page, monkeypatch, tmp_path):
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    monkeypatch.chdir(tmp_path)
+    matplotlib.use("Agg")
+    try:
+        run_page(name_of(page), page.read_text(encoding="utf-8"))
+    finally:
+        plt.close("all")
+
+
+def test_every_block_is_found():
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        assert len(blocks(text)) == len(re.findall(r"^ *```+ *\{? *\.?(?:python|py)\b", text, re.MULTILINE))
+    assert blocks((ROOT / "docs/guide/own-potential.md").read_text(encoding="utf-8"))
+
+
+def test_blocks_share_their_names_and_errors_name_their_line():
+    page = (
+        "Text.\n\n```python\na = 1\n```\n\n    ```python\n    b = a + 1\n    ```\n\n```python\n1 / 0\n```\n"
+    )
+    assert run_page("page.md", page[: page.rindex("```python")])["b"] == 2
+    with pytest.raises(ZeroDivisionError) as caught:
+        run_page("page.md", page)
+    assert str(caught.traceback[-1].path) == "page.md"
+    assert caught.traceback[-1].lineno + 1 == page.splitlines().index("1 / 0") + 1
+
+
+def test_every_exported_name_has_its_entry():
+    entries = re.findall(
+        r"^::: bohmdiff\.([\w.]+)$",
+        "\n".join(page.read_text(encoding="utf-8") for page in PAGES),
+        re.MULTILINE,
+    )
+    assert len(entries) == len(set(entries))
+    source = ROOT / "src" / "bohmdiff"
+    exported = names_exported_by(source / "__init__.py") - {"plot"}
+    exported |= {f"plot.{name}" for name in names_exported_by(source / "plot" / "__init__.py")}
+    assert set(entries) == exported
+
+
+def names_exported_by(path: Path) -> set[str]:
+    imports = [n for n in ast.parse(path.read_text(encoding="utf-8")).body if isinstance(n, ast.ImportFrom)]
+    return {alias.name for node in imports for alias in node.names}
