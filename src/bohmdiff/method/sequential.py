@@ -20,6 +20,11 @@ from ..wavepacket import AbstractPoints, SobolPoints, default_points
 from .method import AbstractMethod
 
 
+# Few coordinates afford more Gauss–Hermite nodes than exactness asks for, and a density that splits or
+# bends needs them: nodes per axis, by dimension.
+_AFFORDABLE_NODES = {1: 200, 2: 32, 3: 12}
+
+
 class DegenerateFitError(RuntimeError):
     """The particles no longer determine the score."""
 
@@ -43,8 +48,9 @@ class SequentialScoreMatching(AbstractMethod):
         follows the ensemble.
     - `particles`: a design of initial points such as
         [`GaussHermitePoints(6)`][bohmdiff.GaussHermitePoints], or a number of scrambled Sobol points,
-        which need a `key`. If not given: a Gauss–Hermite grid with `degree + 2` nodes per axis
-        (at least 24 in one dimension) while that is at most 20,000 points, otherwise 16,384 Sobol points.
+        which need a `key`. If not given: a pruned Gauss–Hermite grid with `degree + 2` nodes per axis, and
+        at least 200, 32 and 12 in one, two and three dimensions, while that is at most 20,000 points,
+        otherwise 16,384 Sobol points.
     - `steps`: equal steps from `t0` to `t1`.
     - `solver`: any of the symplectic solvers.
     - `trust_radius`: beyond that many standard deviations from the centre of the ensemble
@@ -86,8 +92,7 @@ class SequentialScoreMatching(AbstractMethod):
     def design(self, dimension: int) -> AbstractPoints:
         """The design of initial points that is used in `dimension` coordinates."""
         if self.particles is None:
-            # One axis affords many nodes, and needs them for potentials with structure.
-            return default_points(dimension, max(self.degree + 2, 24 if dimension == 1 else 0))
+            return default_points(dimension, max(self.degree + 2, _AFFORDABLE_NODES.get(dimension, 0)))
         if isinstance(self.particles, AbstractPoints):
             return self.particles
         return SobolPoints(self.particles)

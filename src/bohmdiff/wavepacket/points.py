@@ -134,5 +134,5 @@ def _as_typed_key(key: Key):
 def default_points(dimension: int, per_axis: int) -> AbstractPoints:
     """Gauss–Hermite with `per_axis` nodes where that is at most 20,000 points, otherwise Sobol."""
     if per_axis**dimension <= 20_000:
-        return GaussHermitePoints(per_axis)
+        return GaussHermitePoints(per_axis, discard=1e-5)
     return SobolPoints(16_384)
