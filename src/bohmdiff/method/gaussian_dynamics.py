@@ -38,8 +38,8 @@ class GaussianDynamics(AbstractMethod):
 
     **Arguments:**
 
-    - `steps`: of equal size, at least 1. The default gives twelve digits over three periods of the
-        fastest oscillation in the potential.
+    - `steps`: of equal size, at least 1. With the default, an oscillator over three of its periods
+        has moments to 1e-14 and the phase and the Bohmian flow of a squeezed state to 1e-11.
     - `solver`: a symplectic one, e.g. [`BlanesMoan6`][bohmdiff.BlanesMoan6].
 
     **Returns** from [`solve`][bohmdiff.solve]: a `GaussianSolution`. `key` is not used.
@@ -55,7 +55,7 @@ class GaussianDynamics(AbstractMethod):
     """
 
     steps: int = eqx.field(
-        default=500,
+        default=1000,
         converter=lambda n: as_positive_integer(n, "steps", "Pass the number of steps from t0 to t1."),
     )
     solver: AbstractSymplecticSolver = eqx.field(default_factory=BlanesMoan6)
