@@ -20,6 +20,7 @@ from .method import AbstractMethod as AbstractMethod
 from .method import DegenerateFitError as DegenerateFitError
 from .method import GaussianDynamics as GaussianDynamics
 from .method import SequentialScoreMatching as SequentialScoreMatching
+from .method import SplitOperator as SplitOperator
 from .method import solve as solve
 from .objective import FisherReport as FisherReport
 from .objective import fisher_divergence as fisher_divergence
@@ -31,6 +32,7 @@ from .score import HermiteScore as HermiteScore
 from .solution import Comparison as Comparison
 from .solution import EnsembleSolution as EnsembleSolution
 from .solution import GaussianSolution as GaussianSolution
+from .solution import GridSolution as GridSolution
 from .solution import Solution as Solution
 from .solution import UnavailableError as UnavailableError
 from .solution import compare as compare
