@@ -10,6 +10,8 @@ import pytest
 
 import bohmdiff as bd
 from bohmdiff.method.splitting import depends_on_time
+from bohmdiff.solution.fourier import FourierGrid
+from bohmdiff.solution.sampling import invert_distribution
 
 MASS, STIFFNESS, HBAR = np.array([1.0, 2.5]), np.array([1.3, 0.0]), 0.7
 MEAN, VARIANCE = np.array([0.6, -0.3]), np.array([0.3, 0.5])
@@ -127,6 +129,39 @@ def test_batches_in_chunks_are_the_same(exact):
     xs = jnp.asarray(np.random.default_rng(2).normal(size=(1500, 2)))
     many = exact._at(1.1, xs)[0]
     np.testing.assert_allclose(many, jax.vmap(lambda x: exact.wave_function(1.1, x))(xs), atol=1e-14)
+
+
+@pytest.mark.parametrize("sizes", [(6,), (7,), (4, 5), (6, 4, 5)])
+def test_interpolant_of_anything_goes_through_the_grid_points(sizes):
+    # A random function has as much at the Nyquist wavenumber as anywhere: that mode must be a cosine.
+    d = len(sizes)
+    grid = FourierGrid(sizes, (-1.0,) * d, (2.0,) * d)
+    rng = np.random.default_rng(3)
+    psi = jnp.asarray(rng.normal(size=sizes) + 1j * rng.normal(size=sizes))
+    axes = [grid.axis(i) for i in range(d)]
+    points = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, d)
+    np.testing.assert_allclose(grid.evaluate(grid.table(psi), points)[0], psi.ravel(), atol=1e-13)
+    between = jnp.asarray(rng.uniform(-1, 2, size=(5, d)))
+    table = grid.table(psi)
+    slopes = jax.vmap(jax.jacfwd(lambda x: grid.evaluate(table, x[None])[0][0]))(between)
+    np.testing.assert_allclose(grid.evaluate(table, between)[1], slopes, atol=1e-12)
+
+
+@pytest.mark.parametrize("n", [6, 7])
+def test_distribution_function_is_that_of_the_interpolant(n):
+    grid = FourierGrid((n,), (-1.0,), (2.0,))
+    rng = np.random.default_rng(4)
+    psi = jnp.asarray(rng.normal(size=n) + 1j * rng.normal(size=n))
+    nodes, weights = np.polynomial.legendre.leggauss(60)
+
+    def mass(end):
+        x = -1 + 0.5 * (nodes + 1) * (end + 1)
+        values = np.abs(grid.evaluate(grid.table(psi), jnp.asarray(x[:, None]))[0]) ** 2
+        return 0.5 * (end + 1) * np.sum(weights * values)
+
+    levels = np.array([0.1, 0.45, 0.8])
+    found = invert_distribution(grid, np.asarray(psi), levels)
+    np.testing.assert_allclose([mass(x) / mass(2.0) for x in found], levels, atol=1e-12)
 
 
 def test_finite_where_nothing_is(exact):

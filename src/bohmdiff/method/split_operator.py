@@ -95,7 +95,7 @@ class SplitOperator(AbstractMethod):
         lower: Numbers,
         upper: Numbers,
         *,
-        steps: int = 100,
+        steps: int = 60,
         order: int = 4,
         memory: float | int | None = None,
         snapshot_memory: float | int = 2**30,
