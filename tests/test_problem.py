@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import bohmdiff as bd
-from unchecked import unchecked_types
+from tests.unchecked import unchecked_types
 
 PACKET = bd.GaussianWavePacket(mean=[1.0, 0.0], covariance=0.5)
 

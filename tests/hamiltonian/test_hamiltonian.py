@@ -2,9 +2,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tests.unchecked import unchecked_types
 
 import bohmdiff as bd
-from unchecked import unchecked_types
 
 
 def free(t, x):

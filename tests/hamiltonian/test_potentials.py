@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from tests.unchecked import unchecked_types
 
 import bohmdiff as bd
 from bohmdiff._check import cast_floats
-from unchecked import unchecked_types
 
 K = np.array([[1.0, 0.3, 0.0], [0.3, -0.5, 0.2], [0.0, 0.2, 2.0]])
 C = np.array([0.5, -0.2, 0.1])

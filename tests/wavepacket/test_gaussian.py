@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.stats import multivariate_normal
+from tests.unchecked import unchecked_types
 
 import bohmdiff as bd
 from bohmdiff._check import cast_floats
-from unchecked import unchecked_types
 
 D = 3
 vectors = arrays(np.float64, (D,), elements=st.floats(-2.0, 2.0))

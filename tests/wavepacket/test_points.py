@@ -6,10 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.special import factorial2
+from tests.unchecked import unchecked_types
 
 import bohmdiff as bd
 from bohmdiff.wavepacket import default_points
-from unchecked import unchecked_types
 
 KEY = jax.random.key(3)
 
