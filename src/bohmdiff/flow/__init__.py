@@ -4,6 +4,7 @@ from .propagate import check_integration as check_integration
 from .propagate import integrate as integrate
 from .propagate import propagate as propagate
 from .propagate import require_finite as require_finite
+from .propagate import require_finite_paths as require_finite_paths
 from .quantum import Score as Score
 from .quantum import acceleration as acceleration
 from .quantum import hermite_acceleration as hermite_acceleration

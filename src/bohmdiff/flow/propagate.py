@@ -95,7 +95,7 @@ def propagate(
     return eqx.tree_at(
         lambda flow: flow.position,
         trajectory,
-        _finite(trajectory.position, times),
+        require_finite_paths(trajectory.position, times),
     )
 
 
@@ -185,7 +185,7 @@ def check_ensemble(problem: Problem, score: Score, x0: Numbers) -> tuple[Problem
 
 def require_finite(problem: Problem, function: Callable[..., Any], x0: Points, name: str) -> Points:
     """Raises unless `function(t0, x)` is finite at every one of the points `x0`, which it returns."""
-    values = jax.vmap(function, in_axes=(None, 0))(problem.t0, x0)
+    values = eqx.filter_jit(_at_each)(function, problem.t0, x0)
     finite = jnp.all(jnp.isfinite(values.reshape(x0.shape[0], -1)), axis=1)
     where = ""
     if is_concrete(finite) and not bool(jnp.all(finite)):
@@ -199,6 +199,10 @@ def require_finite(problem: Problem, function: Callable[..., Any], x0: Points, n
     )
 
 
+def _at_each(function: Callable[..., Any], t: Any, x: Points) -> Array:
+    return jax.vmap(function, in_axes=(None, 0))(t, x)
+
+
 def check_integration(solver: Any, steps: Any) -> int:
     """Checks a solver and its number of steps."""
     if not isinstance(solver, diffrax.AbstractSolver):
@@ -206,7 +210,8 @@ def check_integration(solver: Any, steps: Any) -> int:
     return as_positive_integer(steps, "steps", "Pass the number of equal steps from t0 to t1.")
 
 
-def _finite(position: Paths, ts: Times) -> Paths:
+def require_finite_paths(position: Paths, ts: Times) -> Paths:
+    """Returns the paths, or raises and says how many particles were lost, and when."""
     finite = jnp.all(jnp.isfinite(position), axis=2)
     detail = ""
     if is_concrete(finite) and not bool(jnp.all(finite)):

@@ -19,7 +19,6 @@ from ..solver import BlanesMoan4
 from ..wavepacket import AbstractPoints, SobolPoints, default_points
 from .method import AbstractMethod
 
-
 # Few coordinates afford more Gauss–Hermite nodes than exactness asks for, and a density that splits or
 # bends needs them: nodes per axis, by dimension.
 _AFFORDABLE_NODES = {1: 200, 2: 32, 3: 12}
@@ -142,7 +141,7 @@ def _run(
     weights: Weights,
     ts: Times,
     progress: bool,
-) -> tuple[_Saved, diffrax.CubicInterpolation, Times]:
+) -> tuple[_Saved, diffrax.CubicInterpolation, Array]:
     hamiltonian = problem.hamiltonian
     mass = hamiltonian.masses(problem.dimension)
 

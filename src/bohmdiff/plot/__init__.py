@@ -3,4 +3,5 @@
 from .density import density as density
 from .moments import energy as energy
 from .moments import moments as moments
+from .style import TRAJECTORY_COLOUR as TRAJECTORY_COLOUR
 from .style import Units as Units

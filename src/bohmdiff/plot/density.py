@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 
 from .._types import Numbers
 from ..solution import Solution
-from .style import ATOMIC, Units, style
+from .style import ATOMIC, TRAJECTORY_COLOUR, Units, style
 
 _PLACES = 400
 
@@ -69,8 +69,10 @@ def density(
         if trajectories is not None:
             paths = np.asarray(trajectories)
             times = np.asarray(solution.ts if ts is None else ts)
-            axes.plot(times, paths.T, color="#D55E00", lw=0.9)
-            axes.legend(handles=[Line2D([], [], color="#D55E00", lw=0.9, label=label)], loc="upper left")
+            axes.plot(times, paths.T, color=TRAJECTORY_COLOUR, lw=0.9)
+            axes.legend(
+                handles=[Line2D([], [], color=TRAJECTORY_COLOUR, lw=0.9, label=label)], loc="upper left"
+            )
         axes.set_ylim(low, high)
         axes.set_xlabel(f"time t, {units.time}")
         axes.set_ylabel(f"position x, {units.length}")

@@ -9,6 +9,7 @@ import matplotlib as mpl
 # Okabe and Ito's colours, dark to light, so that they differ in greyscale; dashes tell them apart as well.
 COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 2)), (0, (8, 2)))
+TRAJECTORY_COLOUR = "#D55E00"
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 _STYLE: dict[Any, Any] = {

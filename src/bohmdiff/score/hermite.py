@@ -1,5 +1,6 @@
 """Hermite scores: ln ρ as a polynomial in a frame that moves and breathes with the ensemble."""
 
+import math
 from typing import Any, NamedTuple
 
 import diffrax
@@ -11,9 +12,10 @@ import lineax as lx
 from jaxtyping import Array, Float
 
 from .._types import Matrix, Points, Scalar, Time, Vector, Weights
-from ..wavepacket import default_points
 from .hermite_basis import basis_size, differentiate, expected_gradients, hermite_basis
 from .score import AbstractScore
+
+_NARROWER = 0.8
 
 
 class HermiteExpansion(eqx.Module):
@@ -28,6 +30,7 @@ class HermiteExpansion(eqx.Module):
 
     - `mean`, `cholesky`: $\mu$, shape `(d,)`, and the lower triangular $L$, shape `(d, d)`.
     - `coefficients`: of all basis functions but the constant, shape `(n - 1,)`.
+    - `log_partition`: $\ln\int \mathcal N(\xi) e^{\sum_\alpha c_\alpha h_\alpha} d\xi$.
     - `degree`: the total degree.
     - `trust_radius`: in standard deviations.
     """
@@ -35,6 +38,7 @@ class HermiteExpansion(eqx.Module):
     mean: Vector
     cholesky: Matrix
     coefficients: Float[Array, " n"]
+    log_partition: Scalar
     degree: int = eqx.field(static=True)
     trust_radius: float = eqx.field(static=True)
 
@@ -73,15 +77,11 @@ class HermiteExpansion(eqx.Module):
         return 0.25 * hbar**2 * force
 
     def log_density(self, x: Vector) -> Scalar:
-        r"""$\ln\rho(x)$ at one point, normalised by quadrature in the frame."""
-        d = self.dimension
-        nodes, weights = default_points(d, self.degree + 4)(d, jax.random.key(0))
-        nodes, weights = jnp.asarray(nodes, x.dtype), jnp.asarray(weights, x.dtype)
-        log_partition = jax.nn.logsumexp(self._correction(nodes), b=weights)
-        _, log_determinant = jnp.linalg.slogdet(self.cholesky)
+        r"""$\ln\rho(x)$ at one point; worth something where the particles of the fit are."""
         xi = self._into_frame(x[None])
-        log_normal = -0.5 * jnp.sum(xi**2) - 0.5 * d * jnp.log(2 * jnp.pi).astype(x.dtype)
-        return log_normal - log_determinant + self._correction(xi)[0] - log_partition
+        _, log_determinant = jnp.linalg.slogdet(self.cholesky)
+        log_normal = -0.5 * jnp.sum(xi**2) - 0.5 * self.dimension * jnp.log(2 * jnp.pi).astype(x.dtype)
+        return log_normal - log_determinant + self._correction(xi)[0] - self.log_partition
 
     def _into_frame(self, x: Points) -> Points:
         return jsl.solve_triangular(self.cholesky, (x - self.mean).T, lower=True).T
@@ -164,8 +164,20 @@ def fit_hermite(x: Points, weights: Weights, mass: Vector, degree: int, trust_ra
     ).value
     pivots = jnp.abs(jnp.diag(factorised[0]))
     information = jnp.trace(metric) - 2 * coefficients @ linear + coefficients @ gradients @ coefficients
-    expansion = HermiteExpansion(mean, cholesky, coefficients, degree, trust_radius)
+    expansion = HermiteExpansion(mean, cholesky, coefficients, jnp.zeros((), x.dtype), degree, trust_radius)
+    expansion = eqx.tree_at(lambda e: e.log_partition, expansion, _log_partition(expansion, xi, weights))
     return HermiteFit(expansion, information, (jnp.max(pivots) / jnp.min(pivots)) ** 2)
+
+
+def _log_partition(expansion: HermiteExpansion, xi: Points, weights: Weights) -> Scalar:
+    r"""The constant that the score leaves open, from the particles alone.
+
+    $\int g = E_\rho[g/\rho] = 1$ for any density g, here a Gaussian narrower than the ensemble, so that
+    nothing is asked of the polynomial where no particles are.
+    """
+    dimension = xi.shape[1]
+    log_ratio = dimension * math.log(1 / _NARROWER) + 0.5 * (1 - _NARROWER**-2) * jnp.sum(xi**2, axis=1)
+    return -jax.nn.logsumexp(log_ratio - expansion._correction(xi), b=weights)
 
 
 class HermiteScore(AbstractScore):

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._check import as_positive_integer
-from .._types import Key, Points, Scalar, Time, Times, Vector
-from ..flow import hermite_acceleration, integrate
+from .._types import Key, Numbers, Paths, Points, Scalar, Time, Times, Vector
+from ..flow import check_ensemble, hermite_acceleration, integrate, require_finite_paths
 from ..problem import Problem
 from ..score import HermiteScore
 from ..wavepacket import RandomPoints
@@ -52,8 +52,15 @@ class EnsembleSolution(Solution):
     def sample(self, key: Key, n: int) -> Float[Array, "n K d"]:
         """`n` new Bohmian trajectories: random starts from ρ0, moved under the fitted score."""
         n = as_positive_integer(n, "n", "Pass how many trajectories.")
-        x0, _ = self.problem.initial.points(RandomPoints(n), key)
+        return self.trajectories(self.problem.initial.points(RandomPoints(n), key)[0])
+
+    def trajectories(self, x0: Numbers) -> Paths:
+        """The paths of particles that start at `x0`, shape `(M, d)`, at the saved times: `(M, K, d)`.
+
+        Positions only, with the force in closed form; [`propagate`][bohmdiff.propagate] gives all else.
+        """
         problem = self.problem
+        problem, x0 = check_ensemble(problem, self.fitted, x0)
 
         def kick(t: Any, x: Points, args: Any) -> Points:
             return hermite_acceleration(problem.hamiltonian, self.fitted.at(t), t, x)
@@ -63,7 +70,7 @@ class EnsembleSolution(Solution):
         saveat = diffrax.SaveAt(ts=self.ts, fn=lambda t, y, args: y[0])
         paths = integrate(problem, terms, (x0, velocity0), saveat, self.solver, self.steps).ys
         assert paths is not None
-        return jnp.moveaxis(paths, 0, 1)
+        return require_finite_paths(jnp.moveaxis(paths, 0, 1), self.ts)
 
     def score(self, t: Time, x: Vector) -> Vector:
         return self.fitted(t, x)
