@@ -1,9 +1,13 @@
 """Your own potential and your own score, from scratch.
 
-A Mexican hat in the plane that is shaken in time, V = (|x|² − 1)²/4 + 0.2 x₁ sin 3t, is solved by
-SequentialScoreMatching and by a grid. Then a score is written by hand: a Gaussian whose mean and width are
-those of the solution, as an Equinox module of ten lines. Particles move under it, and its Fisher divergence
-says how far it is from the score of the density that its own flow makes: far more than the fitted one.
+A quartic trap for two coupled particles of different mass, one of them shaken, is solved by
+SequentialScoreMatching and by a grid:
+
+    V = Σ_i (x_i²/2 + x_i⁴/20) + x_1 x_2 / 5 + x_1 sin(2t) / 2
+
+Then a score is written by hand: a Gaussian whose mean and width are those of the solution, as an Equinox
+module of ten lines. Particles move under it, and its Fisher divergence says how far it is from the score of
+the density that its own flow makes: far more than the fitted one.
 
 The picture custom_potential.png shows mean and width of both coordinates (lines) on the exact ones
 (markers).
@@ -21,9 +25,9 @@ import _common  # noqa: E402
 import bohmdiff as bd  # noqa: E402
 
 
-def hat(t, x):
-    """Any function of time and one particle's position will do as a potential."""
-    return 0.25 * (jnp.sum(x**2) - 1) ** 2 + 0.2 * x[0] * jnp.sin(3 * t)
+def shaken_trap(t, x):
+    """Any function of time and one configuration x, shape (d,), will do as a potential."""
+    return jnp.sum(x**2 / 2 + x**4 / 20) + x[0] * x[1] / 5 + x[0] * jnp.sin(2 * t) / 2
 
 
 class MovingGaussian(eqx.Module):
@@ -45,7 +49,7 @@ def main() -> None:
     options = parser.parse_args()
 
     problem = bd.Problem(
-        bd.Hamiltonian(hat, mass=[1.0, 2.0], hbar=1.0),
+        bd.Hamiltonian(shaken_trap, mass=[1.0, 2.0], hbar=1.0),
         bd.GaussianWavePacket(mean=[0.5, 0.0], covariance=0.5, momentum=[0.0, 1.0]),
         t1=2.0,
     )

@@ -19,6 +19,7 @@ def density(
     trajectories: Numbers | None = None,
     *,
     ts: Numbers | None = None,
+    reference: Numbers | None = None,
     lower: float | None = None,
     upper: float | None = None,
     label: str = "trajectories",
@@ -36,6 +37,7 @@ def density(
     - `solution`: any solution in one dimension that has a density.
     - `trajectories`: paths of particles, shape `(M, K)`.
     - `ts`: their times, shape `(K,)`; those of `solution` if not given.
+    - `reference`: exact paths at the times of `solution`, shape `(M, K)`, drawn dashed.
     - `lower`, `upper`: the range of x; four standard deviations around the mean if not given.
     - `label`: what the trajectories are, for the legend.
     - `units`: for the labels of the axes.
@@ -66,13 +68,17 @@ def density(
         figure.colorbar(
             mesh, label=f"density ρ(t, x) by {type(solution.method).__name__}, 1/({units.length})"
         )
+        handles = []
         if trajectories is not None:
-            paths = np.asarray(trajectories)
             times = np.asarray(solution.ts if ts is None else ts)
-            axes.plot(times, paths.T, color=TRAJECTORY_COLOUR, lw=0.9)
-            axes.legend(
-                handles=[Line2D([], [], color=TRAJECTORY_COLOUR, lw=0.9, label=label)], loc="upper left"
-            )
+            axes.plot(times, np.asarray(trajectories).T, color=TRAJECTORY_COLOUR, lw=1.4)
+            handles.append(Line2D([], [], color=TRAJECTORY_COLOUR, lw=1.4, label=label))
+        if reference is not None:
+            dashed = {"color": "black", "ls": (0, (4, 4)), "lw": 0.8}
+            axes.plot(np.asarray(solution.ts), np.asarray(reference).T, **dashed)
+            handles.append(Line2D([], [], label="exact trajectories", **dashed))
+        if handles:
+            axes.legend(handles=handles, loc="upper left")
         axes.set_ylim(low, high)
         axes.set_xlabel(f"time t, {units.time}")
         axes.set_ylabel(f"position x, {units.length}")

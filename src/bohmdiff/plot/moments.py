@@ -44,10 +44,12 @@ def moments(
                 if theirs is not None and below:
                     _line(below[0], ours.time, np.abs(ours[what].values - theirs[what].values)[:, i], i)
             if below:
-                below[0].set_yscale("log")
-                # Where two curves cross, the logarithm of their distance would take the whole panel.
-                top_error = below[0].get_ylim()[1]
-                below[0].set_ylim(1e-6 * top_error, top_error)
+                # Where all errors are zero there is no logarithm to show.
+                if any(np.any(line.get_ydata() > 0) for line in below[0].get_lines()):
+                    below[0].set_yscale("log")
+                    # Where two curves cross, the logarithm of their distance would take the whole panel.
+                    top_error = below[0].get_ylim()[1]
+                    below[0].set_ylim(1e-6 * top_error, top_error)
                 below[0].set_ylabel(f"error of {name}, {units.length}")
             axes[-1, 0 if what == "mean" else 1].set_xlabel(f"time t, {units.time}")
         handles = [

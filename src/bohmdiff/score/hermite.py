@@ -156,17 +156,34 @@ def fit_hermite(x: Points, weights: Weights, mass: Vector, degree: int, trust_ra
     gram = (basis * weights[:, None]).T @ basis
     gradients, linear, laplacian = expected_gradients(gram, metric, degree)
     gradients, linear, laplacian = gradients[1:, 1:], linear[1:], laplacian[1:]
-    operator = lx.MatrixLinearOperator(gradients, lx.positive_semidefinite_tag)
-    solver = lx.Cholesky()
-    factorised = solver.init(operator, {})
-    coefficients = lx.linear_solve(
-        operator, linear - laplacian, solver, state=factorised, throw=False
-    ).value
-    pivots = jnp.abs(jnp.diag(factorised[0]))
+    coefficients, pivots = _solve_definite(gradients, linear - laplacian)
     information = jnp.trace(metric) - 2 * coefficients @ linear + coefficients @ gradients @ coefficients
     expansion = HermiteExpansion(mean, cholesky, coefficients, jnp.zeros((), x.dtype), degree, trust_radius)
     expansion = eqx.tree_at(lambda e: e.log_partition, expansion, _log_partition(expansion, xi, weights))
     return HermiteFit(expansion, information, (jnp.max(pivots) / jnp.min(pivots)) ** 2)
+
+
+def _solve_definite(
+    matrix: Float[Array, "n n"], vector: Float[Array, " n"]
+) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
+    """The solution and the pivots of Cholesky's factor; NaN where the matrix is not positive definite."""
+    solver = lx.Cholesky()
+
+    def operator(entries: Array) -> lx.MatrixLinearOperator:
+        return lx.MatrixLinearOperator(entries, lx.positive_semidefinite_tag)
+
+    factor, is_negative = solver.init(operator(matrix), {})
+    # Lineax refuses NaN under differentiation, whatever it is told: hand it the identity instead.
+    sound = jnp.all(jnp.isfinite(factor))
+    identity = jnp.eye(matrix.shape[0], dtype=matrix.dtype)
+    solution = lx.linear_solve(
+        operator(jnp.where(sound, matrix, identity)),
+        jnp.where(sound, vector, 0),
+        solver,
+        state=(jnp.where(sound, factor, identity), is_negative),
+        throw=False,
+    ).value
+    return jnp.where(sound, solution, jnp.nan), jnp.abs(jnp.diag(factor))
 
 
 def _log_partition(expansion: HermiteExpansion, xi: Points, weights: Weights) -> Scalar:

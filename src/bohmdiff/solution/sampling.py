@@ -65,27 +65,32 @@ def invert_distribution(grid: FourierGrid, psi: np.ndarray, levels: np.ndarray) 
     # |ψ|² has twice the bandwidth of ψ. Interpolating it from more than twice as many points is exact.
     fine = 2 * n + 2
     modes = np.fft.fft(psi.astype(complex)) / n
-    numbers = np.fft.fftfreq(n, 1 / n)
-    positions = np.arange(fine) * length / fine
-    waves = np.exp(2j * np.pi * np.outer(positions / length, numbers))
-    if n % 2 == 0:
-        waves[:, n // 2] = np.cos(np.pi * n * positions / length)
-    density = np.abs(waves @ modes) ** 2
+    padded = np.zeros(fine, complex)
+    padded[: (n + 1) // 2], padded[-(n // 2) :] = modes[: (n + 1) // 2], modes[-(n // 2) :]
+    if n % 2 == 0:  # the Nyquist mode is a cosine: half of it on either side
+        padded[n // 2] = padded[-(n // 2)] = modes[n // 2] / 2
+    density = np.abs(fine * np.fft.ifft(padded)) ** 2
     coefficients = np.fft.rfft(density)[1 : n + 1] / fine
     mean, k = density.mean(), 2 * np.pi * np.arange(1, n + 1) / length
 
-    def below(y):
-        return (mean * y + 2 * ((np.exp(1j * np.outer(y, k)) - 1) @ (coefficients / (1j * k))).real) / (
-            mean * length
-        )
+    def below_and_slope(y):
+        waves = np.exp(1j * np.outer(y, k))
+        below = mean * y + 2 * ((waves - 1) @ (coefficients / (1j * k))).real
+        return below / (mean * length), (mean + 2 * (waves @ coefficients).real) / (mean * length)
 
     low, high = np.zeros_like(levels), np.full_like(levels, length)
-    # Bisection down to the last bit: safe where the density vanishes, unlike Newton's method.
-    for _ in range(60):
-        middle = (low + high) / 2
-        right = below(middle) < levels
-        low, high = np.where(right, middle, low), np.where(right, high, middle)
-    return grid.lower[0] + (low + high) / 2
+    y = (low + high) / 2
+    # Newton's steps where they stay inside the bracket, halving where they do not: safe where ρ vanishes.
+    for _ in range(100):
+        below, slope = below_and_slope(y)
+        low, high = np.where(below < levels, y, low), np.where(below < levels, high, y)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            step = y - (below - levels) / slope
+        proposal = np.where((step > low) & (step < high), step, (low + high) / 2)
+        if np.all(np.abs(proposal - y) <= 1e-12 * length):
+            break
+        y = proposal
+    return grid.lower[0] + y
 
 
 def _typed(key: Key):
