@@ -88,7 +88,7 @@ def propagate(
     **Raises:** `ValueError` for bad input, before the run; and if a particle becomes non-finite, which
     is an error at run time under `jax.jit`.
     """
-    problem, x0 = check_ensemble(problem, score, x0)
+    problem, score, x0 = check_ensemble(problem, score, x0)
     steps = check_integration(solver, steps)
     times = saved_times(problem, ts)
     trajectory = _propagate(problem, score, x0, times, solver, steps, bool(tangents))
@@ -169,8 +169,10 @@ def _propagate(
     )
 
 
-def check_ensemble(problem: Problem, score: Score, x0: Numbers) -> tuple[Problem, Points]:
-    """Checks particles, and that potential and score have the right shape and are finite there."""
+def check_ensemble(problem: Problem, score: Score, x0: Numbers) -> tuple[Problem, Score, Points]:
+    """Checks particles, and that potential and score have the right shape and are finite there.
+
+    Returns all three, in the precision of the particles."""
     x0 = as_real_array(x0, "x0")
     d = problem.dimension
     if x0.ndim != 2 or x0.shape[1] != d or x0.shape[0] == 0:
@@ -180,7 +182,7 @@ def check_ensemble(problem: Problem, score: Score, x0: Numbers) -> tuple[Problem
     problem, score = cast_floats((problem, score), x0.dtype)
     check_output(score, (problem.t0, x0[0]), (d,), "score")
     x0 = require_finite(problem, problem.hamiltonian.potential, x0, "potential")
-    return problem, require_finite(problem, score, x0, "score")
+    return problem, score, require_finite(problem, score, x0, "score")
 
 
 def require_finite(problem: Problem, function: Callable[..., Any], x0: Points, name: str) -> Points:

@@ -74,7 +74,7 @@ def fisher_divergence(
 
     **Raises:** `ValueError` for bad input, and if the divergence is not finite.
     """
-    problem, x0 = check_ensemble(problem, score, x0)
+    problem, score, x0 = check_ensemble(problem, score, x0)
     steps = check_integration(solver, steps)
     number = x0.shape[0]
     mass = jnp.ones(number) if weights is None else as_real_array(weights, "weights")

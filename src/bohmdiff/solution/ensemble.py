@@ -59,18 +59,8 @@ class EnsembleSolution(Solution):
 
         Positions only, with the force in closed form; [`propagate`][bohmdiff.propagate] gives all else.
         """
-        problem = self.problem
-        problem, x0 = check_ensemble(problem, self.fitted, x0)
-
-        def kick(t: Any, x: Points, args: Any) -> Points:
-            return hermite_acceleration(problem.hamiltonian, self.fitted.at(t), t, x)
-
-        velocity0 = jax.vmap(lambda x: problem.initial.velocity(x, problem.hamiltonian.mass))(x0)
-        terms = (diffrax.ODETerm(lambda t, velocity, args: velocity), diffrax.ODETerm(kick))
-        saveat = diffrax.SaveAt(ts=self.ts, fn=lambda t, y, args: y[0])
-        paths = integrate(problem, terms, (x0, velocity0), saveat, self.solver, self.steps).ys
-        assert paths is not None
-        return require_finite_paths(jnp.moveaxis(paths, 0, 1), self.ts)
+        problem, fitted, x0 = check_ensemble(self.problem, self.fitted, x0)
+        return require_finite_paths(_paths(problem, fitted, x0, self.ts, self.solver, self.steps), self.ts)
 
     def score(self, t: Time, x: Vector) -> Vector:
         return self.fitted(t, x)
@@ -85,3 +75,23 @@ class EnsembleSolution(Solution):
             "(propagate(problem, solution.score, ...).phase). For ψ anywhere use SplitOperator (d ≤ 4), or "
             "GaussianDynamics for quadratic potentials.",
         )
+
+
+@eqx.filter_jit
+def _paths(
+    problem: Problem,
+    fitted: HermiteScore,
+    x0: Points,
+    ts: Times,
+    solver: diffrax.AbstractSolver,
+    steps: int,
+) -> Paths:
+    def kick(t: Any, x: Points, args: Any) -> Points:
+        return hermite_acceleration(problem.hamiltonian, fitted.at(t), t, x)
+
+    velocity0 = jax.vmap(lambda x: problem.initial.velocity(x, problem.hamiltonian.mass))(x0)
+    terms = (diffrax.ODETerm(lambda t, velocity, args: velocity), diffrax.ODETerm(kick))
+    saveat = diffrax.SaveAt(ts=ts, fn=lambda t, y, args: y[0])
+    paths = integrate(problem, terms, (x0, velocity0), saveat, solver, steps).ys
+    assert paths is not None
+    return jnp.moveaxis(paths, 0, 1)
