@@ -1,0 +1,350 @@
+"""The flow under scores that are nobody's exact one: derivatives, precision, and bad input."""
+
+import math
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from tests.unchecked import unchecked_types
+
+import bohmdiff as bd
+from bohmdiff.flow import bohmian_terms, initial_halves
+
+SOLVER = bd.VelocityVerlet()
+
+
+class LogDensity(eqx.Module):
+    """ln ρ of something that is no Gaussian, up to a constant."""
+
+    strength: jax.Array
+
+    def __call__(self, t, x):
+        y = x - 0.1 * t
+        return -0.5 * jnp.sum(y**2) + self.strength * (jnp.sin(y[0] * y[-1]) - 0.1 * jnp.sum(y**4))
+
+
+class Nonlinear(eqx.Module):
+    """A score that is nobody's gradient: the discrete map does not ask for one."""
+
+    strength: jax.Array
+
+    def __call__(self, t, x):
+        return -(x - 0.1 * t) + self.strength * jnp.sin(x * x[::-1] + jnp.arange(1.0, 3.0, dtype=x.dtype))
+
+
+class Anharmonic(eqx.Module):
+    stiffness: jax.Array
+
+    def __call__(self, t, x):
+        return 0.5 * self.stiffness * jnp.sum(x**2) + 0.1 * jnp.sum(jnp.cos(x)) * x[0] + 0.1 * t * x[-1]
+
+
+def setting(strength=0.3, stiffness=1.2, dtype=float):
+    score = Nonlinear(jnp.asarray(strength, dtype))
+    problem = bd.Problem(
+        bd.Hamiltonian(
+            Anharmonic(jnp.asarray(stiffness, dtype)), jnp.array([1.0, 2.5], dtype), jnp.asarray(0.8, dtype)
+        ),
+        bd.GaussianWavePacket(
+            jnp.array([0.3, -0.2], dtype),
+            0.4,
+            jnp.array([0.5, -0.4], dtype),
+            jnp.array([[0.1, 0.05], [0.05, -0.2]], dtype),
+        ),
+        t1=0.7,
+    )
+    return problem, score
+
+
+X0 = jnp.array([[0.5, 0.1], [-0.3, -0.6], [0.9, -0.5]])
+TS = jnp.array([0.0, 0.308, 0.7])  # no multiple of the step
+
+
+def propagate(problem, score, x0, ts=TS, steps=5, **options):
+    return bd.propagate(problem, score, x0, ts=ts, solver=SOLVER, steps=steps, **options)
+
+
+@eqx.filter_jit
+def quantum_potential_by_definition(hamiltonian, log_density, t, x):
+    """−ħ²/2m ∇²√ρ / √ρ."""
+
+    def amplitude(y):
+        return jnp.exp(0.5 * log_density(t, y))
+
+    def definition(y):
+        kinetic = jnp.diag(jax.hessian(amplitude)(y)) / (2 * hamiltonian.mass)
+        return -(hamiltonian.hbar**2) * jnp.sum(kinetic) / amplitude(y)
+
+    force = -jax.grad(lambda y: definition(y) + hamiltonian.potential(t, y))(x)
+    return definition(x), force / hamiltonian.mass
+
+
+@eqx.filter_jit
+def ours(hamiltonian, log_density, t, x):
+    score = bd.GradientScore(log_density)
+    return bd.quantum_potential(hamiltonian, score, t, x), bd.acceleration(hamiltonian, score, t, x)
+
+
+@settings(max_examples=8)
+@given(
+    arrays(float, 2, elements=st.floats(-1, 1)),
+    arrays(float, 2, elements=st.floats(0.3, 3)),
+    st.floats(0.2, 2),
+    st.floats(-0.5, 0.5),
+)
+def test_quantum_potential_and_acceleration(x, mass, hbar, strength):
+    hamiltonian = bd.Hamiltonian(Anharmonic(jnp.asarray(1.2)), mass, hbar)
+    log_density = LogDensity(jnp.asarray(strength))
+    here = jnp.asarray(0.4), jnp.asarray(x)
+    for got, exact in zip(
+        ours(hamiltonian, log_density, *here),
+        quantum_potential_by_definition(hamiltonian, log_density, *here),
+        strict=True,
+    ):
+        np.testing.assert_allclose(got, exact, rtol=1e-10, atol=1e-10)
+
+
+def test_initial_state():
+    problem, _ = setting()
+    state = bd.FlowState.initial(problem, X0[0])
+    mass, packet = problem.hamiltonian.mass, problem.initial
+    velocity = (packet.momentum + packet.chirp @ (X0[0] - packet.mean)) / mass
+    np.testing.assert_allclose(state.position, X0[0])
+    np.testing.assert_allclose(state.velocity, velocity, rtol=1e-12)
+    np.testing.assert_array_equal(state.deformation, np.eye(2))
+    np.testing.assert_allclose(state.deformation_rate, packet.chirp / mass[:, None], rtol=1e-12)
+    np.testing.assert_allclose(state.velocity_gradient(), packet.chirp / mass[:, None], rtol=1e-12)
+
+
+def test_velocity_gradient():
+    deformation, rate = np.array([[1.0, 0.4], [-0.2, 0.7]]), np.array([[0.3, -1.0], [0.5, 0.9]])
+    state = bd.FlowState(*(jnp.asarray(a) for a in (rate[0], rate[1], deformation, rate)))
+    np.testing.assert_allclose(state.velocity_gradient(), rate @ np.linalg.inv(deformation), rtol=1e-12)
+
+
+@eqx.filter_jit
+def final_halves(problem, score, x0, directions=None, tangents=True):
+    return diffrax.diffeqsolve(
+        bohmian_terms(problem, score, directions),
+        SOLVER,
+        problem.t0,
+        problem.t1,
+        None,
+        initial_halves(problem, x0, tangents=tangents, directions=directions),
+        stepsize_controller=diffrax.StepTo(ts=jnp.linspace(problem.t0, problem.t1, 4)),
+        max_steps=3,
+        adjoint=diffrax.ForwardMode(),  # so that the oracle can differentiate it
+    ).ys
+
+
+@eqx.filter_jit
+def derivatives_of_the_discrete_map(problem, score, x0):
+    def end(x):
+        position, velocity = final_halves(problem, score, x[None], None, False)
+        return position.motion[0, 0], velocity.motion[0, 0]
+
+    return jax.vmap(jax.jacfwd(end))(x0), jax.vmap(jax.jacfwd(jax.jacfwd(end)))(x0)
+
+
+def test_tangents_in_the_state_are_those_of_the_discrete_map():
+    problem, score = setting()
+    first, second = derivatives_of_the_discrete_map(problem, score, X0)
+    along = jnp.array([[0.6, -1.3]])
+    runs = [final_halves(problem, score, X0, n) for n in (None, jnp.eye(2), along)]
+    for halves in runs:
+        for half, exact in zip(halves, first, strict=True):
+            np.testing.assert_allclose(half.tangent[0], exact, rtol=1e-11, atol=1e-12)
+    full, one = runs[1:]
+    for half, directed, exact in zip(full, one, second, strict=True):
+        np.testing.assert_allclose(half.second[0], exact, rtol=1e-10, atol=1e-11)
+        expected = np.einsum("mijk,nk->mijn", exact, along)
+        np.testing.assert_allclose(directed.second[0], expected, rtol=1e-10, atol=1e-11)
+    assert float(np.max(np.abs(second[0]))) > 0.01
+    assert runs[0][0].second is None
+
+
+def leaves_close(got, expected, **tolerance):
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, **tolerance)
+
+
+def test_vmap_and_ensemble_and_loop_agree():
+    problem, score = setting()
+    together = propagate(problem, score, X0)
+    mapped = jax.vmap(lambda x: propagate(problem, score, x[None], tangents=False))(X0)
+    for i, x in enumerate(X0):
+        alone = propagate(problem, score, x[None])
+        for field in ("position", "velocity", "phase", "energy", "deformation", "log_density"):
+            single = getattr(alone, field)[0]
+            np.testing.assert_allclose(getattr(together, field)[i], single, rtol=1e-12, atol=1e-13)
+            if getattr(mapped, field) is not None:
+                np.testing.assert_allclose(getattr(mapped, field)[i, 0], single, rtol=1e-12, atol=1e-13)
+
+
+def test_shapes_start_and_definitions():
+    problem, score = setting()
+    flow = propagate(problem, score, X0)
+    assert flow.position.shape == flow.velocity.shape == (3, 3, 2)
+    assert flow.deformation.shape == flow.deformation_rate.shape == (3, 3, 2, 2)
+    assert flow.phase.shape == flow.energy.shape == flow.log_density.shape == (3, 3)
+    np.testing.assert_array_equal(flow.ts, TS)
+    np.testing.assert_array_equal(flow.position[:, 0], X0)
+    np.testing.assert_allclose(flow.phase[:, 0], [problem.initial.phase(x) for x in X0], rtol=1e-12)
+    initial = np.array([problem.initial.log_density(x) for x in X0])
+    volume = np.abs(np.linalg.det(flow.deformation))
+    np.testing.assert_allclose(flow.log_density, initial[:, None] - np.log(volume), rtol=1e-12)
+    for m, k in ((0, 0), (2, 2)):
+        x, v, t = flow.position[m, k], flow.velocity[m, k], TS[k]
+        quantum = bd.quantum_potential(problem.hamiltonian, score, t, x)
+        kinetic = 0.5 * float(problem.hamiltonian.mass @ v**2)
+        energy = kinetic + problem.hamiltonian.potential(t, x) + quantum
+        np.testing.assert_allclose(flow.energy[m, k], energy, rtol=1e-11)
+
+
+def test_default_times_without_tangents_and_off_the_step_grid():
+    problem, score = setting()
+    flow = propagate(problem, score, X0, ts=None, steps=16, tangents=False)
+    assert flow.deformation is flow.deformation_rate is flow.log_density is None
+    np.testing.assert_allclose(flow.ts, np.linspace(0, 0.7, 101), rtol=1e-12)
+    coarse = propagate(problem, score, X0)
+    for field in ("position", "velocity", "phase", "energy"):
+        np.testing.assert_allclose(getattr(coarse, field), getattr(flow, field)[:, [0, 44, 100]], atol=2e-3)
+    # The phase is ∫ (½ m v² − V − Q) dt, here by Simpson's rule.
+    kinetic = 0.5 * np.asarray(flow.velocity**2 @ problem.hamiltonian.mass)
+    lagrangian = 2 * kinetic - np.asarray(flow.energy)
+    weights = np.array([1, *[4, 2] * 49, 4, 1]) * 0.007 / 3
+    np.testing.assert_allclose(flow.phase[:, -1] - flow.phase[:, 0], lagrangian @ weights, atol=2e-4)
+
+
+def test_single_precision():
+    """With x64 switched on, as it is here, and for a score whose parameters are double."""
+    problem, _ = setting(dtype=jnp.float32)
+    _, score = setting()
+    flow, exact = propagate(problem, score, X0.astype(jnp.float32)), propagate(*setting(), X0)
+    for leaf, other in zip(jax.tree.leaves(flow), jax.tree.leaves(exact), strict=True):
+        assert leaf.dtype == jnp.float32
+        np.testing.assert_allclose(leaf, other, atol=2e-5)
+
+
+@eqx.filter_jit
+def some_number(parameters):
+    problem, score = setting(*parameters)
+    flow = propagate(problem, score, X0)
+    return jnp.sum(flow.log_density[:, -1]) + jnp.sum(flow.position[:, 1] ** 2)
+
+
+def test_gradients_against_finite_differences():
+    at = jnp.array([0.3, 1.2])
+    gradient = eqx.filter_jit(jax.grad(some_number))(at)
+    for i, unit in enumerate(np.eye(2)):
+        step = 1e-4 * unit
+        slope = (some_number(at + step) - some_number(at - step)) / 2e-4
+        np.testing.assert_allclose(gradient[i], slope, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("x0", "match"),
+    [
+        (jnp.zeros(2), r"x0 must have shape \(M, 2\), one row per particle, but shape \(2,\)"),
+        (jnp.zeros((3, 1)), r"shape \(3, 1\) was given"),
+        (jnp.zeros((0, 2)), r"shape \(0, 2\) was given"),
+        (jnp.array([[0.0, jnp.nan]]), "x0 must be finite"),
+        ("here", "x0 must be a real number or an array"),
+    ],
+)
+def test_bad_particles(x0, match):
+    with unchecked_types(), pytest.raises(ValueError, match=match):
+        propagate(*setting(), x0)
+
+
+@pytest.mark.parametrize("steps", [0, -1, 2.5, True, "many"])
+def test_bad_steps(steps):
+    with (
+        unchecked_types(),
+        pytest.raises(ValueError, match=f"steps must be an integer of at least 1, but {steps!r}.*Pass the"),
+    ):
+        propagate(*setting(), X0, steps=steps)
+
+
+@pytest.mark.parametrize("solver", [bd.BlanesMoan4, None, "verlet"])
+def test_bad_solver(solver):
+    problem, score = setting()
+    with unchecked_types(), pytest.raises(ValueError, match="solver must be a solver such as BlanesMoan4"):
+        bd.propagate(problem, score, X0, solver=solver, steps=5)
+
+
+@pytest.mark.parametrize(
+    ("ts", "match"),
+    [
+        ([0.0, 0.8], r"ts must lie in \[t0, t1\] = \[0.*0\.7\], but \[0\. , 0\.8\]"),
+        ([0.5, 0.5], "ts must increase strictly"),
+        (0.5, r"shape \(K,\) with K >= 1, but shape \(\)"),
+    ],
+)
+def test_bad_times(ts, match):
+    with unchecked_types(), pytest.raises(ValueError, match=match):
+        propagate(*setting(), X0, ts=ts)
+
+
+@pytest.mark.parametrize(
+    ("score", "match"),
+    [
+        (
+            lambda t, x: jnp.sum(x),
+            r"score\(t, x\) must return a real array of shape \(2,\) .* but it returned shape \(\).*vmap",
+        ),
+        (lambda t, x: x[None], r"returned shape \(1, 2\)"),
+        (lambda t, x: (x, x), "returned tuple"),
+        (lambda t, x: 1j * x, "dtype complex128"),
+        (lambda x: x, "score could not be evaluated as score.t, x. .* TypeError"),
+        (
+            lambda t, x: jnp.log(x),
+            r"score\(t, x\) must be finite at the initial points, but at t = 0\.?0* it is not: 3 of them, "
+            r"the first at x = \[ 0.5, -0.1\]. Change the score, or choose",
+        ),
+    ],
+)
+def test_bad_score(score, match):
+    problem, _ = setting()
+    with unchecked_types(), pytest.raises(ValueError, match=match):
+        propagate(problem, score, X0 * jnp.array([1.0, -1.0]) * jnp.array([[1.0], [1.0], [-1.0]]))
+
+
+def test_bad_potential():
+    problem, score = setting()
+    problem = eqx.tree_at(lambda p: p.hamiltonian.potential, problem, lambda t, x: jnp.sqrt(x[0]))
+    with pytest.raises(ValueError, match=r"potential\(t, x\) must be finite.*1 of them.*\[-0.3, -0.6\]"):
+        propagate(problem, score, X0)
+
+
+def test_particles_that_escape_are_an_error():
+    """A potential with no lower bound: x'' = 4 x³ arrives at infinity."""
+    problem = bd.Problem(
+        bd.Hamiltonian(lambda t, x: -jnp.sum(x**4)), bd.GaussianWavePacket([0.0, 0.0], 1.0), t1=6.0
+    )
+    run = eqx.Partial(
+        propagate, problem, lambda t, x: -x, ts=jnp.array([0.0, 0.01, 6.0]), steps=16, tangents=False
+    )
+    starts = jnp.array([[0.0, 0.0], [0.0, 0.0], [0.7, 0.7]])
+    message = r"became non-finite \(1 of 3, the first by t = 6\.?0*\)\. The score drives.*take more steps"
+    with pytest.raises(ValueError, match=message):
+        run(starts)
+    with pytest.raises(Exception, match="Particles became non-finite"):
+        eqx.filter_jit(run)(starts)
+
+
+def test_phase_has_the_units_of_hbar_and_ignores_it_at_rest():
+    """A uniform potential alone: S = S0 − V t, and straight paths."""
+    problem = bd.Problem(
+        bd.Hamiltonian(lambda t, x: jnp.asarray(2.0)), bd.GaussianWavePacket([0.0, 0.0], 1.0), t1=0.7
+    )
+    flow = propagate(problem, lambda t, x: jnp.zeros_like(x), X0)
+    np.testing.assert_allclose(flow.phase, -2.0 * np.broadcast_to(TS, (3, 3)), atol=1e-12)
+    np.testing.assert_allclose(flow.deformation, np.broadcast_to(np.eye(2), (3, 3, 2, 2)), atol=1e-12)
+    assert math.isclose(float(flow.energy[0, -1]), 2.0)

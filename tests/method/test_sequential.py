@@ -1,0 +1,303 @@
+"""Sequential score matching against exact Gaussians, the splitting, and its own conservation laws."""
+
+import math
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jaxtyping import Array
+from tests.analytic import driven_gaussians
+from tests.unchecked import unchecked_types
+
+import bohmdiff as bd
+
+KEY = jax.random.key(0)
+TS = jnp.array([0.0, 0.4, 1.0])
+
+
+@eqx.filter_jit
+def exact_moments(case, nodes, weights):
+    """Mean, std and mean energy at TS; the energy of a Gaussian is quadratic, so few nodes are exact."""
+
+    def at(t):
+        centre, _ = case.centre_at(t)
+        covariance = case.covariance_at(t)
+        x = centre + nodes @ jnp.linalg.cholesky(covariance).T
+        energy = weights @ jax.vmap(lambda y: case.energy(t, y))(x)
+        return centre, jnp.sqrt(jnp.diag(covariance)), energy
+
+    return jax.vmap(at)(TS)
+
+
+@pytest.mark.parametrize(("d", "degree"), [(1, 4), (2, 2)])
+@settings(max_examples=3)
+@given(st.data())
+def test_gaussians_are_exact(d, degree, data):
+    case = data.draw(driven_gaussians(d))
+    method = bd.SequentialScoreMatching(
+        degree, bd.GaussHermitePoints(degree + 1, discard=0.0), steps=24, trust_radius=math.inf
+    )
+    solution = bd.solve(case.problem(), method, ts=TS)
+    nodes, weights = (jnp.asarray(a) for a in bd.GaussHermitePoints(3, discard=0.0)(d))
+    mean, std, energy = exact_moments(case, nodes, weights)
+    close = {"rtol": 1e-5, "atol": 1e-5}
+    np.testing.assert_allclose(solution.mean(), mean, **close)
+    np.testing.assert_allclose(solution.std(), std, **close)
+    np.testing.assert_allclose(solution.energy(), energy, **close)
+    np.testing.assert_allclose(*scores(case, solution), rtol=1e-4, atol=1e-4)
+
+
+@eqx.filter_jit
+def scores(case, solution):
+    t = jnp.asarray(0.7)
+    x = case.centre_at(t)[0] + 0.2
+    return solution.score(t, x), case(t, x)
+
+
+CHAIN = bd.Hamiltonian(bd.MorseChain(depth=12.5, width=0.2, coupling=0.3))
+
+
+CHAIN_TS = jnp.linspace(0.0, 2.0, 9)
+
+
+def chain(t1=2.0):
+    return bd.Problem(CHAIN, bd.GaussianWavePacket([1.0, 0.0], 0.5), t1=t1)
+
+
+@pytest.fixture(scope="module")
+def chain_solution():
+    method = bd.SequentialScoreMatching(4, bd.GaussHermitePoints(8), steps=24)
+    return bd.solve(chain(), method, ts=CHAIN_TS)
+
+
+def test_morse_chain_against_the_splitting(chain_solution):
+    exact = bd.solve(chain(), bd.SplitOperator(points=32, lower=-5.0, upper=7.0), ts=CHAIN_TS)
+    table = bd.compare(chain_solution, exact)
+    assert float(jnp.max(table.mean_max)) < 2e-4
+    assert float(jnp.max(table.std_max)) < 1e-3
+    assert float(table.energy_max) < 1e-3
+    assert float(table.divergence) < 1e-2
+
+
+class Wells(eqx.Module):
+    """A chain of quartic wells, whose evaluations by Python are counted."""
+
+    quartic: Array
+
+    def __call__(self, t, x):
+        TRACES.append(t)
+        return jnp.sum(0.5 * x**2 + self.quartic * x**4 + 0.05 * x**3) + 0.2 * x[0] * x[-1]
+
+
+TRACES: list = []
+METHOD = bd.SequentialScoreMatching(4, bd.GaussHermitePoints(6), steps=40, trust_radius=math.inf)
+
+
+def wells(quartic=0.03, mass=(0.7, 2.0), mean=(0.6, -0.3)):
+    return bd.Problem(
+        bd.Hamiltonian(Wells(jnp.asarray(quartic)), jnp.array(mass), 0.6),
+        bd.GaussianWavePacket(list(mean), [0.3, 0.2], [0.2, 0.5]),
+        t1=1.0,
+    )
+
+
+def test_energy_is_conserved_and_a_second_solve_compiles_nothing():
+    """Unequal masses and ħ ≠ 1; the fit is not exact, but the energy is kept all the same."""
+    solution = bd.solve(wells(), METHOD, ts=TS)
+    energy = np.asarray(solution.energy())
+    np.testing.assert_allclose(energy, energy[0], atol=2e-6)
+    problem = wells(0.04, (0.8, 1.5), (0.5, -0.2))
+    before = len(TRACES)
+    other = bd.solve(problem, METHOD, ts=0.9 * TS)
+    assert len(TRACES) == before
+    assert float(jnp.max(jnp.abs(other.std() - solution.std()))) > 1e-3
+
+
+def test_random_designs_need_a_key_and_repeat_with_it():
+    method = bd.SequentialScoreMatching(2, 64, steps=4)
+    with pytest.raises(ValueError, match=r"SobolPoints .* needs a key: pass key=jax.random.key\(0\)"):
+        bd.solve(wells(), method)
+    first, again, other = (bd.solve(wells(), method, key=k, ts=TS) for k in (KEY, KEY, jax.random.key(1)))
+    np.testing.assert_array_equal(first.std(), again.std())
+    assert not np.array_equal(first.std(), other.std())
+    assert first.particles == 64
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"degree": 1}, "degree must be at least 2, which describes a Gaussian, but 1"),
+        ({"degree": 0}, "degree must be an integer of at least 1, but 0"),
+        ({"degree": 2.5}, "degree must be an integer of at least 1, but 2.5"),
+        ({"steps": 0}, "steps must be an integer of at least 1, but 0"),
+        ({"solver": "verlet"}, "solver must be a solver such as BlanesMoan4.., but 'verlet'"),
+        ({"solver": bd.Yoshida4}, "solver must be a solver"),
+        ({"particles": 0}, "particles must be an integer of at least 1, but 0.*GaussHermitePoints"),
+        ({"particles": "many"}, "particles must be an integer of at least 1, but 'many'"),
+        ({"trust_radius": 0.0}, "trust_radius must be positive, but 0.0"),
+        ({"trust_radius": math.nan}, "trust_radius must be positive, but nan"),
+    ],
+)
+def test_bad_options(options, match):
+    with unchecked_types(), pytest.raises(ValueError, match=match):
+        bd.SequentialScoreMatching(**options)
+
+
+def test_too_few_particles():
+    match = "14 particles cannot determine the 15 basis functions of degree 4 in 2 dimensions: pass more"
+    with pytest.raises(ValueError, match=match):
+        bd.solve(wells(), bd.SequentialScoreMatching(4, 14), key=KEY)
+
+
+def test_potential_that_is_not_finite():
+    problem = bd.Problem(
+        bd.Hamiltonian(lambda t, x: jnp.log(x[0])), bd.GaussianWavePacket([1.0], 1.0), t1=1.0
+    )
+    with pytest.raises(ValueError, match=r"potential\(t, x\) must be finite at the initial points"):
+        bd.solve(problem, METHOD)
+
+
+def test_degenerate_fit_says_when_and_how_badly():
+    """Steps much too long: the particles fly apart."""
+    method = bd.SequentialScoreMatching(4, bd.GaussHermitePoints(6), steps=4, trust_radius=math.inf)
+    problem = bd.Problem(
+        bd.Hamiltonian(bd.MorseChain(12.5, 0.2, 0.3)), bd.GaussianWavePacket([1.0, 0.0], 0.5), t1=20.0
+    )
+    match = (
+        r"singular at t = \d+\.?\d*, in step \d of 4: the condition number of its 14 x 14 linear system is "
+        r".*, and 5e\+14 is the limit\. Either particles ran away \(pass a smaller trust_radius"
+    )
+    with pytest.raises(bd.DegenerateFitError, match=match):
+        bd.solve(problem, method)
+
+
+def test_particles_on_few_places_are_degenerate_at_once():
+    class Twins(bd.AbstractPoints):
+        def __call__(self, dimension, key=None):
+            x, _ = bd.SobolPoints(4)(dimension, KEY)
+            return np.concatenate([x] * 5), np.full(20, 0.05)
+
+    method = bd.SequentialScoreMatching(4, Twins(), steps=1)
+    with pytest.raises(bd.DegenerateFitError, match=r"singular at t = 0\., in step 0 of 1"):
+        bd.solve(wells(), method)
+
+
+def test_particles_in_the_far_tail_stay():
+    method = bd.SequentialScoreMatching(6, bd.GaussHermitePoints(10, discard=0.0), steps=40)
+    solution = bd.solve(chain(), method, ts=jnp.array([0.0, 1.0, 2.0]))
+    assert solution.particles == 100
+    assert np.all(np.isfinite(solution.farthest))
+    assert float(solution.farthest[0]) > 6.5
+    assert float(jnp.max(solution.farthest)) < 12
+    np.testing.assert_allclose(solution.energy(), solution.energy()[0], atol=2e-3)
+
+
+@pytest.mark.parametrize("solver", [bd.VelocityVerlet(), bd.Yoshida4(), bd.BlanesMoan6()])
+def test_every_solver(solver):
+    problem = bd.Problem(
+        bd.Hamiltonian(Wells(jnp.asarray(0.03))), bd.GaussianWavePacket([0.6], 0.3), t1=1.0
+    )
+    design = bd.GaussHermitePoints(6)
+    ours, default = (
+        bd.solve(problem, bd.SequentialScoreMatching(3, design, solver=s, steps=32), ts=TS)
+        for s in (solver, bd.BlanesMoan4())
+    )
+    np.testing.assert_allclose(ours.std(), default.std(), atol=5e-4)
+    np.testing.assert_allclose(ours.mean(), default.mean(), atol=5e-4)
+
+
+def test_single_precision():
+    packet = bd.GaussianWavePacket(jnp.array([0.6, -0.3], jnp.float32), [0.3, 0.2], [0.2, 0.5])
+    single = bd.solve(eqx.tree_at(lambda p: p.initial, wells(), packet), METHOD, ts=TS)
+    double = bd.solve(wells(), METHOD, ts=TS)
+    for got, exact in zip(
+        (single.mean(), single.std(), single.energy()),
+        (double.mean(), double.std(), double.energy()),
+        strict=True,
+    ):
+        assert got.dtype == jnp.float32
+        np.testing.assert_allclose(got, exact, atol=1e-4)
+    x = jnp.array([0.3, 0.1], jnp.float32)
+    assert single.score(0.5, x).dtype == single.log_density(0.5, x).dtype == jnp.float32
+
+
+def test_gradient_in_a_parameter_of_the_potential():
+    @eqx.filter_jit
+    def width(quartic):
+        problem = bd.Problem(
+            bd.Hamiltonian(Wells(quartic), 1.0, 0.6), bd.GaussianWavePacket([0.6], 0.3), t1=1.0
+        )
+        method = bd.SequentialScoreMatching(
+            3, bd.GaussHermitePoints(6), steps=8, solver=bd.VelocityVerlet()
+        )
+        return bd.solve(problem, method, ts=TS).std()[-1, 0]
+
+    gradient = eqx.filter_jit(jax.grad(width))(jnp.asarray(0.05))
+    difference = (width(jnp.asarray(0.05 + 1e-4)) - width(jnp.asarray(0.05 - 1e-4))) / 2e-4
+    np.testing.assert_allclose(gradient, difference, rtol=1e-5)
+    assert abs(float(gradient)) > 1e-3
+
+
+def test_samples_follow_the_density(chain_solution):
+    paths = chain_solution.sample(KEY, 2048)
+    assert paths.shape == (2048, 9, 2)
+    np.testing.assert_array_equal(paths, chain_solution.sample(KEY, 2048))
+    # Five standard errors.
+    np.testing.assert_allclose(jnp.mean(paths, 0), chain_solution.mean(), atol=5 * 0.8 / 2048**0.5)
+    np.testing.assert_allclose(jnp.std(paths, 0), chain_solution.std(), atol=5 * 0.8 / 4096**0.5)
+    with unchecked_types(), pytest.raises(ValueError, match="n must be an integer of at least 1, but 0"):
+        chain_solution.sample(KEY, 0)
+
+
+def test_trajectories_are_those_of_propagate(chain_solution):
+    x0 = jnp.array([[1.4, 0.2], [0.3, -0.6]])
+    paths = chain_solution.trajectories(x0)
+    flow = bd.propagate(
+        chain(),
+        chain_solution.score,
+        x0,
+        ts=CHAIN_TS,
+        solver=bd.BlanesMoan4(),
+        steps=24,
+        tangents=False,
+    )
+    np.testing.assert_allclose(paths, flow.position, atol=1e-10)
+
+
+def test_the_particles_of_the_fit_move_under_the_interpolated_score(chain_solution):
+    x0, weights = chain().initial.points(chain_solution.method.design(2))
+    paths = np.asarray(chain_solution.trajectories(x0))
+    mean = np.einsum("m,mki->ki", weights, paths)
+    np.testing.assert_allclose(mean, chain_solution.mean(), atol=1e-5)
+    variance = np.einsum("m,mki->ki", weights, (paths - mean) ** 2)
+    np.testing.assert_allclose(np.sqrt(variance), chain_solution.std(), atol=1e-4)
+
+
+def test_density_integrates_to_one_and_belongs_to_the_score(chain_solution):
+    t = jnp.asarray(1.3)
+    axis = np.linspace(-5, 5, 61)
+    x = jnp.asarray(np.stack(np.meshgrid(axis, axis, indexing="ij"), -1).reshape(-1, 2))
+    log_density = eqx.filter_jit(lambda solution, y: jax.vmap(lambda z: solution.log_density(t, z))(y))(
+        chain_solution, x
+    )
+    total = float(jnp.sum(jnp.exp(log_density))) * (axis[1] - axis[0]) ** 2
+    assert abs(total - 1) < 2e-2
+    place = jnp.array([0.4, -0.2])
+    slope = jax.grad(chain_solution.log_density, argnums=1)(t, place)
+    np.testing.assert_allclose(slope, chain_solution.score(t, place), rtol=1e-10)
+
+
+def test_has_no_wave_function(chain_solution):
+    match = r"by SequentialScoreMatching has no wave_function.*log_density.*SplitOperator"
+    with pytest.raises(bd.UnavailableError, match=match):
+        chain_solution.wave_function(0.5, jnp.zeros(2))
+
+
+def test_default_designs():
+    assert bd.SequentialScoreMatching(4).design(4) == bd.GaussHermitePoints(6, discard=1e-5)
+    assert bd.SequentialScoreMatching(4).design(8) == bd.SobolPoints(16_384)
+    assert bd.SequentialScoreMatching(4, 100).design(3) == bd.SobolPoints(100)

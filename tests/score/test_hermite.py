@@ -1,0 +1,396 @@
+"""Against scipy's polynomials, automatic differentiation, and densities that are known."""
+
+import math
+from itertools import product
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy.special import eval_hermitenorm, roots_hermitenorm
+
+import bohmdiff as bd
+from bohmdiff.method.sequential import _hermite_path
+from bohmdiff.score import basis_size, fit_hermite
+from bohmdiff.score.hermite_basis import differentiate, expected_gradients, hermite_basis
+
+DEGREES = [(1, 5), (2, 4), (3, 3)]
+each_size = pytest.mark.parametrize(("d", "degree"), DEGREES)
+few = settings(max_examples=5)
+RADIUS = 3.0
+
+basis = eqx.filter_jit(hermite_basis)
+fit = eqx.filter_jit(fit_hermite)
+
+
+@eqx.filter_jit
+def score_and_log_density(expansion, x):
+    return expansion.score(x), jax.vmap(expansion.log_density)(x)
+
+
+def numbers(low, high, *shape):
+    return arrays(float, shape, elements=st.floats(low, high))
+
+
+def frames(d):
+    """A centre and a lower triangular factor."""
+    lower = st.builds(
+        lambda a, b: np.tril(a, -1) + np.diag(b), numbers(-0.5, 0.5, d, d), numbers(0.4, 1.5, d)
+    )
+    return st.tuples(numbers(-1, 1, d), lower)
+
+
+def expansion_of(mean, cholesky, coefficients, degree, trust_radius):
+    arrays = (jnp.asarray(a) for a in (mean, cholesky, coefficients, 0.0))
+    return bd.HermiteExpansion(*arrays, degree, trust_radius)
+
+
+def expansions(d, degree, trust_radius):
+    return st.builds(
+        lambda frame, c: expansion_of(*frame, c, degree, trust_radius),
+        frames(d),
+        numbers(-0.3, 0.3, basis_size(d, degree) - 1),
+    )
+
+
+def quadrature(d, number):
+    nodes, weights = roots_hermitenorm(number)
+    grid = np.stack(np.meshgrid(*[nodes] * d, indexing="ij"), -1).reshape(-1, d)
+    weight = math.prod(np.meshgrid(*[weights / weights.sum()] * d, indexing="ij")).ravel()
+    return jnp.asarray(grid), jnp.asarray(weight)
+
+
+def scattered(d, number=40, seed=0):
+    """Particles without any symmetry, of unequal weight."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(number, d)) + 0.3 * rng.normal(size=(number, d)) ** 2
+    weights = rng.uniform(0.5, 1.5, number)
+    return jnp.asarray(x), jnp.asarray(weights / weights.sum())
+
+
+@each_size
+def test_basis_is_orthonormal(d, degree):
+    xi, weights = quadrature(d, degree + 1)
+    values = basis(xi, degree)
+    assert values.shape == (len(xi), basis_size(d, degree))
+    np.testing.assert_array_equal(values[:, 0], 1)
+    np.testing.assert_allclose((values.T * weights) @ values, np.eye(values.shape[1]), atol=1e-12)
+
+
+@each_size
+def test_basis_is_products_of_scipy_polynomials(d, degree):
+    xi, _ = scattered(d)
+    values = basis(xi, degree)
+    exponents = [alpha for alpha in product(range(degree + 1), repeat=d) if sum(alpha) <= degree]
+    expected = np.stack(
+        [
+            math.prod(
+                eval_hermitenorm(k, np.asarray(xi[:, i])) / math.sqrt(math.factorial(k))
+                for i, k in enumerate(alpha)
+            )
+            for alpha in exponents
+        ],
+        axis=1,
+    )
+    same = np.max(np.abs(np.asarray(values)[:, :, None] - expected[:, None, :]), axis=0) < 1e-9
+    np.testing.assert_array_equal(same.sum(0), 1)
+    np.testing.assert_array_equal(same.sum(1), 1)
+    # By rising total degree, so that a lower degree is a leading part.
+    totals = [sum(exponents[j]) for j in same.argmax(1)]
+    assert totals == sorted(totals)
+
+
+@eqx.filter_jit
+def by_differentiation(xi, degree):
+    """∂_i h_α and ∂_i ∂_j h_α at every point: (M, n, d) and (M, n, d, d)."""
+
+    def one(y):
+        return hermite_basis(y[None], degree)[0]
+
+    return jax.vmap(jax.jacfwd(one))(xi), jax.vmap(jax.hessian(one))(xi)
+
+
+@each_size
+def test_derivatives_of_coefficients(d, degree):
+    xi, _ = scattered(d)
+    c = jnp.asarray(np.random.default_rng(1).normal(size=(2, basis_size(d, degree))))
+    slopes, _ = by_differentiation(xi, degree)
+    for i in range(d):
+        mapped = differentiate(c, i, d, degree)
+        assert mapped.shape == c.shape
+        np.testing.assert_allclose(basis(xi, degree) @ mapped.T, slopes[..., i] @ c.T, atol=1e-10)
+
+
+@each_size
+def test_expected_gradients_are_sums_over_points(d, degree):
+    xi, weights = scattered(d)
+    factor = np.random.default_rng(2).normal(size=(d, d))
+    metric = jnp.asarray(factor @ factor.T)
+    low = basis(xi, degree - 1)
+    gradients, linear, laplacian = eqx.filter_jit(expected_gradients)(
+        (low.T * weights) @ low, metric, degree
+    )
+    slopes, curvatures = by_differentiation(xi, degree)
+    close = {"rtol": 1e-10, "atol": 1e-10}
+    np.testing.assert_allclose(
+        gradients, np.einsum("m,mai,ij,mbj->ab", weights, slopes, metric, slopes), **close
+    )
+    np.testing.assert_allclose(linear, np.einsum("m,mi,ij,maj->a", weights, xi, metric, slopes), **close)
+    np.testing.assert_allclose(laplacian, np.einsum("m,ij,maij->a", weights, metric, curvatures), **close)
+
+
+def place(expansion, xi):
+    return jnp.asarray(np.asarray(expansion.mean) + np.asarray(xi) @ np.asarray(expansion.cholesky).T)
+
+
+@eqx.filter_jit
+def score_and_force(expansion, x, mass, hbar):
+    return expansion.score(x), expansion.quantum_force(x, mass, hbar)
+
+
+@eqx.filter_jit
+def score_and_force_by_differentiation(expansion, x, mass, hbar):
+    hamiltonian = bd.Hamiltonian(lambda t, y: 0 * y[0], mass, hbar)
+
+    def score(t, y):
+        return expansion.score(y[None])[0]
+
+    def quantum_potential(y):
+        return bd.quantum_potential(hamiltonian, score, 0.0, y)
+
+    return jax.vmap(jax.grad(expansion.log_density))(x), -jax.vmap(jax.grad(quantum_potential))(x)
+
+
+def drawn_masses(data, d):
+    return jnp.asarray(data.draw(numbers(0.4, 3, d))), jnp.asarray(data.draw(st.floats(0.2, 2)))
+
+
+def inside(d, number=8):
+    """Points of the frame within the trust radius; not its centre alone."""
+    return numbers(-0.95, 0.95, number, d).map(lambda y: y * RADIUS / math.sqrt(d))
+
+
+@each_size
+@few
+@given(st.data())
+def test_score_and_force_are_derivatives_within_the_trust_radius(d, degree, data):
+    expansion = data.draw(expansions(d, degree, RADIUS))
+    x = place(expansion, data.draw(inside(d)))
+    mass, hbar = drawn_masses(data, d)
+    for ours, exact in zip(
+        score_and_force(expansion, x, mass, hbar),
+        score_and_force_by_differentiation(expansion, x, mass, hbar),
+        strict=True,
+    ):
+        np.testing.assert_allclose(ours, exact, rtol=1e-9, atol=1e-9 * (1 + np.max(np.abs(exact))))
+
+
+@few
+@given(st.data())
+def test_correction_does_not_grow_beyond_the_trust_radius(data):
+    d, degree = 2, 4
+    expansion = data.draw(expansions(d, degree, RADIUS))
+    mass, hbar = drawn_masses(data, d)
+    ray = data.draw(numbers(0.2, 1, 1, d))
+    # The first four are one ray, from just inside the radius on.
+    far = np.ones((8, 1)) * ray / np.linalg.norm(ray)
+    far[:4] *= RADIUS * np.array([1 - 1e-9, 1 + 1e-9, 3.0, 100.0])[:, None]
+    x = place(expansion, far)
+    ours = score_and_force(expansion, x, mass, hbar)
+    bare = eqx.tree_at(lambda e: e.coefficients, expansion, jnp.zeros_like(expansion.coefficients))
+    gaussian = score_and_force(bare, x, mass, hbar)
+    for total, part in zip(ours, gaussian, strict=True):
+        correction = (np.asarray(total) - np.asarray(part))[:4]
+        scale = 1 + np.max(np.abs(total[:2]))
+        np.testing.assert_allclose(
+            correction, np.broadcast_to(correction[0], correction.shape), atol=1e-6 * scale
+        )
+        assert np.max(np.abs(correction)) > 1e-3 or np.max(np.abs(expansion.coefficients)) < 1e-2
+
+
+def test_log_density_goes_on_as_a_straight_line():
+    """Beyond the trust radius, on top of the Gaussian, with the score's slope along the ray."""
+    c = 0.1 * np.arange(1.0, basis_size(2, 4))
+    expansion = expansion_of(np.zeros(2), np.eye(2), c, 4, RADIUS)
+    x = jnp.asarray(np.linspace(1, 8, 8)[:, None] * np.array([0.6, 0.8]))
+    hbar, mass = jnp.asarray(1.0), jnp.ones(2)
+    slope, _ = score_and_force_by_differentiation(expansion, x, mass, hbar)
+    score, _ = score_and_force(expansion, x, mass, hbar)
+    np.testing.assert_allclose(slope @ np.array([0.6, 0.8]), score @ np.array([0.6, 0.8]), rtol=1e-12)
+
+
+@pytest.mark.parametrize(("d", "degree"), [(1, 5), (3, 3)])
+@few
+@given(st.data())
+def test_fit_to_a_gaussian_is_exact(d, degree, data):
+    mean, cholesky = data.draw(frames(d))
+    mass, _ = drawn_masses(data, d)
+    xi, weights = quadrature(d, degree + 1)
+    x = np.asarray(mean + xi @ cholesky.T)
+    fitted = fit(jnp.asarray(x), weights, mass, degree, math.inf)
+    score, log_density = score_and_log_density(fitted.expansion, jnp.asarray(x))
+    precision = np.linalg.inv(cholesky @ cholesky.T)
+    np.testing.assert_allclose(fitted.expansion.coefficients, 0, atol=1e-8)
+    np.testing.assert_allclose(fitted.expansion.mean, mean, atol=1e-10)
+    np.testing.assert_allclose(score, -(x - mean) @ precision, atol=1e-8 * np.max(np.abs(precision)))
+    np.testing.assert_allclose(fitted.fisher_information, np.sum(np.diag(precision) / mass), rtol=1e-9)
+    normaliser = 0.5 * d * np.log(2 * np.pi) + np.sum(np.log(np.diag(cholesky)))
+    exact = -0.5 * np.sum((x - mean) @ precision * (x - mean), axis=1) - normaliser
+    # As good as so few nodes integrate a narrower Gaussian.
+    np.testing.assert_allclose(log_density, exact, atol=0.03)
+
+
+def test_condition_number_of_an_ideal_design():
+    """E[|∇h_α|²] = |α|: between 1 and the degree."""
+    for d, degree in [(1, 5), (3, 3)]:
+        xi, weights = quadrature(d, degree + 1)
+        fitted = fit(xi, weights, jnp.ones(d), degree, math.inf)
+        np.testing.assert_allclose(fitted.condition_number, degree, rtol=1e-9)
+
+
+def test_condition_number_tells_of_too_few_particles():
+    x, weights = scattered(2, 40)
+    well = fit(x, weights, jnp.ones(2), 4, math.inf).condition_number
+    twins = jnp.concatenate([x[:5]] * 8)  # ten equations for fourteen coefficients
+    badly = fit(twins, weights, jnp.ones(2), 4, math.inf).condition_number
+    assert 1 < float(well) < 1e6
+    assert not float(badly) < 1e12
+
+
+def anharmonic(x):
+    """ln ρ up to a constant: a quartic in two coordinates, so in reach of degree 4."""
+    y = x[..., 0], x[..., -1]
+    return -0.25 * (y[0] ** 4 + y[1] ** 4) - 0.4 * y[0] * y[1] + 0.5 * y[0] ** 2 * y[1] + 0.3 * y[0]
+
+
+@pytest.mark.parametrize("d", [1, 2])
+def test_fit_recovers_a_polynomial_log_density(d):
+    axis = np.linspace(-4.5, 4.5, 61)
+    x = np.stack(np.meshgrid(*[axis] * d, indexing="ij"), -1).reshape(-1, d)
+    density = np.exp(anharmonic(x))
+    cell = (axis[1] - axis[0]) ** d
+    weights = density / np.sum(density)
+    mass = jnp.array([0.5, 2.0])[:d]
+    fitted = fit(jnp.asarray(x), jnp.asarray(weights), mass, 4, math.inf)
+    score, log_density = score_and_log_density(fitted.expansion, jnp.asarray(x))
+    slopes = np.asarray(jax.jit(jax.vmap(jax.grad(anharmonic)))(x))
+    near = np.max(np.abs(x), axis=1) < 2
+    np.testing.assert_allclose(score[near], slopes[near], atol=1e-8)
+    information = weights @ np.sum(slopes**2 / np.asarray(mass), axis=1)
+    np.testing.assert_allclose(fitted.fisher_information, information, rtol=1e-9)
+    exact = anharmonic(x) - np.log(np.sum(density) * cell)
+    np.testing.assert_allclose(log_density[near], exact[near], atol=1e-7)
+
+
+@pytest.mark.parametrize("change", ["rotated", "stretched"])
+@few
+@given(st.floats(0.5, 2), st.floats(-3, 3))
+def test_fit_follows_affine_maps(change, size, angle):
+    """x → A x + b takes s to A⁻ᵀ s, if the metric of the masses goes along."""
+    x, weights = scattered(2)
+    mass = jnp.array([1.0, 1.0]) if change == "rotated" else jnp.array([0.6, 1.7])
+    c, s = math.cos(angle), math.sin(angle)
+    matrix = size * np.array([[c, -s], [s, c]]) if change == "rotated" else np.diag([size, -1 / (1 + size)])
+    moved_mass = mass / jnp.asarray(np.sum(matrix**2, axis=0))
+    moved_x = jnp.asarray(np.asarray(x) @ matrix.T + np.array([3.0, -angle]))
+    before = fit(x, weights, mass, 4, math.inf)
+    after = fit(moved_x, weights, moved_mass, 4, math.inf)
+    expected = np.linalg.solve(matrix.T, score_and_log_density(before.expansion, x)[0].T).T
+    moved, _ = score_and_log_density(after.expansion, moved_x)
+    np.testing.assert_allclose(moved, expected, rtol=1e-7, atol=1e-7 * np.max(np.abs(expected)))
+    np.testing.assert_allclose(after.fisher_information, before.fisher_information, rtol=1e-8)
+
+
+@eqx.filter_jit
+def force_two_ways(x, weights, mass, hbar, degree):
+    def quantum_energy(x):
+        return 0.125 * hbar**2 * fit_hermite(x, weights, mass, degree, math.inf).fisher_information
+
+    expansion = fit_hermite(x, weights, mass, degree, math.inf).expansion
+    return -jax.grad(quantum_energy)(x), weights[:, None] * expansion.quantum_force(x, mass, hbar)
+
+
+@pytest.mark.parametrize(("d", "degree"), [(1, 4), (2, 3)])
+@few
+@given(st.data())
+def test_quantum_force_is_the_gradient_of_the_quantum_energy(d, degree, data):
+    """Of any particles at any degree: this is why a symplectic solver keeps the energy."""
+    x, weights = scattered(d, seed=data.draw(st.integers(0, 10)))
+    mass, hbar = drawn_masses(data, d)
+    by_energy, by_fit = force_two_ways(x, weights, mass, hbar, degree)
+    np.testing.assert_allclose(by_fit, by_energy, rtol=1e-8, atol=1e-9 * np.max(np.abs(by_energy)))
+
+
+def test_fit_has_the_least_objective():
+    """Implicit score matching: any other polynomial is worse."""
+    x, weights = scattered(2)
+    mass = jnp.array([0.6, 1.7])
+    fitted = fit(x, weights, mass, 4, math.inf).expansion
+
+    @eqx.filter_jit
+    @jax.value_and_grad
+    def objective(coefficients):
+        other = eqx.tree_at(lambda e: e.coefficients, fitted, coefficients)
+
+        def one(y):
+            def score(z):
+                return other.score(z[None])[0]
+
+            return jnp.sum((0.5 * score(y) ** 2 + jnp.diag(jax.jacfwd(score)(y))) / mass)
+
+        return weights @ jax.vmap(one)(x)
+
+    least, slope = objective(fitted.coefficients)
+    np.testing.assert_allclose(slope, 0, atol=1e-9)
+    assert float(objective(1.1 * fitted.coefficients)[0]) > float(least)
+
+
+def test_score_in_time_is_cubic():
+    ts = jnp.array([0.0, 0.5, 1.2, 2.0])
+
+    def at(t):
+        return bd.HermiteExpansion(
+            jnp.array([t**3 - t, 1 + t**2]),
+            jnp.array([[1 + 0.1 * t**3, 0.0], [0.2 * t, 1.0]]),
+            0.05 * jnp.arange(1.0, basis_size(2, 3)) * t**2 * (1 - t),
+            0.1 * t,
+            3,
+            RADIUS,
+        )
+
+    @eqx.filter_jit
+    def path(ts):
+        values, rates = jax.vmap(lambda t: jax.jvp(at, (t,), (jnp.ones(()),)))(ts)
+        return _hermite_path(ts, values, rates)
+
+    score = bd.HermiteScore(path(ts))
+    assert isinstance(score, bd.AbstractScore)
+    x = jnp.array([0.3, -0.4])
+
+    @eqx.filter_jit
+    def both(score, t):
+        exact = at(t)
+        ours = score(t, x), score.log_density(t, x)
+        return ours, (exact.score(x[None])[0], exact.log_density(x))
+
+    for t in (0.0, 0.3, 0.9, 1.7, 2.0):
+        ours, exact = both(score, jnp.asarray(t))
+        np.testing.assert_allclose(ours[0], exact[0], rtol=1e-10, atol=1e-11)
+        np.testing.assert_allclose(ours[1], exact[1], rtol=1e-10)
+
+
+def test_gradient_score():
+    def scalar(t, x):
+        return -0.5 * x @ jnp.array([[1.0, 0.3], [0.3, 2.0]]) @ x * (1 + t) + jnp.sin(x[0] * x[1])
+
+    score = bd.GradientScore(scalar)
+    x, t = jnp.array([0.4, -0.7]), 0.5
+    shared = math.cos(x[0] * x[1])
+    expected = -1.5 * jnp.array([[1.0, 0.3], [0.3, 2.0]]) @ x + shared * x[::-1]
+    np.testing.assert_allclose(score(t, x), expected, rtol=1e-12)
+    jacobian = jax.jacfwd(score, argnums=1)(t, x)
+    np.testing.assert_allclose(jacobian, jacobian.T, rtol=1e-12)

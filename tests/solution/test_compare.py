@@ -1,0 +1,162 @@
+"""Comparison and export, on Gaussians, whose divergence has a closed form."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import bohmdiff as bd
+
+TS = jnp.array([0.0, 0.5, 1.0])
+MASS, HBAR = jnp.array([1.0, 2.0]), 0.7
+
+
+def gaussian(mean=(0.5, -0.2), covariance=(0.4, 0.3), ts=TS, method=None):
+    d = len(mean)
+    problem = bd.Problem(
+        bd.Hamiltonian(bd.Quadratic(jnp.eye(d)), MASS[:d], HBAR),
+        bd.GaussianWavePacket(list(mean), jnp.array(covariance)),
+        t1=1.0,
+    )
+    return bd.solve(problem, method or bd.GaussianDynamics(steps=20), ts=ts)
+
+
+@pytest.fixture(scope="module")
+def solution():
+    return gaussian()
+
+
+@pytest.fixture(scope="module")
+def reference():
+    return gaussian((0.6, -0.1), (0.45, 0.28))
+
+
+@pytest.fixture(scope="module")
+def table(solution, reference):
+    return bd.compare(solution, reference)
+
+
+def test_errors(solution, reference, table):
+    for what in ("mean", "std"):
+        error = np.abs(np.asarray(getattr(solution, what)()) - np.asarray(getattr(reference, what)()))
+        np.testing.assert_allclose(getattr(table, f"{what}_rms"), np.sqrt(np.mean(error**2, axis=0)))
+        np.testing.assert_allclose(getattr(table, f"{what}_max"), np.max(error, axis=0))
+        assert getattr(table, f"{what}_rms").shape == (2,)
+    error = np.abs(np.asarray(solution.energy()) - np.asarray(reference.energy()))
+    np.testing.assert_allclose(table.energy_rms, np.sqrt(np.mean(error**2)))
+    np.testing.assert_allclose(table.energy_max, np.max(error))
+    assert table.solution == table.reference == "GaussianDynamics"
+
+
+def test_divergence_of_two_gaussians(solution, reference, table):
+    """KL of the solution from the reference: E over the reference."""
+    ours, theirs = (np.asarray(s.covariance()[-1]) for s in (solution, reference))
+    shift = np.asarray(solution.mean()[-1] - reference.mean()[-1])
+    precision = np.linalg.inv(ours)
+    exact = 0.5 * (
+        np.trace(precision @ theirs)
+        + shift @ precision @ shift
+        - 2
+        + np.linalg.slogdet(ours)[1]
+        - np.linalg.slogdet(theirs)[1]
+    )
+    np.testing.assert_allclose(table.divergence, exact, rtol=2e-2)
+    assert exact > 0.01
+
+
+def test_divergence_is_not_symmetric(solution):
+    wide = gaussian(covariance=(1.5, 1.2))
+    there, back = bd.compare(solution, wide).divergence, bd.compare(wide, solution).divergence
+    assert abs(float(there - back)) > 0.1 * float(back)
+
+
+def test_same_solution_has_no_error(solution):
+    table = bd.compare(solution, solution)
+    arrays = [leaf for leaf in jax.tree.leaves(table) if not isinstance(leaf, str)]
+    assert len(arrays) == 7
+    assert all(np.max(np.abs(leaf)) == 0 for leaf in arrays)
+
+
+def test_printed(table):
+    lines = str(table).splitlines()
+    assert lines[0] == "GaussianDynamics against GaussianDynamics"
+    assert lines[1].split() == ["error", "in", "rms", "over", "time", "largest"]
+    rows = [line.rsplit(maxsplit=2) for line in lines[2:-1]]
+    names = [row[0].strip() for row in rows]
+    assert names == ["mean of x1", "mean of x2", "std of x1", "std of x2", "energy"]
+    expected = [*table.mean_rms, *table.std_rms, table.energy_rms]
+    largest = [*table.mean_max, *table.std_max, table.energy_max]
+    np.testing.assert_allclose([float(row[1]) for row in rows], np.array(expected), rtol=0.06)
+    np.testing.assert_allclose([float(row[2]) for row in rows], np.array(largest), rtol=0.06)
+    assert lines[-1].endswith(f"Kullback-Leibler divergence: {float(table.divergence):.1e} nats")
+
+
+class WithoutDensity(bd.Solution):
+    """Moments alone."""
+
+    problem: bd.Problem
+    method: bd.AbstractMethod
+    ts: jax.Array
+
+    def mean(self):
+        return jnp.zeros((self.ts.size, 2))
+
+    def std(self):
+        return jnp.ones((self.ts.size, 2))
+
+    def energy(self):
+        return jnp.zeros(self.ts.size)
+
+    def sample(self, key, n):
+        self._unavailable("sample", "Ask another.")
+
+    def score(self, t, x):
+        self._unavailable("score", "Ask another.")
+
+    def log_density(self, t, x):
+        self._unavailable("log_density", "SplitOperator has one.")
+
+    def wave_function(self, t, x):
+        self._unavailable("wave_function", "Ask another.")
+
+
+def test_without_a_density(solution):
+    bare = WithoutDensity(solution.problem, bd.SequentialScoreMatching(), TS)
+    with pytest.raises(
+        bd.UnavailableError,
+        match=r"A solution by SequentialScoreMatching has no log_density\. SplitOperator has one\.",
+    ):
+        bare.log_density(0.0, jnp.zeros(2))
+    for table in (bd.compare(bare, solution), bd.compare(solution, bare)):
+        assert table.divergence is None
+        assert str(table).endswith("divergence: not available")
+    assert bd.compare(bare, solution).solution == "SequentialScoreMatching"
+
+
+def test_refuses_what_cannot_be_compared(solution):
+    line = WithoutDensity(
+        bd.Problem(bd.Hamiltonian(lambda t, x: x[0]), bd.GaussianWavePacket([0.0], 1.0), t1=1.0),
+        bd.GaussianDynamics(),
+        TS,
+    )
+    with pytest.raises(ValueError, match="have 2 and 1 coordinates; compare two solutions of the same"):
+        bd.compare(solution, line)
+    for ts in (TS[:2], 0.9 * TS):
+        other = WithoutDensity(solution.problem, solution.method, ts)
+        with pytest.raises(ValueError, match=r"saved at different times: pass the same ts=\.\.\."):
+            bd.compare(solution, other)
+
+
+def test_to_xarray(solution):
+    data = solution.to_xarray()
+    assert data["mean"].dims == data["std"].dims == ("time", "coordinate")
+    assert data["energy"].dims == ("time",)
+    for name in ("mean", "std", "energy"):
+        np.testing.assert_array_equal(data[name], getattr(solution, name)())
+        assert data[name].attrs["long_name"]
+    np.testing.assert_array_equal(data["time"], TS)
+    np.testing.assert_array_equal(data["coordinate"], [0, 1])
+    assert data.attrs["method"].startswith("GaussianDynamics(")
+    assert data.attrs["potential"].startswith("Quadratic(")
+    np.testing.assert_array_equal(data.attrs["mass"], MASS)
+    assert data.attrs["hbar"] == HBAR
