@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._check import as_positive_integer
+from .._check import as_positive_integer, describe, is_concrete, require
 from .._types import Key, Numbers, Paths, Points, Scalar, Time, Times, Vector
 from ..flow import check_ensemble, hermite_acceleration, integrate, require_finite_paths
 from ..problem import Problem
@@ -63,10 +63,22 @@ class EnsembleSolution(Solution):
         return require_finite_paths(_paths(problem, fitted, x0, self.ts, self.solver, self.steps), self.ts)
 
     def score(self, t: Time, x: Vector) -> Vector:
-        return self.fitted(t, x)
+        return self.fitted(self._time(t), x)
 
     def log_density(self, t: Time, x: Vector) -> Scalar:
-        return self.fitted.log_density(t, x)
+        return self.fitted.log_density(self._time(t), x)
+
+    def _time(self, t: Time) -> Time:
+        """A time at which the fit is known; one that is traced is taken on trust, inside loops."""
+        if is_concrete(t):
+            start, end = self.problem.t0, self.problem.t1
+            slack = 1e-6 * (end - start)
+            require(
+                t,
+                (t >= start - slack) & (t <= end + slack),
+                f"t must lie in [t0, t1] = [{describe(start)}, {describe(end)}], but {describe(t)} was given.",
+            )
+        return t
 
     def wave_function(self, t: Time, x: Vector) -> NoReturn:
         self._unavailable(
