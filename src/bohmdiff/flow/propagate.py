@@ -1,7 +1,7 @@
 """Bohmian trajectories under a given score."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import diffrax
 import equinox as eqx
@@ -23,6 +23,9 @@ from ..problem import Problem, saved_times
 from .quantum import Score, effective_force
 from .state import HalfState
 from .terms import bohmian_terms, initial_halves
+
+
+_AnyScore = TypeVar("_AnyScore", bound=Score)
 
 
 class Trajectory(eqx.Module):
@@ -169,7 +172,7 @@ def _propagate(
     )
 
 
-def check_ensemble(problem: Problem, score: Score, x0: Numbers) -> tuple[Problem, Score, Points]:
+def check_ensemble(problem: Problem, score: _AnyScore, x0: Numbers) -> tuple[Problem, _AnyScore, Points]:
     """Checks particles, and that potential and score have the right shape and are finite there.
 
     Returns all three, in the precision of the particles."""

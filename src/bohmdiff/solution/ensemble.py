@@ -76,7 +76,8 @@ class EnsembleSolution(Solution):
             require(
                 t,
                 (t >= start - slack) & (t <= end + slack),
-                f"t must lie in [t0, t1] = [{describe(start)}, {describe(end)}], but {describe(t)} was given.",
+                f"t must lie in [t0, t1] = [{describe(start)}, {describe(end)}], but {describe(t)} was "
+                "given.",
             )
         return t
 
