@@ -24,7 +24,6 @@ from .quantum import Score, effective_force
 from .state import HalfState
 from .terms import bohmian_terms, initial_halves
 
-
 _AnyScore = TypeVar("_AnyScore", bound=Score)
 
 
