@@ -203,6 +203,11 @@ def test_correction_does_not_grow_beyond_the_trust_radius(data):
     ours = score_and_force(expansion, x, mass, hbar)
     bare = eqx.tree_at(lambda e: e.coefficients, expansion, jnp.zeros_like(expansion.coefficients))
     gaussian = score_and_force(bare, x, mass, hbar)
+    factor = np.asarray(expansion.cholesky)
+    precision, y = np.linalg.inv(factor @ factor.T), np.asarray(x - expansion.mean)
+    exact = -y @ precision, 0.25 * float(hbar) ** 2 * y @ (precision / np.asarray(mass)) @ precision
+    for got, expected in zip(gaussian, exact, strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-9, atol=1e-9 * np.max(np.abs(expected)))
     for total, part in zip(ours, gaussian, strict=True):
         correction = (np.asarray(total) - np.asarray(part))[:4]
         scale = 1 + np.max(np.abs(total[:2]))
