@@ -66,7 +66,7 @@ def density(
             np.asarray(solution.ts), np.asarray(x), rho.T, cmap="Greys", shading="gouraud", rasterized=True
         )
         figure.colorbar(
-            mesh, label=f"density ρ(t, x) by {type(solution.method).__name__}, 1/({units.length})"
+            mesh, label=f"density ρ(t, x) by {type(solution.method).__name__}, 1/{units.length}"
         )
         handles = []
         if trajectories is not None:
