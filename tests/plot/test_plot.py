@@ -121,7 +121,7 @@ def test_density(line):
     axes, colours = figure.axes
     assert axes.get_xlabel() == "time t, fs"
     assert axes.get_ylabel() == "position x, Å"
-    assert colours.get_ylabel() == "density ρ(t, x) by GaussianDynamics, 1/(Å)"
+    assert colours.get_ylabel() == "density ρ(t, x) by GaussianDynamics, 1/Å"
     drawn = axes.get_lines()
     assert len(drawn) == 5
     np.testing.assert_allclose([d.get_ydata() for d in drawn], paths)

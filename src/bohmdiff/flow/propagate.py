@@ -220,7 +220,8 @@ def require_finite_paths(position: Paths, ts: Times) -> Paths:
     detail = ""
     if is_concrete(finite) and not bool(jnp.all(finite)):
         lost = int(jnp.sum(~jnp.all(finite, axis=1)))
-        when = ts[jnp.argmin(jnp.all(finite, axis=0))]
+        # All were finite at t0; interpolation takes the first step's end back to its start.
+        when = ts[max(int(jnp.argmin(jnp.all(finite, axis=0))), min(1, ts.shape[0] - 1))]
         detail = f" ({lost} of {finite.shape[0]}, the first by t = {describe(when)})"
     return require(
         position,
