@@ -12,13 +12,15 @@ import numpy as np
 jax.config.update("jax_enable_x64", True)
 
 
-def parser(description: str) -> argparse.ArgumentParser:
-    """A parser with the options that every example has."""
+def parser(description: str | None, *, degree: int, steps: int) -> argparse.ArgumentParser:
+    """A parser with the options that every example has, and their defaults."""
     out = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     out.add_argument("--out", type=Path, default=Path("out"), metavar="DIR", help="pictures go here (out)")
     out.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE")
+    out.add_argument("--degree", type=int, default=degree, help=f"of the polynomial score ({degree})")
+    out.add_argument("--steps", type=positive, default=steps, help=f"equal steps in time ({steps})")
     return out
 
 
@@ -41,6 +43,23 @@ def save_json(figures: dict, path: Path | None) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(figures, indent=2) + "\n")
         print(f"wrote {path}")
+
+
+def what_it_took(solution, wall_seconds: float) -> dict:
+    """The size of a run of SequentialScoreMatching, printed and for --json."""
+    figures = {
+        "wall_seconds": wall_seconds,
+        "dim": solution.problem.dimension,
+        "particles": solution.particles,
+        "steps": solution.steps,
+        "degree": solution.method.degree,
+    }
+    print(
+        "{dim} coordinates, {particles} particles, {steps} steps: {wall_seconds:.1f} s in all".format(
+            **figures
+        )
+    )
+    return figures
 
 
 def worst_rms(errors) -> float:

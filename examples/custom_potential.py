@@ -43,10 +43,7 @@ class MovingGaussian(eqx.Module):
 
 
 def main() -> None:
-    parser = _common.parser(__doc__)
-    parser.add_argument("--degree", type=int, default=6, help="degree of the polynomial score (6)")
-    parser.add_argument("--steps", type=_common.positive, default=64, help="steps to t = 2 (64)")
-    options = parser.parse_args()
+    options = _common.parser(__doc__, degree=6, steps=64).parse_args()
 
     problem = bd.Problem(
         bd.Hamiltonian(shaken_trap, mass=[1.0, 2.0], hbar=1.0),
@@ -72,20 +69,14 @@ def main() -> None:
         )
 
     _common.save_figure(bd.plot.moments(solution, exact), options.out, "custom_potential.png")
-    wall = time.perf_counter() - START
-    print(f"{solution.particles} particles, {options.steps} steps: {wall:.1f} s in all")
     figures = {
         "mean_rms": float(comparison.mean_rms.max()),
         "std_rms": float(comparison.std_rms.max()),
         "energy_error": float(comparison.energy_max),
         "fisher_fitted": divergences["fitted"],
         "fisher_by_hand": divergences["by hand"],
-        "wall_seconds": wall,
-        "dim": 2,
-        "particles": solution.particles,
-        "steps": options.steps,
-        "degree": options.degree,
     }
+    figures |= _common.what_it_took(solution, time.perf_counter() - START)
     _common.save_json(figures, options.json)
 
 

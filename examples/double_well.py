@@ -25,14 +25,12 @@ import bohmdiff as bd  # noqa: E402
 
 
 def main() -> None:
-    parser = _common.parser(__doc__)
-    parser.add_argument("--degree", type=int, default=6, help="degree of the polynomial score (6)")
+    parser = _common.parser(__doc__, degree=6, steps=96)
     parser.add_argument(
         "--particles",
         type=_common.positive,
         help="number of Sobol points; a Gauss-Hermite grid if not given",
     )
-    parser.add_argument("--steps", type=_common.positive, default=96, help="steps to t = π (96)")
     options = parser.parse_args()
 
     problem = bd.Problem(
@@ -70,20 +68,14 @@ def main() -> None:
     _common.save_figure(figure, options.out, "double_well.png")
     _common.save_figure(bd.plot.moments(solution, exact), options.out, "double_well_moments.png")
 
-    wall = time.perf_counter() - START
-    print(f"{solution.particles} particles, {options.steps} steps: {wall:.1f} s in all")
     figures = {
         "mean_rms": float(comparison.mean_rms.max()),
         "std_rms": float(comparison.std_rms.max()),
         "std_relative_max": relative,
         "in_order_until": float(exact.ts[kept - 1]),
         "energy_error": float(comparison.energy_max),
-        "wall_seconds": wall,
-        "dim": 1,
-        "particles": solution.particles,
-        "steps": options.steps,
-        "degree": options.degree,
     }
+    figures |= _common.what_it_took(solution, time.perf_counter() - START)
     _common.save_json(figures, options.json)
 
 

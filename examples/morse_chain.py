@@ -30,15 +30,13 @@ UNITS = bd.plot.Units(time="1/ω₀", length="√(ħ/mω₀)", energy="ħω₀")
 
 
 def main() -> None:
-    parser = _common.parser(__doc__)
+    parser = _common.parser(__doc__, degree=4, steps=64)
     parser.add_argument("--dim", type=_common.positive, default=4, help="number of modes (4)")
-    parser.add_argument("--degree", type=int, default=4, help="degree of the polynomial score (4)")
     parser.add_argument(
         "--particles",
         type=_common.positive,
-        help="number of Sobol points; a Gauss-Hermite grid if not given (1152 points for the default job)",
+        help="number of Sobol points; a Gauss-Hermite grid if not given (1056 points for the default job)",
     )
-    parser.add_argument("--steps", type=_common.positive, default=64, help="steps to t = π (64)")
     parser.add_argument("--exact", action="store_true", help="recompute the reference (at most 4 modes)")
     parser.add_argument("--seed", type=int, default=0, help="of the Sobol points (0)")
     options = parser.parse_args()
@@ -85,17 +83,7 @@ def main() -> None:
 
     # All of it, imports and compilation included, but not the reference.
     wall = time.perf_counter() - START - not_ours
-    print(
-        f"{options.dim} modes, {solution.particles} particles, {options.steps} steps: {wall:.1f} s in all"
-    )
-    figures = errors | {
-        "wall_seconds": wall,
-        "dim": options.dim,
-        "particles": solution.particles,
-        "steps": options.steps,
-        "degree": options.degree,
-    }
-    _common.save_json(figures, options.json)
+    _common.save_json(errors | _common.what_it_took(solution, wall), options.json)
 
 
 def chain(modes: int) -> bd.Problem:
