@@ -45,7 +45,7 @@ def main():
     parser.add_argument("--points", type=int, default=44, help="grid points per axis (default 44)")
     parser.add_argument("--steps", type=int, default=40, help="steps to t = π/4 (default 40)")
     parser.add_argument("--repeats", type=int, default=3, help="each is timed so often, the least counts")
-    parser.add_argument("--workers", type=int, default=2, help="threads of scipy.fft (default 2)")
+    parser.add_argument("--workers", type=int, default=1, help="threads of scipy.fft (its default, 1)")
     parser.add_argument("--json", metavar="FILE", help="write the figures here")
     options = parser.parse_args()
 
