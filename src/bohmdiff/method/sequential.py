@@ -79,9 +79,7 @@ class SequentialScoreMatching(AbstractMethod):
                 f"degree must be at least 2, which describes a Gaussian, but {self.degree} was given."
             )
         check_integration(self.solver, self.steps)
-        if isinstance(self.particles, AbstractPoints) or self.particles is None:
-            pass
-        else:
+        if self.particles is not None and not isinstance(self.particles, AbstractPoints):
             as_positive_integer(
                 self.particles, "particles", "Pass a number, or a design such as GaussHermitePoints(6)."
             )

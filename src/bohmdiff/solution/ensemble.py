@@ -22,7 +22,7 @@ class EnsembleSolution(Solution):
     particles, and the score as a function of time and place.
 
     - `particles`: how many there are.
-    - `condition_number`: the largest of the fits at the saved times, shape `(K,)`.
+    - `condition_number`: of the fit at the saved times, a lower bound, shape `(K,)`.
     - `farthest`: the distance of the outermost particle from the centre, in standard deviations of the
         ensemble, shape `(K,)`.
     """
