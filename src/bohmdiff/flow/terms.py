@@ -17,7 +17,7 @@ from .state import FlowState, HalfState
 
 
 def bohmian_terms(
-    problem: Problem, score: Score, directions: Float[Array, "n d"] | None = None
+    problem: Problem, score: Score, directions: Float[Array, "*M n d"] | None = None
 ) -> tuple[diffrax.ODETerm, diffrax.ODETerm]:
     """Drift and kick of an ensemble, for any solver of `bohmdiff.solver` (and of Diffrax that takes
     two terms).
@@ -29,8 +29,10 @@ def bohmian_terms(
 
     - `problem`: for the Hamiltonian.
     - `score`: any `s(t, x) -> (d,)`.
-    - `directions`: along which second tangents are carried, shape `(n, d)`, if they are.
+    - `directions`: along which second tangents are carried, if they are: shape `(n, d)`, or
+        `(M, n, d)` for each particle its own.
     """
+    along_axis = _along_axis(directions)
     mass = problem.hamiltonian.mass
 
     def drift(velocity: HalfState) -> HalfState:
@@ -47,7 +49,7 @@ def bohmian_terms(
 
         return jax.vmap(along, in_axes=1, out_axes=(None, None, 1))(tangent)
 
-    def kick(t: Time, position: HalfState) -> HalfState:
+    def kick(t: Time, position: HalfState, directions: Float[Array, "n d"] | None) -> HalfState:
         x, tangent, second = position.motion, position.tangent, position.second
         if tangent is None:
             potential, force = effective_force(problem.hamiltonian, score, t, x)
@@ -70,7 +72,9 @@ def bohmian_terms(
 
     return (
         diffrax.ODETerm(lambda t, velocity, args: jax.vmap(drift)(velocity)),
-        diffrax.ODETerm(lambda t, position, args: jax.vmap(kick, in_axes=(None, 0))(t, position)),
+        diffrax.ODETerm(
+            lambda t, position, args: jax.vmap(kick, in_axes=(None, 0, along_axis))(t, position, directions)
+        ),
     )
 
 
@@ -79,7 +83,7 @@ def initial_halves(
     x0: Points,
     *,
     tangents: bool = True,
-    directions: Float[Array, "n d"] | None = None,
+    directions: Float[Array, "*M n d"] | None = None,
 ) -> tuple[HalfState, HalfState]:
     """The state at `t0` that [`bohmian_terms`][bohmdiff.flow.bohmian_terms] integrates.
 
@@ -88,10 +92,11 @@ def initial_halves(
     - `problem`, `x0`: the initial state, and positions of shape `(M, d)`.
     - `tangents`: whether to carry F and G.
     - `directions`: to carry also their derivatives with respect to x0 along these directions,
-        shape `(n, d)`: the identity for all, a single row for one.
+        shape `(n, d)`, or `(M, n, d)` for each particle its own: the identity for all of them, a single
+        row for one.
     """
 
-    def one(x: Vector) -> tuple[HalfState, HalfState]:
+    def one(x: Vector, directions: Float[Array, "n d"] | None) -> tuple[HalfState, HalfState]:
         state = FlowState.initial(problem, x)
         phase = problem.initial.phase(x)
         nothing = jnp.zeros_like(phase)
@@ -113,7 +118,11 @@ def initial_halves(
             HalfState(state.velocity, nothing, state.deformation_rate, second_rate),
         )
 
-    return jax.vmap(one)(x0)
+    return jax.vmap(one, in_axes=(0, _along_axis(directions)))(x0, directions)
+
+
+def _along_axis(directions: Float[Array, "*M n d"] | None) -> int | None:
+    return 0 if directions is not None and directions.ndim == 3 else None
 
 
 def pushed_score(

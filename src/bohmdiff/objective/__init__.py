@@ -1,2 +1,10 @@
-from .fisher import FisherReport as FisherReport
+from .evaluate import ObjectiveReport as ObjectiveReport
+from .evaluate import evaluate as evaluate
 from .fisher import fisher_divergence as fisher_divergence
+from .objective import AbstractObjective as AbstractObjective
+from .objective import DirectionalDivergence as DirectionalDivergence
+from .objective import Ensemble as Ensemble
+from .objective import FisherDivergence as FisherDivergence
+from .objective import ImplicitScoreMatching as ImplicitScoreMatching
+from .objective import LogDensityVariance as LogDensityVariance
+from .objective import ObjectiveSum as ObjectiveSum

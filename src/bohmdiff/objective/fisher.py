@@ -1,43 +1,15 @@
-"""The Fisher divergence between a score and the density that its own flow makes."""
-
-from typing import Any
+"""The Fisher divergence as a diagnostic, for any score."""
 
 import diffrax
 import equinox as eqx
-import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
 from .._check import as_real_array, describe, require
-from .._types import Numbers, Points, Scalar, Times, Weights
-from ..flow import (
-    HalfState,
-    Score,
-    bohmian_terms,
-    check_ensemble,
-    check_integration,
-    initial_halves,
-    integrate,
-    pushed_score,
-)
+from .._types import Numbers
+from ..flow import Score, check_ensemble, check_integration
 from ..problem import Problem
-
-
-class FisherReport(eqx.Module):
-    r"""What [`fisher_divergence`][bohmdiff.fisher_divergence] returns.
-
-    - `value`: $\frac1T\int dt\, E_\rho|s_\theta - s_\rho|^2$, a scalar in units of inverse length squared.
-    - `ts`, `per_time`: the expectation at every step, shape `(steps + 1,)` each.
-    - `masked_fraction`: how much of the weight, averaged over time, was left out because the flow is
-        close to a caustic there, $|\det F|$ below the threshold.
-    - `minimum_determinant`: the smallest $|\det F|$ of any particle at any step, before masking.
-    """
-
-    value: Scalar
-    ts: Times
-    per_time: Times
-    masked_fraction: Scalar
-    minimum_determinant: Scalar
+from .evaluate import ObjectiveReport, evaluate
+from .objective import FisherDivergence
 
 
 def fisher_divergence(
@@ -49,8 +21,10 @@ def fisher_divergence(
     solver: diffrax.AbstractSolver,
     weights: Numbers | None = None,
     smallest_determinant: float = 0.1,
-) -> FisherReport:
-    r"""How far a score is from the score of the density that its own flow makes.
+    largest_target: float = 100.0,
+) -> ObjectiveReport:
+    r"""How far a score is from the score of the density that its own flow makes:
+    $\frac1T\int dt\, E_\rho|s_\theta - s_\rho|^2$, in units of inverse length squared.
 
     Zero means that the flow is the solution of the Schrödinger equation. With an exact score what
     is left is the solver's error, which falls as the step to the power of twice its order.
@@ -69,8 +43,9 @@ def fisher_divergence(
     - `weights`: of the particles, shape `(M,)`, positive sum; equal if not given.
     - `smallest_determinant`: particles with $|\det F|$ below are masked at that time, and the mean
         is over the others.
+    - `largest_target`: components of the flow's own score are clipped to plus or minus this.
 
-    **Returns:** a [`FisherReport`][bohmdiff.FisherReport].
+    **Returns:** an [`ObjectiveReport`][bohmdiff.ObjectiveReport].
 
     **Raises:** `ValueError` for bad input, and if the divergence is not finite.
     """
@@ -87,13 +62,8 @@ def fisher_divergence(
         jnp.all(mass >= 0) & (jnp.sum(mass) > 0),
         f"weights must not be negative and not all be zero, but {describe(mass)} was given.",
     ).astype(x0.dtype)
-    if not smallest_determinant >= 0:
-        raise ValueError(
-            f"smallest_determinant must not be negative, but {smallest_determinant!r} was given."
-        )
-    report = _fisher_divergence(
-        problem, score, x0, mass / jnp.sum(mass), solver, steps, float(smallest_determinant)
-    )
+    objective = FisherDivergence(smallest_determinant, largest_target)
+    report = _evaluate(problem, score, objective, x0, mass / jnp.sum(mass), solver, steps)
     return require(
         report,
         jnp.isfinite(report.value),
@@ -102,53 +72,4 @@ def fisher_divergence(
     )
 
 
-@eqx.filter_jit
-def _fisher_divergence(
-    problem: Problem,
-    score: Score,
-    x0: Points,
-    weights: Weights,
-    solver: diffrax.AbstractSolver,
-    steps: int,
-    smallest_determinant: float,
-) -> FisherReport:
-    everywhere = jnp.eye(problem.dimension, dtype=x0.dtype)
-
-    def residual(t: Any, start: Array, position: HalfState) -> tuple[Scalar, Scalar]:
-        assert position.tangent is not None
-        assert position.second is not None
-        determinant = jnp.abs(jnp.linalg.det(position.tangent))
-        own = pushed_score(problem, start, position.tangent, position.second)
-        return jnp.sum((score(t, position.motion) - own) ** 2), determinant
-
-    def save(t: Any, y: tuple[HalfState, HalfState], args: Any) -> tuple[Scalar, Scalar, Scalar]:
-        position, _ = y
-        square, determinant = jax.vmap(residual, in_axes=(None, 0, 0))(t, x0, position)
-        kept = determinant >= smallest_determinant
-        total = jnp.sum(jnp.where(kept, weights, 0))
-        mean = jnp.sum(jnp.where(kept, weights * square, 0)) / total
-        return mean, 1 - total, jnp.min(determinant)
-
-    solution = integrate(
-        problem,
-        bohmian_terms(problem, score, everywhere),
-        initial_halves(problem, x0, directions=everywhere),
-        diffrax.SaveAt(t0=True, steps=True, fn=save),
-        solver,
-        steps,
-    )
-    assert solution.ts is not None
-    assert solution.ys is not None
-    per_time, masked, determinant = solution.ys
-    return FisherReport(
-        value=_time_mean(per_time),
-        ts=solution.ts,
-        per_time=per_time,
-        masked_fraction=_time_mean(masked),
-        minimum_determinant=jnp.min(determinant),
-    )
-
-
-def _time_mean(values: Float[Array, " K"]) -> Scalar:
-    """The mean over equal steps by the trapezoidal rule."""
-    return 0.5 * jnp.mean(values[1:] + values[:-1])
+_evaluate = eqx.filter_jit(evaluate)

@@ -1,7 +1,16 @@
+from .harmonic import HarmonicScore as HarmonicScore
 from .hermite import HermiteExpansion as HermiteExpansion
 from .hermite import HermiteFit as HermiteFit
 from .hermite import HermiteScore as HermiteScore
 from .hermite import fit_hermite as fit_hermite
 from .hermite_basis import basis_size as basis_size
+from .neural import NeuralScore as NeuralScore
+from .neural import TimeConditionedMLP as TimeConditionedMLP
 from .score import AbstractScore as AbstractScore
+from .score import FrozenScore as FrozenScore
 from .score import GradientScore as GradientScore
+from .score import ScoreSum as ScoreSum
+from .score import asymmetry as asymmetry
+from .score import require_gradient as require_gradient
+from .score import scalar_of as scalar_of
+from .score import trainable as trainable

@@ -12,7 +12,7 @@ import lineax as lx
 from jaxtyping import Array, Float
 
 from .._types import Matrix, Points, Scalar, Time, Vector, Weights
-from .hermite_basis import basis_size, differentiate, expected_gradients, hermite_basis
+from .hermite_basis import basis_size, differentiate, expand, expected_gradients, hermite_basis
 from .score import AbstractScore
 
 _NARROWER = 0.8
@@ -51,7 +51,7 @@ class HermiteExpansion(eqx.Module):
         """∇ ln ρ at the points `x`, shape `(M, d)`."""
         xi = self._into_frame(x)
         in_frame = self._correction_gradient(self._trusted(xi)) - xi
-        return jsl.solve_triangular(self.cholesky, in_frame.T, lower=True, trans="T").T
+        return in_frame @ self._inverse
 
     def quantum_force(self, x: Points, mass: Vector, hbar: Scalar) -> Points:
         r"""$-\nabla Q$ at the points `x`, shape `(M, d)`: one product of basis and coefficients.
@@ -67,14 +67,13 @@ class HermiteExpansion(eqx.Module):
         hessian = jnp.stack([self._differentiate(g) for g in gradient])
         slope = self._differentiate(jnp.einsum("ij,ijn->n", metric, hessian))
         columns = jnp.concatenate([gradient, hessian.reshape(d * d, -1), slope])
-        values = self._low_basis(trusted) @ self._low(columns).T
+        values = expand(trusted, self._low(columns), self.degree - 1)
         score = values[:, :d] - trusted
         curvature = values[:, d : d + d * d].reshape(-1, d, d) - jnp.eye(d, dtype=x.dtype)
         in_frame = values[:, d + d * d :] + jnp.einsum("mij,mj->mi", curvature, score @ metric)
         # Beyond the trust radius the Gaussian's own force goes on growing.
         in_frame = in_frame + (xi - trusted) @ metric
-        force = jsl.solve_triangular(self.cholesky, in_frame.T, lower=True, trans="T").T
-        return 0.25 * hbar**2 * force
+        return 0.25 * hbar**2 * in_frame @ self._inverse
 
     def log_density(self, x: Vector) -> Scalar:
         r"""$\ln\rho(x)$ at one point; worth something where the particles of the fit are."""
@@ -84,10 +83,16 @@ class HermiteExpansion(eqx.Module):
         return log_normal - log_determinant + self._correction(xi)[0] - self.log_partition
 
     def _into_frame(self, x: Points) -> Points:
-        return jsl.solve_triangular(self.cholesky, (x - self.mean).T, lower=True).T
+        return (x - self.mean) @ self._inverse.T
+
+    @property
+    def _inverse(self) -> Matrix:
+        return lower_inverse(self.cholesky)
 
     def _trusted(self, xi: Points) -> Points:
         """ξ, or where the ray from the centre to it leaves the trust radius."""
+        if math.isinf(self.trust_radius):
+            return xi
         square = jnp.sum(xi**2, axis=1, keepdims=True)
         outside = square > self.trust_radius**2
         # The inner `where` keeps the derivative of the root finite at the centre.
@@ -105,23 +110,26 @@ class HermiteExpansion(eqx.Module):
         """Coefficients of a derivative, without those that are zero because its degree is lower."""
         return coefficients[:, : basis_size(self.dimension, self.degree - 1)]
 
-    def _low_basis(self, xi: Points) -> Float[Array, "M low"]:
-        return hermite_basis(xi, self.degree - 1)
-
     def _correction_gradient(self, xi: Points) -> Points:
-        return self._low_basis(xi) @ self._low(self._differentiate(self._all_coefficients())).T
+        columns = self._low(self._differentiate(self._all_coefficients()))
+        return expand(xi, columns, self.degree - 1)
 
     def _correction(self, xi: Points) -> Float[Array, " M"]:
         """Σ c h(ξ); beyond the trust radius it goes on as a straight line along the ray."""
         trusted = self._trusted(xi)
-        inside = hermite_basis(trusted, self.degree) @ self._all_coefficients()
+        inside = expand(trusted, self._all_coefficients()[None], self.degree)[:, 0]
         return inside + jnp.sum(self._correction_gradient(trusted) * (xi - trusted), axis=1)
 
 
 def mass_metric(cholesky: Matrix, mass: Vector) -> Matrix:
     r"""$A = L^{-1} m^{-1} L^{-\top}$: the inverse mass as seen in the frame."""
-    inverse = jsl.solve_triangular(cholesky, jnp.eye(mass.shape[0], dtype=cholesky.dtype), lower=True)
+    inverse = lower_inverse(cholesky)
     return (inverse / mass) @ inverse.T
+
+
+def lower_inverse(cholesky: Matrix) -> Matrix:
+    """The inverse of a lower triangular matrix."""
+    return jsl.solve_triangular(cholesky, jnp.eye(cholesky.shape[0], dtype=cholesky.dtype), lower=True)
 
 
 class HermiteFit(NamedTuple):

@@ -5,11 +5,12 @@ So every derivative of an expansion is the same basis with mapped coefficients, 
 differentiation is needed.
 """
 
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import combinations_with_replacement
 from math import comb
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -69,6 +70,32 @@ def differentiate(coefficients: Float[Array, "*batch n"], axis: int, dimension: 
     padded = jnp.concatenate([coefficients, jnp.zeros_like(coefficients[..., :1])], axis=-1)
     root = jnp.asarray(tables.raised_root[axis], coefficients.dtype)
     return padded[..., tables.raised[axis]] * root
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(2,))
+def expand(
+    xi: Float[Array, "M d"], coefficients: Float[Array, "k n"], degree: int
+) -> Float[Array, "M k"]:
+    r"""$\sum_\alpha c_\alpha h_\alpha(\xi)$ for `k` sets of coefficients at `M` points, shape `(M, k)`.
+
+    Its derivative is again an expansion, with mapped coefficients: however often it is differentiated,
+    there is one evaluation of the basis, and one product with it per derivative.
+    """
+    return hermite_basis(xi, degree) @ coefficients.T
+
+
+@expand.defjvp
+def _expand_jvp(degree, primals, tangents):
+    xi, coefficients = primals
+    xi_dot, coefficients_dot = tangents
+    k, d = coefficients.shape[0], xi.shape[1]
+    change = expand(xi, coefficients_dot, degree)
+    if degree > 0:
+        slopes = jnp.concatenate([differentiate(coefficients, i, d, degree) for i in range(d)])
+        slopes = slopes[:, : basis_size(d, degree - 1)]
+        along_axes = expand(xi, slopes, degree - 1).reshape(-1, d, k)
+        change = change + jnp.einsum("md,mdk->mk", xi_dot, along_axes)
+    return expand(xi, coefficients, degree), change
 
 
 def expected_gradients(

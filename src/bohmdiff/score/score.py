@@ -2,24 +2,34 @@
 
 from abc import abstractmethod
 from collections.abc import Callable
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 
+from .._check import check_output
 from .._types import Scalar, Time, Vector
 
 
 class AbstractScore(eqx.Module):
     r"""A score field $s(t, x) \approx \nabla\ln\rho(t, x)$ of one particle.
 
-    Any callable `s(t, x) -> (d,)` will do wherever a score is wanted; this base adds nothing but
-    the contract. A score must be differentiable twice in `x` for the quantum force, three times for
-    tangents (`F`), four times for the Fisher divergence.
+    Any callable `s(t, x) -> (d,)` will do wherever a score is wanted; this base adds the contract, and
+    `+`: the sum of two scores is a [`ScoreSum`][bohmdiff.ScoreSum].
+
+    A score must be differentiable twice in `x` for the quantum force, three times for tangents (`F`),
+    four times for the Fisher divergence. One that is the gradient of a scalar can offer that scalar as
+    `log_density(t, x)`, which is $\ln\rho$ up to a function of time;
+    [`LogDensityVariance`][bohmdiff.LogDensityVariance] needs it.
     """
 
     @abstractmethod
     def __call__(self, t: Time, x: Vector) -> Vector:
         """The score at time `t`, a scalar, and position `x`, shape `(d,)`; shape `(d,)`."""
+
+    def __add__(self, other: Callable[[Time, Vector], Vector]) -> "ScoreSum":
+        return ScoreSum(self, other)
 
 
 class GradientScore(AbstractScore):
@@ -40,3 +50,118 @@ class GradientScore(AbstractScore):
 
     def __call__(self, t: Time, x: Vector) -> Vector:
         return jax.grad(self.scalar_field, argnums=1)(t, x)
+
+    def log_density(self, t: Time, x: Vector) -> Scalar:
+        r"""φ itself: $\ln\rho$ up to a function of time."""
+        return self.scalar_field(t, x)
+
+
+class ScoreSum(AbstractScore):
+    r"""The sum of scores: the density is the product of theirs.
+
+    ```python
+    score = bd.HarmonicScore(problem) + bd.GradientScore(lambda t, x: -0.01 * jnp.sum(x**4))
+    ```
+
+    **Arguments:**
+
+    - `terms`: scores, at least one.
+    """
+
+    terms: tuple[Callable[[Time, Vector], Vector], ...]
+
+    def __init__(self, *terms: Callable[[Time, Vector], Vector]):
+        if not terms or not all(callable(term) for term in terms):
+            raise ValueError(
+                f"A sum needs scores, callables s(t, x) -> (d,), but {terms!r} was given. Of a solution, "
+                "pass FrozenScore(solution)."
+            )
+        # A sum of sums is one sum.
+        self.terms = tuple(
+            part for term in terms for part in (term.terms if isinstance(term, ScoreSum) else (term,))
+        )
+
+    def __call__(self, t: Time, x: Vector) -> Vector:
+        first, *others = self.terms
+        return sum((term(t, x) for term in others), first(t, x))
+
+    def log_density(self, t: Time, x: Vector) -> Scalar:
+        r"""The sum of the terms' log densities: $\ln\rho$ up to a function of time."""
+        first, *others = (scalar_of(term) for term in self.terms)
+        return sum((term(t, x) for term in others), first(t, x))
+
+
+class FrozenScore(AbstractScore):
+    """A score that training leaves as it is.
+
+    ```python
+    baseline = bd.FrozenScore(bd.solve(problem, bd.SequentialScoreMatching(degree=4)))
+    ```
+
+    **Arguments:**
+
+    - `source`: a score, or anything with a method `score(t, x)`, such as the
+        [`Solution`][bohmdiff.Solution] of another method.
+    """
+
+    frozen: ClassVar[bool] = True
+
+    source: Any
+
+    def __check_init__(self):
+        if not callable(self.source) and not hasattr(self.source, "score"):
+            raise ValueError(
+                "A score s(t, x) or a solution with a method score(t, x) is wanted, but "
+                f"{self.source!r} was given."
+            )
+
+    def __call__(self, t: Time, x: Vector) -> Vector:
+        source = _frozen(self.source)
+        return source(t, x) if callable(source) else source.score(t, x)
+
+    def log_density(self, t: Time, x: Vector) -> Scalar:
+        r"""$\ln\rho$ up to a function of time, if the source offers it."""
+        return scalar_of(_frozen(self.source))(t, x)
+
+
+def _frozen(source: Any) -> Any:
+    return jax.tree.map(lambda leaf: jax.lax.stop_gradient(leaf) if eqx.is_array(leaf) else leaf, source)
+
+
+def scalar_of(score: Any) -> Callable[[Time, Vector], Scalar]:
+    """The scalar whose gradient a score is, or an error that says what offers one."""
+    scalar = getattr(score, "log_density", None)
+    if scalar is None:
+        raise ValueError(
+            f"{type(score).__name__} is a vector field without the scalar it may be the gradient of: give "
+            "it a method log_density(t, x), write the scalar and pass GradientScore(scalar), or choose an "
+            "objective that needs only the score, such as FisherDivergence."
+        )
+    return scalar
+
+
+def require_gradient(score: Any, dimension: int, dtype: Any) -> None:
+    """Raises unless the score offers the scalar whose gradient it is."""
+    check_output(scalar_of(score), (jnp.zeros((), dtype), jnp.zeros(dimension, dtype)), (), "log_density")
+
+
+def asymmetry(score: Callable[[Time, Vector], Vector], t: Time, x: Vector) -> Scalar:
+    r"""By how much a field fails to be a gradient at one point: $|J - J^\top| / |J|$ of its Jacobian."""
+    jacobian = jax.jacfwd(score, argnums=1)(t, x)
+    size = jnp.sqrt(jnp.sum(jacobian**2))
+    return jnp.sqrt(jnp.sum((jacobian - jacobian.T) ** 2)) / jnp.where(size > 0, size, 1)
+
+
+def trainable(tree: Any) -> Any:
+    """Of a pytree the mask of what training may change: its real arrays, outside of frozen modules.
+
+    A module is frozen if its class says `frozen: ClassVar[bool] = True`.
+    """
+
+    def is_frozen(node: Any) -> bool:
+        return isinstance(node, eqx.Module) and getattr(type(node), "frozen", False)
+
+    def mask(node: Any) -> Any:
+        return jax.tree.map(lambda _: False, node) if is_frozen(node) else eqx.is_inexact_array(node)
+
+    return jax.tree.map(mask, tree, is_leaf=is_frozen)

@@ -1,0 +1,133 @@
+"""An objective along the flow of a score: its mean over time."""
+
+from typing import Any
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .._types import Key, Points, Scalar, Times, Weights
+from ..flow import HalfState, Score, bohmian_terms, initial_halves, integrate
+from ..problem import Problem
+from .objective import AbstractObjective, Ensemble, random_directions
+
+
+class ObjectiveReport(eqx.Module):
+    r"""An objective along the flow of a score.
+
+    - `value`: its mean over time, a scalar.
+    - `ts`, `per_time`: its value at every step, shape `(steps + 1,)` each; zero at the steps that a random
+        subset left out.
+    - `masked_fraction`: how much of the weight, averaged over time, was left out because the flow is
+        close to a caustic there, $|\det F|$ below the threshold.
+    - `minimum_determinant`: the smallest $|\det F|$ of any particle at any step, before masking.
+    """
+
+    value: Scalar
+    ts: Times
+    per_time: Times
+    masked_fraction: Scalar
+    minimum_determinant: Scalar
+
+
+def evaluate(
+    problem: Problem,
+    score: Score,
+    objective: AbstractObjective,
+    x0: Points,
+    weights: Weights,
+    solver: diffrax.AbstractSolver,
+    steps: int,
+    *,
+    times: int | None = None,
+    key: Key | None = None,
+) -> ObjectiveReport:
+    """An objective at every step, or at a random subset of `times` of them, and its mean over time.
+
+    The mean is by the trapezoidal rule; with a subset it is an unbiased estimate of that.
+    """
+    directions_key, times_key = (None, None) if key is None else jax.random.split(key)
+    directions = random_directions(objective, x0, directions_key)
+    chosen = _chosen(steps, times, times_key)
+
+    def kept_ensemble(position: HalfState) -> tuple[Ensemble, Scalar, Scalar]:
+        assert position.tangent is not None
+        determinant = jnp.abs(jnp.linalg.det(jax.lax.stop_gradient(position.tangent)))
+        # A lost particle is kept: not being finite must show in the value.
+        kept = ~(determinant < objective.smallest_determinant)
+        total = jnp.sum(jnp.where(kept, weights, 0))
+        # Where F is singular neither its inverse nor the derivative of that may enter, not even times zero.
+        identity = jnp.eye(problem.dimension, dtype=x0.dtype)
+        position = position._replace(
+            tangent=jnp.where(kept[:, None, None], position.tangent, identity),
+            second=None
+            if position.second is None
+            else jnp.where(kept[:, None, None, None], position.second, 0),
+        )
+        share = jnp.where(kept, weights, 0) / total
+        return Ensemble(x0, position, share, kept, directions), 1 - total, jnp.min(determinant)
+
+    def at(index: Any, t: Any, position: HalfState) -> tuple[Scalar, Scalar, Scalar]:
+        ensemble, masked, determinant = kept_ensemble(position)
+        if chosen is None:
+            return objective.at(problem, score, t, ensemble), masked, determinant
+        nothing = jnp.zeros((), x0.dtype)
+        value = jax.lax.cond(
+            chosen[index], lambda e: objective.at(problem, score, t, e), lambda e: nothing, ensemble
+        )
+        return value, masked, determinant
+
+    def index_of(t: Any) -> Any:
+        return jnp.round((t - problem.t0) / (problem.t1 - problem.t0) * steps).astype(int)
+
+    moving = score if objective.through_flow else _held_fixed(score)
+    keep = (lambda t, position: at(index_of(t), t, position)) if objective.through_flow else _itself
+    solution = integrate(
+        problem,
+        bohmian_terms(problem, moving, directions),
+        initial_halves(problem, x0, directions=directions),
+        diffrax.SaveAt(t0=True, steps=True, fn=lambda t, y, args: keep(t, y[0])),
+        solver,
+        steps,
+    )
+    assert solution.ts is not None
+    assert solution.ys is not None
+    if objective.through_flow:
+        per_time, masked, determinant = solution.ys
+    else:
+        # No derivative goes through the flow, so there is no reason to go back through its steps.
+        fixed = jax.lax.stop_gradient((jnp.arange(steps + 1), solution.ts, solution.ys))
+        per_time, masked, determinant = jax.lax.map(jax.checkpoint(lambda args: at(*args)), fixed)
+    share = 1.0 if times is None else times / (steps + 1)
+    return ObjectiveReport(
+        value=time_mean(per_time) / share,
+        ts=solution.ts,
+        per_time=per_time,
+        masked_fraction=time_mean(masked),
+        minimum_determinant=jnp.min(determinant),
+    )
+
+
+def _chosen(steps: int, times: int | None, key: Key | None) -> Array | None:
+    """Which of the `steps + 1` times count."""
+    if times is None:
+        return None
+    if key is None:
+        raise ValueError("A random subset of times needs a key: pass key=jax.random.key(0).")
+    order = jax.random.permutation(key, steps + 1)
+    return order < times
+
+
+def _held_fixed(score: Score) -> Score:
+    return jax.tree.map(lambda leaf: jax.lax.stop_gradient(leaf) if eqx.is_array(leaf) else leaf, score)
+
+
+def _itself(t: Any, position: HalfState) -> HalfState:
+    return position
+
+
+def time_mean(values: Float[Array, " K"]) -> Scalar:
+    """The mean over equal steps by the trapezoidal rule."""
+    return 0.5 * jnp.mean(values[1:] + values[:-1])

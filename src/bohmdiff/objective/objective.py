@@ -1,0 +1,299 @@
+"""What is minimised: measures of how far a score is from that of the density its flow makes."""
+
+from abc import abstractmethod
+from typing import ClassVar, Literal, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from .._types import Key, Points, Scalar, Time, Vector, Weights
+from ..flow import HalfState, Score, pushed_score
+from ..problem import Problem
+from ..score import scalar_of
+
+_DEFAULT_SMALLEST_DETERMINANT = 0.1
+_DEFAULT_LARGEST_TARGET = 100.0
+
+
+class Ensemble(NamedTuple):
+    """What an objective sees of the particles at one time.
+
+    `start` are the positions at `t0`, shape `(M, d)`; `position` holds x, F and, along `directions`, the
+    derivatives of F with respect to the start; `weights` are those of the particles that are `kept`, which
+    sum to one. Where a particle is masked, its F is the identity and its derivatives are zero.
+    """
+
+    start: Points
+    position: HalfState
+    weights: Weights
+    kept: Bool[Array, " M"]
+    directions: Float[Array, "*M n d"] | None
+
+
+class AbstractObjective(eqx.Module):
+    r"""A function of a score and of the ensemble that its flow moves, averaged over time.
+
+    Objectives compose: `FisherDivergence() + 0.1 * LogDensityVariance()` is one again. To write your
+    own, subclass this and give `at`:
+
+    ```python
+    class SquaredScore(bd.AbstractObjective):
+        second_tangents = "none"
+        smallest_determinant: float = 0.1
+
+        def at(self, problem, score, t, ensemble):
+            s = jax.vmap(score, in_axes=(None, 0))(t, ensemble.position.motion)
+            return ensemble.weights @ jnp.sum(s**2, axis=1)
+    ```
+
+    `second_tangents` says which derivatives of $F$ with respect to the start the flow must carry:
+    `"none"`, `"random"` (along one random direction for each particle) or `"all"`; `through_flow` whether
+    derivatives go through the trajectories, or these are held fixed; `smallest_determinant` below
+    which $|\det F|$ a particle is left out at that time.
+    """
+
+    second_tangents: ClassVar[Literal["none", "random", "all"]]
+    through_flow: ClassVar[bool] = True
+    needs_gradient: ClassVar[bool] = False
+
+    smallest_determinant: eqx.AbstractVar[float]
+
+    @abstractmethod
+    def at(self, problem: Problem, score: Score, t: Time, ensemble: Ensemble) -> Scalar:
+        """The objective at one time."""
+
+    def __add__(self, other: "AbstractObjective") -> "ObjectiveSum":
+        return ObjectiveSum((*_terms(self), *_terms(other)))
+
+    def __rmul__(self, factor: float) -> "ObjectiveSum":
+        return ObjectiveSum(tuple((factor * weight, term) for weight, term in _terms(self)))
+
+
+class FisherDivergence(AbstractObjective):
+    r"""$E_\rho\,|s_\theta - s_\rho|^2$, with the score $s_\rho$ of the density that the flow itself has
+    made: what the exactness theorem is about. It carries `d` second tangents.
+
+    ```python
+    method = bd.SelfConsistentScoreMatching(score, bd.FisherDivergence(), epochs=1000)
+    ```
+
+    **Arguments:**
+
+    - `smallest_determinant`: a particle with $|\det F|$ below is close to a caustic and is masked at that
+        time. 0 masks none.
+    - `largest_target`: components of $s_\rho$ are clipped to plus or minus this. `math.inf` clips none.
+    """
+
+    second_tangents = "all"
+
+    smallest_determinant: float = eqx.field(
+        default=_DEFAULT_SMALLEST_DETERMINANT, converter=lambda v: _not_negative(v, "smallest_determinant")
+    )
+    largest_target: float = eqx.field(
+        default=_DEFAULT_LARGEST_TARGET, converter=lambda v: _positive(v, "largest_target")
+    )
+
+    def at(self, problem: Problem, score: Score, t: Time, ensemble: Ensemble) -> Scalar:
+        position = ensemble.position
+        assert position.tangent is not None
+        assert position.second is not None
+        own = jax.vmap(lambda *particle: pushed_score(problem, *particle))(
+            ensemble.start, position.tangent, position.second
+        )
+        own = jnp.clip(own, -self.largest_target, self.largest_target)
+        difference = jax.vmap(score, in_axes=(None, 0))(t, position.motion) - own
+        return _mean(ensemble, jnp.sum(difference**2, axis=1))
+
+
+class DirectionalDivergence(AbstractObjective):
+    r"""$E\,|\nabla_{x_0} e|^2$ with $e = \ln\rho_\theta(x(t), t) - \ln\rho(x(t), t)$, estimated along one
+    random direction for each particle, which needs one second tangent instead of `d`.
+
+    As $\nabla_{x_0} e = F^\top(s_\theta - s_\rho)$, it vanishes exactly when the Fisher divergence does. The
+    estimate is unbiased: the directions are Gaussian with the identity as covariance. Only the score
+    is needed, not its scalar.
+
+    ```python
+    method = bd.SelfConsistentScoreMatching(score, bd.DirectionalDivergence(), epochs=1000)
+    ```
+
+    **Arguments:**
+
+    - `smallest_determinant`: as for [`FisherDivergence`][bohmdiff.FisherDivergence].
+    """
+
+    second_tangents = "random"
+
+    smallest_determinant: float = eqx.field(
+        default=_DEFAULT_SMALLEST_DETERMINANT, converter=lambda v: _not_negative(v, "smallest_determinant")
+    )
+
+    def at(self, problem: Problem, score: Score, t: Time, ensemble: Ensemble) -> Scalar:
+        directions = ensemble.directions
+        assert directions is not None
+
+        def one(start: Vector, position: HalfState, directions: Float[Array, "n d"]) -> Scalar:
+            assert position.tangent is not None
+            assert position.second is not None
+            inverse = jnp.linalg.inv(position.tangent)
+            own = directions @ problem.initial.score(start) - jnp.einsum("ij,jin->n", inverse, position.second)
+            ours = directions @ (position.tangent.T @ score(t, position.motion))
+            return jnp.sum((ours - own) ** 2)
+
+        each = 0 if directions.ndim == 3 else None
+        squares = jax.vmap(one, in_axes=(0, 0, each))(ensemble.start, ensemble.position, directions)
+        return _mean(ensemble, squares)
+
+
+class LogDensityVariance(AbstractObjective):
+    r"""The variance over particles of $e = \ln\rho_\theta(x(t), t) - \ln\rho(x(t), t)$: no derivative with
+    respect to the start beyond $F$ is needed, which makes it the cheapest.
+
+    It vanishes exactly when the Fisher divergence does, where there are particles, but weighs errors of
+    short wavelength less. The score must be the gradient of a scalar that it offers as
+    `log_density(t, x)`.
+
+    ```python
+    method = bd.SelfConsistentScoreMatching(score, bd.LogDensityVariance(), epochs=1000)
+    ```
+
+    **Arguments:**
+
+    - `smallest_determinant`: as for [`FisherDivergence`][bohmdiff.FisherDivergence].
+    """
+
+    second_tangents = "none"
+    needs_gradient = True
+
+    smallest_determinant: float = eqx.field(
+        default=_DEFAULT_SMALLEST_DETERMINANT, converter=lambda v: _not_negative(v, "smallest_determinant")
+    )
+
+    def at(self, problem: Problem, score: Score, t: Time, ensemble: Ensemble) -> Scalar:
+        position = ensemble.position
+        assert position.tangent is not None
+        _, log_determinant = jnp.linalg.slogdet(position.tangent)
+        own = jax.vmap(problem.initial.log_density)(ensemble.start) - log_determinant
+        error = jax.vmap(scalar_of(score), in_axes=(None, 0))(t, position.motion) - own
+        error = jnp.where(ensemble.kept, error, 0)
+        return _mean(ensemble, (error - ensemble.weights @ error) ** 2)
+
+
+class ImplicitScoreMatching(AbstractObjective):
+    r"""Hyvärinen's $E_\rho[\tfrac12|s_\theta|^2 + \nabla\cdot s_\theta]$ with the trajectories held fixed.
+
+    Its minimum over all scores is that of the particles' density, and the value there is minus half
+    the Fisher information: it may be negative. It needs neither $F$ nor derivatives through the flow,
+    so an epoch is cheap; but a step down it ignores that the flow will change, and from far away
+    repeated steps need not converge.
+
+    ```python
+    method = bd.SelfConsistentScoreMatching(score, bd.ImplicitScoreMatching(), epochs=1000)
+    ```
+
+    **Arguments:**
+
+    - `smallest_determinant`: as for [`FisherDivergence`][bohmdiff.FisherDivergence].
+
+    ??? cite "Reference"
+
+        A. Hyvärinen, *Estimation of non-normalized statistical models by score matching*,
+        J. Mach. Learn. Res. 6, 695 (2005).
+    """
+
+    second_tangents = "none"
+    through_flow = False
+
+    smallest_determinant: float = eqx.field(
+        default=_DEFAULT_SMALLEST_DETERMINANT, converter=lambda v: _not_negative(v, "smallest_determinant")
+    )
+
+    def at(self, problem: Problem, score: Score, t: Time, ensemble: Ensemble) -> Scalar:
+        def one(x: Vector) -> Scalar:
+            s = score(t, x)
+            return 0.5 * jnp.sum(s**2) + jnp.trace(jax.jacfwd(score, argnums=1)(t, x))
+
+        return _mean(ensemble, jax.vmap(one)(ensemble.position.motion))
+
+
+class ObjectiveSum(AbstractObjective):
+    """A weighted sum of objectives, made by `+` and `*`.
+
+    **Arguments:**
+
+    - `terms`: pairs of a factor and an objective. Derivatives go through the flow if they do for one of
+        them, and all must mask at the same determinant.
+    """
+
+    terms: tuple[tuple[float, AbstractObjective], ...]
+
+    def __check_init__(self):
+        limits = {term.smallest_determinant for _, term in self.terms}
+        if len(limits) != 1:
+            raise ValueError(
+                f"Objectives in a sum must have the same smallest_determinant, but {sorted(limits)} were given."
+            )
+        if len({term.through_flow for _, term in self.terms}) != 1:
+            raise ValueError(
+                "ImplicitScoreMatching holds the trajectories fixed, the other objectives do not: they can't "
+                "be summed."
+            )
+
+    @property
+    def smallest_determinant(self) -> float:
+        return self.terms[0][1].smallest_determinant
+
+    @property
+    def through_flow(self) -> bool:
+        return self.terms[0][1].through_flow
+
+    @property
+    def needs_gradient(self) -> bool:
+        return any(term.needs_gradient for _, term in self.terms)
+
+    @property
+    def second_tangents(self) -> Literal["none", "random", "all"]:
+        wanted = {term.second_tangents for _, term in self.terms}
+        return next(kind for kind in ("all", "random", "none") if kind in wanted)
+
+    def at(self, problem: Problem, score: Score, t: Time, ensemble: Ensemble) -> Scalar:
+        (factor, first), *others = self.terms
+        values = (weight * term.at(problem, score, t, ensemble) for weight, term in others)
+        return sum(values, factor * first.at(problem, score, t, ensemble))
+
+
+def random_directions(objective: AbstractObjective, x0: Points, key: Key | None):
+    """The directions along which the flow must carry second tangents."""
+    if objective.second_tangents == "none":
+        return None
+    if objective.second_tangents == "all":
+        return jnp.eye(x0.shape[1], dtype=x0.dtype)
+    if key is None:
+        raise ValueError(
+            f"{type(objective).__name__} draws random directions and needs a key: pass "
+            "key=jax.random.key(0)."
+        )
+    return jax.random.normal(key, (x0.shape[0], 1, x0.shape[1]), x0.dtype)
+
+
+def _terms(objective: AbstractObjective) -> tuple[tuple[float, AbstractObjective], ...]:
+    return objective.terms if isinstance(objective, ObjectiveSum) else ((1.0, objective),)
+
+
+def _mean(ensemble: Ensemble, values: Float[Array, " M"]) -> Scalar:
+    # Masked entries may be anything; a zero weight alone would not keep NaN out.
+    return ensemble.weights @ jnp.where(ensemble.kept, values, 0)
+
+
+def _not_negative(value: float, name: str) -> float:
+    if not value >= 0:
+        raise ValueError(f"{name} must not be negative, but {value!r} was given.")
+    return float(value)
+
+
+def _positive(value: float, name: str) -> float:
+    if not value > 0:
+        raise ValueError(f"{name} must be positive, but {value!r} was given.")
+    return float(value)
