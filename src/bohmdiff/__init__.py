@@ -19,8 +19,11 @@ from .hamiltonian import ScaledPotential as ScaledPotential
 from .method import AbstractMethod as AbstractMethod
 from .method import DegenerateFitError as DegenerateFitError
 from .method import GaussianDynamics as GaussianDynamics
+from .method import GivenScore as GivenScore
+from .method import SelfConsistentScoreMatching as SelfConsistentScoreMatching
 from .method import SequentialScoreMatching as SequentialScoreMatching
 from .method import SplitOperator as SplitOperator
+from .method import TrainingDivergedError as TrainingDivergedError
 from .method import solve as solve
 from .objective import AbstractObjective as AbstractObjective
 from .objective import DirectionalDivergence as DirectionalDivergence
@@ -42,6 +45,7 @@ from .score import ScoreSum as ScoreSum
 from .score import TimeConditionedMLP as TimeConditionedMLP
 from .solution import Comparison as Comparison
 from .solution import EnsembleSolution as EnsembleSolution
+from .solution import FlowSolution as FlowSolution
 from .solution import GaussianSolution as GaussianSolution
 from .solution import GridSolution as GridSolution
 from .solution import Solution as Solution
@@ -59,3 +63,4 @@ from .wavepacket import GaussHermitePoints as GaussHermitePoints
 from .wavepacket import GaussianWavePacket as GaussianWavePacket
 from .wavepacket import RandomPoints as RandomPoints
 from .wavepacket import SobolPoints as SobolPoints
+from .wavepacket import TruncatedPoints as TruncatedPoints

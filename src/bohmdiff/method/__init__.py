@@ -1,6 +1,9 @@
 from .gaussian_dynamics import GaussianDynamics as GaussianDynamics
+from .given_score import GivenScore as GivenScore
 from .method import AbstractMethod as AbstractMethod
 from .method import solve as solve
+from .self_consistent import SelfConsistentScoreMatching as SelfConsistentScoreMatching
+from .self_consistent import TrainingDivergedError as TrainingDivergedError
 from .sequential import DegenerateFitError as DegenerateFitError
 from .sequential import SequentialScoreMatching as SequentialScoreMatching
 from .split_operator import SplitOperator as SplitOperator

@@ -16,7 +16,7 @@ from ..problem import Problem
 from ..score import HermiteExpansion, HermiteScore, basis_size, fit_hermite
 from ..solution import EnsembleSolution
 from ..solver import BlanesMoan4
-from ..wavepacket import AbstractPoints, SobolPoints, default_points
+from ..wavepacket import AbstractPoints, as_design, default_points
 from .method import AbstractMethod
 
 # Few coordinates afford more Gauss–Hermite nodes than exactness asks for, and a density that splits or
@@ -79,10 +79,8 @@ class SequentialScoreMatching(AbstractMethod):
                 f"degree must be at least 2, which describes a Gaussian, but {self.degree} was given."
             )
         check_integration(self.solver, self.steps)
-        if self.particles is not None and not isinstance(self.particles, AbstractPoints):
-            as_positive_integer(
-                self.particles, "particles", "Pass a number, or a design such as GaussHermitePoints(6)."
-            )
+        if self.particles is not None:
+            as_design(self.particles, "particles")
         if not self.trust_radius > 0:
             raise ValueError(f"trust_radius must be positive, but {self.trust_radius!r} was given.")
 
@@ -90,9 +88,7 @@ class SequentialScoreMatching(AbstractMethod):
         """The design of initial points that is used in `dimension` coordinates."""
         if self.particles is None:
             return default_points(dimension, max(self.degree + 2, _AFFORDABLE_NODES.get(dimension, 0)))
-        if isinstance(self.particles, AbstractPoints):
-            return self.particles
-        return SobolPoints(self.particles)
+        return as_design(self.particles, "particles")
 
     def run(self, problem: Problem, ts: Times, *, key: Key | None, progress: bool) -> EnsembleSolution:
         dimension = problem.dimension

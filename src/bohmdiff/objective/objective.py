@@ -138,7 +138,9 @@ class DirectionalDivergence(AbstractObjective):
             assert position.tangent is not None
             assert position.second is not None
             inverse = jnp.linalg.inv(position.tangent)
-            own = directions @ problem.initial.score(start) - jnp.einsum("ij,jin->n", inverse, position.second)
+            own = directions @ problem.initial.score(start) - jnp.einsum(
+                "ij,jin->n", inverse, position.second
+            )
             ours = directions @ (position.tangent.T @ score(t, position.motion))
             return jnp.sum((ours - own) ** 2)
 

@@ -73,9 +73,7 @@ def differentiate(coefficients: Float[Array, "*batch n"], axis: int, dimension: 
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(2,))
-def expand(
-    xi: Float[Array, "M d"], coefficients: Float[Array, "k n"], degree: int
-) -> Float[Array, "M k"]:
+def expand(xi: Float[Array, "M d"], coefficients: Float[Array, "k n"], degree: int) -> Float[Array, "M k"]:
     r"""$\sum_\alpha c_\alpha h_\alpha(\xi)$ for `k` sets of coefficients at `M` points, shape `(M, k)`.
 
     Its derivative is again an expansion, with mapped coefficients: however often it is differentiated,

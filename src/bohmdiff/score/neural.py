@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._check import as_positive_integer, check_output, is_concrete
+from .._check import as_positive_integer, cast_floats, check_output, is_concrete
 from .._types import Key, Scalar, Time, Vector
 from ..problem import Problem
 from ..wavepacket import AbstractInitialState, GaussHermitePoints
@@ -36,7 +36,7 @@ class FourierTime(eqx.Module):
 
     def fraction(self, t: Time) -> Scalar:
         """How much of the span has passed, from 0 to 1."""
-        return (t - self.t0) / (self.t1 - self.t0)
+        return jnp.asarray((t - self.t0) / (self.t1 - self.t0))
 
     def __call__(self, t: Time) -> Float[Array, " features"]:
         tau = self.fraction(t)
@@ -182,8 +182,10 @@ class NeuralScore(AbstractScore):
             raise ValueError(f"output_scale must be positive, but {output_scale!r} was given.")
         t0, t1 = problem.t0.astype(dtype), problem.t1.astype(dtype)
         self.time = FourierTime(t0, t1, frequencies)
-        if network is None:
-            network = TimeConditionedMLP(
+        if network is not None:
+            self.network = network
+        else:
+            perceptron = TimeConditionedMLP(
                 d,
                 self.time.size,
                 width=width,
@@ -192,9 +194,8 @@ class NeuralScore(AbstractScore):
                 activation=activation,
                 key=key,
             )
-            network = jax.tree.map(lambda a: a.astype(dtype) if eqx.is_inexact_array(a) else a, network)
-        check_output(network, (jnp.ones(self.time.size, dtype), jnp.zeros(d, dtype)), (), "network")
-        self.network = network
+            self.network = cast_floats(perceptron, dtype)
+        check_output(self.network, (jnp.ones(self.time.size, dtype), jnp.zeros(d, dtype)), (), "network")
         self.baseline = None if baseline is None else FrozenScore(baseline)
         if self.baseline is not None:
             check_output(self.baseline, (t0, jnp.zeros(d, dtype)), (d,), "baseline")
@@ -269,4 +270,3 @@ def _starts_at(
     difference = jax.vmap(lambda x: baseline(t0, x))(points) - exact
     slack = 1e3 * float(jnp.finfo(exact.dtype).eps)
     return bool(jnp.max(jnp.abs(difference)) <= slack * (1 + jnp.max(jnp.abs(exact))))
-

@@ -117,7 +117,8 @@ class FrozenScore(AbstractScore):
 
     def __call__(self, t: Time, x: Vector) -> Vector:
         source = _frozen(self.source)
-        return source(t, x) if callable(source) else source.score(t, x)
+        field = source if callable(source) else source.score
+        return field(t, x)
 
     def log_density(self, t: Time, x: Vector) -> Scalar:
         r"""$\ln\rho$ up to a function of time, if the source offers it."""

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import ArrayLike, Float
 from scipy.special import roots_hermitenorm
-from scipy.stats import norm, qmc
+from scipy.stats import chi, norm, qmc
 
 from .._check import as_positive_integer
 from .._types import Key
@@ -100,6 +100,42 @@ class GaussHermitePoints(AbstractPoints):
         return points, mass / mass.sum()
 
 
+class TruncatedPoints(AbstractPoints):
+    """Another design, drawn inwards so that it stands for the standard normal distribution within a radius.
+
+    Every point keeps its direction and the rank of its distance from the centre. Trajectories far out in
+    the tails, where nothing is known about a score that is not trained yet, are avoided.
+
+    ```python
+    bd.TruncatedPoints(bd.SobolPoints(256), radius=3.3)
+    ```
+
+    **Arguments:**
+
+    - `design`: any design of points.
+    - `radius`: in standard deviations, positive.
+    """
+
+    design: AbstractPoints
+    radius: float = 3.3
+
+    def __check_init__(self):
+        if not isinstance(self.design, AbstractPoints):
+            raise ValueError(
+                f"design must be a design such as SobolPoints(256), but {self.design!r} was given."
+            )
+        if not self.radius > 0:
+            raise ValueError(f"radius must be positive, but {self.radius!r} was given.")
+
+    def __call__(self, dimension, key=None):
+        points, weights = self.design(dimension, key)
+        points = np.asarray(points)
+        distance = np.linalg.norm(points, axis=1)
+        inside = chi.cdf(distance, dimension) * chi.cdf(self.radius, dimension)
+        scale = chi.ppf(inside, dimension) / np.where(distance > 0, distance, 1.0)
+        return points * scale[:, None], weights
+
+
 def _discarded_probability(value: object) -> float:
     if isinstance(value, int | float | np.number) and 0 <= value < 1:
         return float(value)
@@ -136,3 +172,13 @@ def default_points(dimension: int, per_axis: int) -> AbstractPoints:
     if per_axis**dimension <= 20_000:
         return GaussHermitePoints(per_axis, discard=1e-5)
     return SobolPoints(16_384)
+
+
+def as_design(particles: object, name: str) -> AbstractPoints:
+    """A design of points as it is, or so many Sobol points."""
+    if isinstance(particles, AbstractPoints):
+        return particles
+    number = as_positive_integer(
+        particles, name, "Pass a number, or a design such as GaussHermitePoints(6)."
+    )
+    return SobolPoints(number)

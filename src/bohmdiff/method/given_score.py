@@ -1,0 +1,93 @@
+"""A score that is there already: trained, written by hand or taken from another solution."""
+
+from collections.abc import Callable
+from typing import Any
+
+import diffrax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from .._types import Key, Points, Times, Weights
+from ..flow import check_integration, propagate
+from ..problem import Problem
+from ..solution import FlowSolution
+from ..solver import BlanesMoan4
+from ..wavepacket import AbstractPoints, as_design, default_points
+from .method import AbstractMethod
+
+GIVEN_SCORE_NODES = {1: 64, 2: 16, 3: 10}
+
+
+class GivenScore(AbstractMethod):
+    """Moves particles under a given score and takes the result for the solution.
+
+    It is one exactly if the Fisher divergence of the score is zero; see
+    [`fisher_divergence`][bohmdiff.fisher_divergence].
+
+    ```python
+    solution = bd.solve(problem, bd.GivenScore(score))
+    solution.mean(), solution.std(), solution.energy()
+    ```
+
+    **Arguments:**
+
+    - `score`: any `s(t, x) -> (d,)`.
+    - `particles`: a design of initial points, or a number of scrambled Sobol points, which need a `key`. If
+        not given: a pruned Gauss–Hermite grid with 64, 16, 10 and 6 nodes per axis in one, two, three and
+        more dimensions, while that is at most 20,000 points, otherwise 16,384 Sobol points.
+    - `steps`: equal steps from `t0` to `t1`.
+    - `solver`: any of the symplectic solvers.
+
+    **Returns** from [`solve`][bohmdiff.solve]: a [`FlowSolution`][bohmdiff.FlowSolution].
+
+    **Raises:** `ValueError` for bad options, and if particles become non-finite.
+    """
+
+    score: Callable[..., Array]
+    particles: int | AbstractPoints | None = None
+    steps: int = 64
+    solver: diffrax.AbstractSolver = BlanesMoan4()
+
+    def __check_init__(self):
+        if not callable(self.score):
+            raise ValueError(
+                f"score must be a callable s(t, x) -> (d,), but {self.score!r} was given. Of a solution, pass "
+                "solution.score."
+            )
+        check_integration(self.solver, self.steps)
+        if self.particles is not None:
+            as_design(self.particles, "particles")
+
+    def run(self, problem: Problem, ts: Times, *, key: Key | None, progress: bool) -> FlowSolution:
+        if self.particles is None:
+            design = default_points(problem.dimension, GIVEN_SCORE_NODES.get(problem.dimension, 6))
+        else:
+            design = as_design(self.particles, "particles")
+        x0, weights = problem.initial.points(design, key)
+        return flow_solution(self, problem, ts, self.score, x0, weights, self.solver, self.steps)
+
+
+def flow_solution(
+    method: AbstractMethod,
+    problem: Problem,
+    ts: Times,
+    score: Any,
+    x0: Points,
+    weights: Weights,
+    solver: diffrax.AbstractSolver,
+    steps: int,
+    history: str | None = None,
+) -> FlowSolution:
+    """The solution that a score makes of these particles."""
+    flow = propagate(problem, score, x0, ts=ts, solver=solver, steps=steps)
+    return FlowSolution(
+        problem=problem,
+        method=method,
+        ts=ts,
+        score_field=score,
+        flow=flow,
+        weights=jnp.asarray(weights, x0.dtype),
+        solver=solver,
+        steps=steps,
+        _history=history,
+    )

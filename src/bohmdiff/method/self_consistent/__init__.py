@@ -1,0 +1,2 @@
+from .method import SelfConsistentScoreMatching as SelfConsistentScoreMatching
+from .update import TrainingDivergedError as TrainingDivergedError

@@ -1,0 +1,323 @@
+"""Self-consistent score matching: train a score until its flow makes the density that it is the score of."""
+
+import contextlib
+import signal
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import diffrax
+import equinox as eqx
+import jax
+import optax
+from jaxtyping import Array
+from tqdm import tqdm
+
+from ..._check import as_positive_integer, describe
+from ..._types import Key, Points, Times, Weights
+from ...flow import check_ensemble, check_integration
+from ...objective import AbstractObjective, FisherDivergence
+from ...problem import Problem
+from ...score import require_gradient, trainable
+from ...solution import FlowSolution
+from ...solver import VelocityVerlet
+from ...wavepacket import AbstractPoints, TruncatedPoints, as_design, default_points
+from ..given_score import GIVEN_SCORE_NODES, flow_solution
+from ..method import AbstractMethod
+from .record import Checkpoints, Log, digest
+from .update import Devices, TrainingDivergedError, TrainingState, update
+from .validation import largest_asymmetry, validate
+
+_TRAINING_RADIUS = 3.3
+_NOT_A_GRADIENT = 1e-3
+
+
+class SelfConsistentScoreMatching(AbstractMethod):
+    r"""Trains a score by gradient descent through the whole flow that it drives.
+
+    In every epoch fresh particles move under the score, with tangents from which the density that this
+    flow makes is known exactly; an objective measures how far the score is from the score of that
+    density; and its gradient goes back through all steps, with recursive checkpoints. When the Fisher
+    divergence is zero, the flow is the solution of the Schrödinger equation.
+
+    ```python
+    baseline = bd.solve(problem, bd.SequentialScoreMatching(degree=4))
+    score = bd.NeuralScore(problem, baseline=baseline, key=jax.random.key(0))
+    method = bd.SelfConsistentScoreMatching(score, bd.LogDensityVariance(), epochs=500)
+    solution = bd.solve(problem, method, key=jax.random.key(1), progress=True)
+    solution.history["fisher"]
+    ```
+
+    Where to start decides how long it takes: a [`NeuralScore`][bohmdiff.NeuralScore] on top of a solution
+    by [`SequentialScoreMatching`][bohmdiff.SequentialScoreMatching] is most of the way there, while from
+    a harmonic baseline half of the particles may be close to caustics at first.
+
+    Particles are divided among all devices that JAX sees; their number need not be a multiple.
+
+    **Arguments:**
+
+    - `score`: what is trained, any module `s(t, x) -> (d,)` with arrays of real numbers as parameters.
+        Nothing inside a [`FrozenScore`][bohmdiff.FrozenScore] changes.
+    - `objective`: e.g. [`FisherDivergence()`][bohmdiff.FisherDivergence], or a weighted sum of some.
+    - `optimizer`: of optax: any, chained with gradient clipping and schedules as you like. It is given the
+        loss as `value`, as `optax.contrib.reduce_on_plateau` wants it.
+    - `epochs`: the number of updates in all, those before a resumption included.
+    - `particles`: for each epoch, drawn afresh: a design of points, or a number of scrambled Sobol
+        points within 3.3 standard deviations.
+    - `steps`, `solver`: of the flow, in training and validation.
+    - `times`: if given, the objective is evaluated at a random subset of so many of the `steps + 1` times.
+    - `validation_particles`: on which the Fisher divergence, the mean energy and its drift are found
+        every `validate_every` epochs and at the end: drawn once, a design, or a number of Sobol points.
+    - `directory`: for `log.jsonl`, which has a line for every epoch, and `checkpoints/`. Nothing is
+        written without one.
+    - `checkpoint_every`, `keep`: how often a checkpoint is written, and how many of the last are kept.
+    - `resume`: `True` goes on from the last checkpoint in `directory`, if there is one, and ends with the
+        parameters that the run would have had without interruption, to the bit; a number goes on from
+        the checkpoint of that epoch.
+    - `most_skipped`: an update from a loss or gradient that is not finite is skipped; so many in a row
+        end the training with an error.
+
+    Ctrl-C ends the training after the epoch that is running, with a checkpoint, and what has been reached
+    is returned; pressed twice, at once.
+
+    **Returns** from [`solve`][bohmdiff.solve]: a [`FlowSolution`][bohmdiff.FlowSolution]. Its moments come
+    from particles like those of [`GivenScore`][bohmdiff.GivenScore], its `history` has what the log has.
+
+    **Raises:** `ValueError` for bad options, a score without anything to train, and checkpoints that are
+    damaged or of another run; `TrainingDivergedError` if no update is finite any more.
+    """
+
+    score: Callable[..., Array]
+    objective: AbstractObjective = FisherDivergence()
+    optimizer: optax.GradientTransformation = eqx.field(
+        default_factory=lambda: optax.chain(optax.clip_by_global_norm(1.0), optax.adam(1e-3))
+    )
+    epochs: int = eqx.field(kw_only=True)
+    particles: int | AbstractPoints = 256
+    steps: int = 64
+    solver: diffrax.AbstractSolver = VelocityVerlet()
+    times: int | None = None
+    validate_every: int = 50
+    validation_particles: int | AbstractPoints = 256
+    directory: str | Path | None = eqx.field(default=None, static=True)
+    checkpoint_every: int = 50
+    keep: int = 3
+    resume: bool | int = False
+    most_skipped: int = 20
+
+    def __check_init__(self):
+        if not callable(self.score):
+            raise ValueError(f"score must be a callable s(t, x) -> (d,), but {self.score!r} was given.")
+        if not any(jax.tree.leaves(trainable(self.score))):
+            raise ValueError(
+                f"{type(self.score).__name__} has no parameters that could be trained: its fields must have "
+                "arrays of real numbers outside of frozen scores. A score that is complete is for GivenScore."
+            )
+        if not isinstance(self.objective, AbstractObjective):
+            raise ValueError(
+                f"objective must be an objective such as FisherDivergence(), but {self.objective!r} was given."
+            )
+        if not isinstance(self.optimizer, optax.GradientTransformation):
+            raise ValueError(
+                f"optimizer must be of optax, such as optax.adam(1e-3), but {self.optimizer!r} was given."
+            )
+        for name in ("epochs", "validate_every", "checkpoint_every", "keep", "most_skipped"):
+            as_positive_integer(getattr(self, name), name, "Pass a number of epochs.")
+        check_integration(self.solver, self.steps)
+        as_design(self.particles, "particles")
+        as_design(self.validation_particles, "validation_particles")
+        if self.times is not None:
+            as_positive_integer(self.times, "times", "Pass a number of times, or None for all.")
+            if self.times > self.steps + 1:
+                raise ValueError(
+                    f"times must be at most steps + 1 = {self.steps + 1}, but {self.times} was given."
+                )
+        if self.resume and self.directory is None:
+            raise ValueError("resume needs the directory of the run that shall go on: pass directory=...")
+
+    def run(self, problem: Problem, ts: Times, *, key: Key | None, progress: bool) -> FlowSolution:
+        if key is None:
+            raise ValueError(
+                "Training draws its particles at random and needs a key: key=jax.random.key(0)."
+            )
+        key = jax.random.wrap_key_data(key) if not _is_typed(key) else key
+        # Keys of their own, so that what happens in one epoch does not depend on those before.
+        epoch_key, validation_key, final_key = jax.random.split(key, 3)
+        x0, weights = problem.initial.points(
+            as_design(self.validation_particles, "validation_particles"), validation_key
+        )
+        problem, score, x0 = check_ensemble(problem, self.score, x0)
+        if self.objective.needs_gradient:
+            require_gradient(score, problem.dimension, problem.dtype)
+        _warn_unless_gradient(problem, score, x0)
+
+        devices = Devices()
+        parameters, fixed = eqx.partition(score, trainable(score))
+        state = TrainingState.initial(parameters, self.optimizer)
+        checkpoints = None
+        if self.directory is not None:
+            state, fixed, checkpoints = self._open(problem, state, fixed, key)
+        folder = None if self.directory is None else Path(self.directory)
+        log = Log(None if folder is None else folder / "log.jsonl", int(state.epoch))
+        held = devices.copy((problem, fixed, eqx.tree_at(lambda m: m.score, self, None)))
+        validation = devices.divide(x0, weights)
+        try:
+            state = self._train(
+                devices.copy(state), held, validation, epoch_key, devices, log, checkpoints, progress
+            )
+        finally:
+            log.close()
+            if checkpoints is not None:
+                checkpoints.close()
+        score = devices.gather(eqx.combine(state.parameters, fixed))
+        design = default_points(problem.dimension, GIVEN_SCORE_NODES.get(problem.dimension, 6))
+        x0, weights = problem.initial.points(design, final_key)
+        return flow_solution(self, problem, ts, score, x0, weights, self.solver, self.steps, str(log))
+
+    def _train(
+        self,
+        state: TrainingState,
+        held: tuple[Problem, Any, "SelfConsistentScoreMatching"],
+        validation: tuple[Points, Weights],
+        key: Key,
+        devices: Devices,
+        log: Log,
+        checkpoints: Checkpoints | None,
+        progress: bool,
+    ) -> TrainingState:
+        problem, fixed, options = held
+        design = _training_design(self.particles)
+        start = time.perf_counter()
+        first, fisher = int(state.epoch), "-"
+        bar = tqdm(total=self.epochs, initial=first, disable=not progress, unit="epoch")
+        with bar, _interruptible() as interrupted:
+            for epoch in range(first + 1, self.epochs + 1):
+                points_key, update_key = jax.random.split(jax.random.fold_in(key, epoch))
+                x0, weights = devices.divide(*problem_points(problem, design, points_key))
+                state, report = update(state, fixed, problem, options, x0, weights, update_key)
+                record = {
+                    "epoch": epoch,
+                    "loss": float(report.loss),
+                    "gradient_norm": float(report.gradient_norm),
+                    "masked_fraction": float(report.masked_fraction),
+                    "minimum_determinant": float(report.minimum_determinant),
+                    "skipped": int(state.skipped),
+                }
+                stop = interrupted.is_set() or epoch == self.epochs
+                if stop or epoch % self.validate_every == 0 or epoch == 1:
+                    score = eqx.combine(state.parameters, fixed)
+                    record |= validate(problem, score, *validation, self.solver, self.steps)
+                record["seconds"] = round(time.perf_counter() - start, 3)
+                log.write(record)
+                bar.update()
+                fisher = f"{record['fisher']:.2e}" if "fisher" in record else fisher
+                bar.set_postfix_str(f"loss {record['loss']:.2e}, fisher {fisher}")
+                diverged = int(state.skipped_in_a_row) >= self.most_skipped
+                if checkpoints is not None and (stop or diverged or epoch % self.checkpoint_every == 0):
+                    checkpoints.save(devices.gather(state), fixed)
+                if diverged:
+                    raise TrainingDivergedError(self._what_diverged(report, epoch))
+                if stop:
+                    break
+        return state
+
+    def _open(
+        self, problem: Problem, state: TrainingState, fixed: Any, key: Key
+    ) -> tuple[TrainingState, Any, Checkpoints]:
+        """The folder of checkpoints, and the state from which to go on."""
+        assert self.directory is not None
+        folder = Path(self.directory)
+        settings = {
+            "dimension": str(problem.dimension),
+            "problem": digest(problem),
+            "key": digest(jax.random.key_data(key)),
+            "objective": repr(self.objective),
+            "particles": repr(self.particles),
+            "steps": str(self.steps),
+            "times": str(self.times),
+            "solver": type(self.solver).__name__,
+        }
+        checkpoints = Checkpoints(folder / "checkpoints", self.keep, settings)
+        try:
+            if self.resume is False and checkpoints.epochs:
+                raise ValueError(
+                    f"{folder} already has checkpoints of epochs {checkpoints.epochs}. Pass resume=True to go "
+                    "on with that run, or another directory."
+                )
+            if self.resume is not False and (checkpoints.epochs or self.resume is not True):
+                epoch = None if self.resume is True else int(self.resume)
+                state, fixed = checkpoints.restore(state, fixed, epoch)
+            if int(state.epoch) > self.epochs:
+                raise ValueError(
+                    f"The run in {folder} has {int(state.epoch)} epochs already, but epochs={self.epochs} was "
+                    "given: pass at least as many."
+                )
+        except BaseException:
+            checkpoints.close()
+            raise
+        return state, fixed, checkpoints
+
+    def _what_diverged(self, report: Any, epoch: int) -> str:
+        saved = (
+            "" if self.directory is None else f" The last good parameters are saved in {self.directory}."
+        )
+        return (
+            f"No update was finite in the {self.most_skipped} epochs up to {epoch}: the loss is "
+            f"{describe(report.loss)} and the norm of its gradient {describe(report.gradient_norm)}. Particles "
+            "escape, or come close to caustics. Start closer to the solution (baseline=solve(problem, "
+            "SequentialScoreMatching())), lower the learning rate, clip the gradient "
+            "(optax.clip_by_global_norm), take particles that lie less far out (TruncatedPoints), or more "
+            f"steps.{saved}"
+        )
+
+
+def problem_points(problem: Problem, design: AbstractPoints, key: Key) -> tuple[Points, Weights]:
+    """The particles of one epoch, on the first device."""
+    x0, weights = problem.initial.points(design, key)
+    return jax.device_put((x0, weights), jax.devices()[0])
+
+
+def _training_design(particles: int | AbstractPoints) -> AbstractPoints:
+    if isinstance(particles, AbstractPoints):
+        return particles
+    return TruncatedPoints(as_design(particles, "particles"), _TRAINING_RADIUS)
+
+
+def _warn_unless_gradient(problem: Problem, score: Any, x0: Points) -> None:
+    asymmetry = largest_asymmetry(problem, score, x0)
+    if asymmetry > _NOT_A_GRADIENT:
+        warnings.warn(
+            f"The score is not a gradient: its Jacobian differs from its transpose by {asymmetry:.1e} of its "
+            "size. The score of a density is one, so the Fisher divergence can't reach zero before that part "
+            "is gone. Write the score as GradientScore(scalar) to keep it curl-free by construction.",
+            stacklevel=4,
+        )
+
+
+def _is_typed(key: Key) -> bool:
+    return jax.numpy.issubdtype(key.dtype, jax.dtypes.prng_key)
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[threading.Event]:
+    """The first Ctrl-C sets the event, so that nothing is left half done; the second raises."""
+    interrupted = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield interrupted
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def handle(number: int, frame: Any) -> None:
+        if interrupted.is_set():
+            signal.signal(signal.SIGINT, before)
+            raise KeyboardInterrupt
+        interrupted.set()
+
+    signal.signal(signal.SIGINT, handle)
+    try:
+        yield interrupted
+    finally:
+        signal.signal(signal.SIGINT, before)

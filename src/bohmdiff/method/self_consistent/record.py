@@ -1,0 +1,173 @@
+"""What a run leaves on disk: a log with a line for every epoch, and the last few checkpoints."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+from jaxtyping import PyTree
+
+from .update import TrainingState
+
+
+class Log:
+    """A file of JSON lines, one for each epoch; in memory as well, and only there without a path."""
+
+    def __init__(self, path: Path | None, epochs_done: int):
+        self.lines: list[str] = []
+        self._file = None
+        if path is None:
+            return
+        if path.exists():
+            # What was written after the checkpoint that a run goes on from will be written again, and the
+            # last line may be torn.
+            self.lines = [line for line in path.read_text().splitlines() if _epoch_of(line) <= epochs_done]
+        unfinished = path.with_suffix(".unfinished")
+        unfinished.write_text("".join(line + "\n" for line in self.lines))
+        os.replace(unfinished, path)
+        self._file = path.open("a")
+
+    def write(self, record: dict[str, Any]) -> None:
+        line = json.dumps(record)
+        self.lines.append(line)
+        if self._file is not None:
+            self._file.write(line + "\n")
+            self._file.flush()
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines)
+
+
+def _epoch_of(line: str) -> float:
+    try:
+        return json.loads(line)["epoch"]
+    except (ValueError, KeyError, TypeError):
+        return float("inf")
+
+
+class Checkpoints:
+    """The last few states of a run in a folder, written by orbax: each is there completely or not at all."""
+
+    def __init__(self, folder: Path, keep: int, settings: dict[str, str]):
+        self.folder, self.settings = folder.resolve(), settings
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep,
+            create=True,
+            cleanup_tmp_directories=True,
+            enable_async_checkpointing=False,
+        )
+        self._manager = ocp.CheckpointManager(self.folder, options=options)
+
+    @property
+    def epochs(self) -> list[int]:
+        """The epochs of which there are checkpoints, in order."""
+        return sorted(self._manager.all_steps())
+
+    def save(self, state: TrainingState, fixed: PyTree) -> None:
+        epoch = int(state.epoch)
+        if epoch in self.epochs:
+            return
+        arrays = _arrays((state, fixed))
+        named = {f"{number:04d}": np.asarray(array) for number, array in enumerate(arrays.values())}
+        description = {"settings": self.settings, "arrays": _describe(arrays)}
+        self._manager.save(
+            epoch,
+            args=ocp.args.Composite(
+                arrays=ocp.args.StandardSave(named), description=ocp.args.JsonSave(description)
+            ),
+        )
+
+    def restore(
+        self, like: TrainingState, fixed: PyTree, epoch: int | None
+    ) -> tuple[TrainingState, PyTree]:
+        """The state at an epoch, or the last one."""
+        if epoch is None:
+            epoch = self.epochs[-1]
+        elif epoch not in self.epochs:
+            raise ValueError(
+                f"There is no checkpoint of epoch {epoch} in {self.folder}, only of {self.epochs}."
+            )
+        others = [one for one in self.epochs if one != epoch]
+        instead = (
+            f"resume={others[-1]} goes on from the one before" if others else "resume=False starts anew"
+        )
+        tree = (like, fixed)
+        arrays = _arrays(tree)
+        template = {
+            f"{number:04d}": jax.ShapeDtypeStruct(array.shape, array.dtype)
+            for number, array in enumerate(arrays.values())
+        }
+        where = f"The checkpoint of epoch {epoch} in {self.folder}"
+        try:
+            description = self._manager.restore(
+                epoch, args=ocp.args.Composite(description=ocp.args.JsonRestore())
+            )["description"]
+            saved_settings, saved_arrays = description["settings"], description["arrays"]
+        except Exception as error:
+            raise ValueError(
+                f"{where} can't be read ({_first_line(error)}). It is damaged or was not written by this "
+                f"method: {instead}, or delete its folder."
+            ) from error
+        for name, value in self.settings.items():
+            if saved_settings.get(name) != value:
+                raise ValueError(
+                    f"{where} belongs to another run: its {name} was {saved_settings.get(name)}, and now "
+                    f"{value} is asked for. Go on with the same, or train into another directory."
+                )
+        if saved_arrays != _describe(arrays):
+            wanted = _describe(arrays)
+            first = next(
+                (f"{a} there, {b} here" for a, b in zip(saved_arrays, wanted, strict=False) if a != b),
+                f"{len(saved_arrays)} arrays there, {len(wanted)} here",
+            )
+            raise ValueError(
+                f"{where} is of another score or optimizer: {first}. Go on with the same ones, or train into "
+                "another directory."
+            )
+        try:
+            restored = self._manager.restore(
+                epoch, args=ocp.args.Composite(arrays=ocp.args.StandardRestore(template))
+            )["arrays"]
+            values = [np.asarray(restored[name]) for name in template]
+        except Exception as error:
+            raise ValueError(
+                f"{where} can't be read ({_first_line(error)}). It is damaged: {instead}, or delete its folder."
+            ) from error
+        dynamic, static = eqx.partition(tree, eqx.is_array)
+        leaves = [jnp.asarray(value) for value in values]
+        return eqx.combine(jax.tree.unflatten(jax.tree.structure(dynamic), leaves), static)
+
+    def close(self) -> None:
+        self._manager.close()
+
+
+def digest(tree: PyTree) -> str:
+    """Some letters that stand for all array values of a tree."""
+    out = hashlib.sha256()
+    for array in _arrays(tree).values():
+        out.update(np.ascontiguousarray(array).tobytes())
+    return out.hexdigest()[:16]
+
+
+def _arrays(tree: PyTree) -> dict[str, jax.Array]:
+    dynamic = eqx.filter(tree, eqx.is_array)
+    return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(dynamic)}
+
+
+def _describe(arrays: dict[str, jax.Array]) -> list[str]:
+    return [f"{path} {array.dtype}{list(array.shape)}" for path, array in arrays.items()]
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0][:200] if text else ''}"

@@ -1,0 +1,55 @@
+"""How good a score is, on particles that stay the same throughout the training."""
+
+from typing import Any
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from ..._types import Points, Weights
+from ...flow import propagate
+from ...objective import FisherDivergence, evaluate
+from ...problem import Problem
+from ...score import asymmetry
+
+_ENERGY_TIMES = 9
+
+
+@eqx.filter_jit
+def _fisher(
+    problem: Problem, score: Any, x0: Points, weights: Weights, solver: diffrax.AbstractSolver, steps: int
+):
+    return evaluate(problem, score, FisherDivergence(), x0, weights, solver, steps)
+
+
+def validate(
+    problem: Problem, score: Any, x0: Points, weights: Weights, solver: diffrax.AbstractSolver, steps: int
+) -> dict[str, float]:
+    """Fisher divergence, mean energy and its drift, smallest |det F| and masked fraction; NaN where
+    particles escaped."""
+    report = _fisher(problem, score, x0, weights, solver, steps)
+    ts = jnp.linspace(problem.t0, problem.t1, _ENERGY_TIMES, dtype=problem.dtype)
+    try:
+        flow = propagate(problem, score, x0, ts=ts, solver=solver, steps=steps, tangents=False)
+        energy = weights @ flow.energy
+        mean, drift = jnp.mean(energy), jnp.max(jnp.abs(energy - energy[0]))
+    except ValueError:
+        mean = drift = jnp.nan
+    values = {
+        "fisher": report.value,
+        "fisher_masked_fraction": report.masked_fraction,
+        "fisher_minimum_determinant": report.minimum_determinant,
+        "energy": mean,
+        "energy_drift": drift,
+    }
+    return {name: float(value) for name, value in values.items()}
+
+
+def largest_asymmetry(problem: Problem, score: Any, x0: Points) -> float:
+    """By how much the score fails to be a gradient, at worst, at the particles' starts."""
+    if problem.dimension == 1:
+        return 0.0
+    middle = 0.5 * (problem.t0 + problem.t1)
+    at_times = [jax.vmap(lambda x, t=t: asymmetry(score, t, x))(x0) for t in (problem.t0, middle)]
+    return float(jnp.max(jnp.stack(at_times)))
