@@ -12,14 +12,16 @@ import numpy as np
 jax.config.update("jax_enable_x64", True)
 
 
-def parser(description: str | None, *, degree: int, steps: int) -> argparse.ArgumentParser:
+def parser(description: str | None, *, degree: int | None, steps: int) -> argparse.ArgumentParser:
     """A parser with the options that every example has, and their defaults."""
     out = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     out.add_argument("--out", type=Path, default=Path("out"), metavar="DIR", help="pictures go here (out)")
     out.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE")
-    out.add_argument("--degree", type=int, default=degree, help=f"of the polynomial score ({degree})")
+    out.add_argument(
+        "--degree", type=int, default=degree, help=f"of the polynomial score ({degree or 'by dimension'})"
+    )
     out.add_argument("--steps", type=positive, default=steps, help=f"equal steps in time ({steps})")
     return out
 

@@ -67,7 +67,8 @@ def evaluate(
             else jnp.where(kept[:, None, None, None], position.second, 0),
         )
         share = jnp.where(kept, weights, 0) / total
-        return Ensemble(x0, position, share, kept, directions), 1 - total, jnp.min(determinant)
+        masked = jnp.sum(jnp.where(kept, 0, weights))
+        return Ensemble(x0, position, share, kept, directions), masked, jnp.min(determinant)
 
     def at(index: Any, t: Any, position: HalfState) -> tuple[Scalar, Scalar, Scalar]:
         ensemble, masked, determinant = kept_ensemble(position)

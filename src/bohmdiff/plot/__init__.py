@@ -5,3 +5,4 @@ from .moments import energy as energy
 from .moments import moments as moments
 from .style import TRAJECTORY_COLOUR as TRAJECTORY_COLOUR
 from .style import Units as Units
+from .training import training as training

@@ -16,6 +16,15 @@ from ..wavepacket import AbstractInitialState, GaussHermitePoints
 from .score import AbstractScore, FrozenScore, scalar_of
 
 
+@jax.custom_jvp
+def softplus(x: Array) -> Array:
+    r"""$\ln(1 + e^x)$, whose derivatives are those of the logistic function: cheap, however many."""
+    return jax.nn.softplus(x)
+
+
+softplus.defjvps(lambda tangent, value, x: tangent * jax.lax.logistic(x))
+
+
 class FourierTime(eqx.Module):
     r"""Time as the network sees it: $1, \cos(\tfrac\pi2 k\tau), \sin(\tfrac\pi2 k\tau)$ for `k` up to a
     number of frequencies, with $\tau = (t - t_0)/(t_1 - t_0)$.
@@ -82,7 +91,7 @@ class TimeConditionedMLP(eqx.Module):
         width: int | tuple[int, ...] = 32,
         depth: int = 2,
         conditioning: Literal["film", "concat"] = "film",
-        activation: Callable[[Array], Array] = jax.nn.softplus,
+        activation: Callable[[Array], Array] = softplus,
         key: Key,
     ):
         if conditioning not in ("film", "concat"):
@@ -170,7 +179,7 @@ class NeuralScore(AbstractScore):
         width: int | tuple[int, ...] = 32,
         depth: int = 2,
         conditioning: Literal["film", "concat"] = "film",
-        activation: Callable[[Array], Array] = jax.nn.softplus,
+        activation: Callable[[Array], Array] = softplus,
         frequencies: int = 4,
         output_scale: float = 1e-2,
         network: Callable[..., Scalar] | None = None,

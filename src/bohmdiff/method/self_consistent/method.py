@@ -25,13 +25,12 @@ from ...score import require_gradient, trainable
 from ...solution import FlowSolution
 from ...solver import VelocityVerlet
 from ...wavepacket import AbstractPoints, TruncatedPoints, as_design, default_points
-from ..given_score import GIVEN_SCORE_NODES, flow_solution
+from ..given_score import GIVEN_SCORE_NODES, GivenScore, flow_solution
 from ..method import AbstractMethod
-from .record import Checkpoints, Log, digest
-from .update import Devices, TrainingDivergedError, TrainingState, update
+from .record import Checkpoints, Log, digest, text_of
+from .update import Devices, Loss, TrainingDivergedError, TrainingState, is_key, update
 from .validation import largest_asymmetry, validate
 
-_TRAINING_RADIUS = 3.3
 _NOT_A_GRADIENT = 1e-3
 
 
@@ -66,7 +65,8 @@ class SelfConsistentScoreMatching(AbstractMethod):
         loss as `value`, as `optax.contrib.reduce_on_plateau` wants it.
     - `epochs`: the number of updates in all, those before a resumption included.
     - `particles`: for each epoch, drawn afresh: a design of points, or a number of scrambled Sobol
-        points within 3.3 standard deviations.
+        points, without the thousandth of the probability that lies farthest out
+        ([`TruncatedPoints`][bohmdiff.TruncatedPoints]).
     - `steps`, `solver`: of the flow, in training and validation.
     - `times`: if given, the objective is evaluated at a random subset of so many of the `steps + 1` times.
     - `validation_particles`: on which the Fisher divergence, the mean energy and its drift are found
@@ -76,7 +76,7 @@ class SelfConsistentScoreMatching(AbstractMethod):
     - `checkpoint_every`, `keep`: how often a checkpoint is written, and how many of the last are kept.
     - `resume`: `True` goes on from the last checkpoint in `directory`, if there is one, and ends with the
         parameters that the run would have had without interruption, to the bit; a number goes on from
-        the checkpoint of that epoch.
+        the checkpoint of that epoch, and later ones are deleted.
     - `most_skipped`: an update from a loss or gradient that is not finite is skipped; so many in a row
         end the training with an error.
 
@@ -84,7 +84,8 @@ class SelfConsistentScoreMatching(AbstractMethod):
     is returned; pressed twice, at once.
 
     **Returns** from [`solve`][bohmdiff.solve]: a [`FlowSolution`][bohmdiff.FlowSolution]. Its moments come
-    from particles like those of [`GivenScore`][bohmdiff.GivenScore], its `history` has what the log has.
+    from particles, solver and steps like those of [`GivenScore`][bohmdiff.GivenScore], its `history` has
+    what the log has.
 
     **Raises:** `ValueError` for bad options, a score without anything to train, and checkpoints that are
     damaged or of another run; `TrainingDivergedError` if no update is finite any more.
@@ -124,8 +125,9 @@ class SelfConsistentScoreMatching(AbstractMethod):
             raise ValueError(
                 f"optimizer must be of optax, such as optax.adam(1e-3), but {self.optimizer!r} was given."
             )
-        for name in ("epochs", "validate_every", "checkpoint_every", "keep", "most_skipped"):
+        for name in ("epochs", "validate_every", "checkpoint_every", "most_skipped"):
             as_positive_integer(getattr(self, name), name, "Pass a number of epochs.")
+        as_positive_integer(self.keep, "keep", "Pass a number of checkpoints.")
         check_integration(self.solver, self.steps)
         as_design(self.particles, "particles")
         as_design(self.validation_particles, "validation_particles")
@@ -135,6 +137,8 @@ class SelfConsistentScoreMatching(AbstractMethod):
                 raise ValueError(
                     f"times must be at most steps + 1 = {self.steps + 1}, but {self.times} was given."
                 )
+        if not isinstance(self.resume, bool):
+            as_positive_integer(self.resume, "resume", "Pass True, False, or the epoch of a checkpoint.")
         if self.resume and self.directory is None:
             raise ValueError("resume needs the directory of the run that shall go on: pass directory=...")
 
@@ -143,7 +147,7 @@ class SelfConsistentScoreMatching(AbstractMethod):
             raise ValueError(
                 "Training draws its particles at random and needs a key: key=jax.random.key(0)."
             )
-        key = jax.random.wrap_key_data(key) if not _is_typed(key) else key
+        key = key if is_key(key) else jax.random.wrap_key_data(key)
         # Keys of their own, so that what happens in one epoch does not depend on those before.
         epoch_key, validation_key, final_key = jax.random.split(key, 3)
         x0, weights = problem.initial.points(
@@ -157,30 +161,28 @@ class SelfConsistentScoreMatching(AbstractMethod):
         devices = Devices()
         parameters, fixed = eqx.partition(score, trainable(score))
         state = TrainingState.initial(parameters, self.optimizer)
-        checkpoints = None
-        if self.directory is not None:
-            state, fixed, checkpoints = self._open(problem, state, fixed, key)
-        folder = None if self.directory is None else Path(self.directory)
-        log = Log(None if folder is None else folder / "log.jsonl", int(state.epoch))
-        held = devices.copy((problem, fixed, eqx.tree_at(lambda m: m.score, self, None)))
         validation = devices.divide(x0, weights)
-        try:
+        with contextlib.ExitStack() as stack:
+            checkpoints = path = None
+            if self.directory is not None:
+                checkpoints = stack.enter_context(contextlib.closing(self._checkpoints(problem, key)))
+                state, fixed = self._resumed(state, fixed, checkpoints)
+                path = Path(self.directory) / "log.jsonl"
+            log = stack.enter_context(contextlib.closing(Log(path, int(state.epoch))))
+            loss = devices.copy(Loss(problem, fixed, self.objective, self.solver, self.steps, self.times))
             state = self._train(
-                devices.copy(state), held, validation, epoch_key, devices, log, checkpoints, progress
+                devices.copy(state), loss, validation, epoch_key, devices, log, checkpoints, progress
             )
-        finally:
-            log.close()
-            if checkpoints is not None:
-                checkpoints.close()
         score = devices.gather(eqx.combine(state.parameters, fixed))
         design = default_points(problem.dimension, GIVEN_SCORE_NODES.get(problem.dimension, 6))
         x0, weights = problem.initial.points(design, final_key)
-        return flow_solution(self, problem, ts, score, x0, weights, self.solver, self.steps, str(log))
+        steps = max(self.steps, GivenScore.steps)
+        return flow_solution(self, problem, ts, score, x0, weights, GivenScore.solver, steps, str(log))
 
     def _train(
         self,
         state: TrainingState,
-        held: tuple[Problem, Any, "SelfConsistentScoreMatching"],
+        loss: Loss,
         validation: tuple[Points, Weights],
         key: Key,
         devices: Devices,
@@ -188,7 +190,6 @@ class SelfConsistentScoreMatching(AbstractMethod):
         checkpoints: Checkpoints | None,
         progress: bool,
     ) -> TrainingState:
-        problem, fixed, options = held
         design = _training_design(self.particles)
         start = time.perf_counter()
         first, fisher = int(state.epoch), "-"
@@ -196,8 +197,8 @@ class SelfConsistentScoreMatching(AbstractMethod):
         with bar, _interruptible() as interrupted:
             for epoch in range(first + 1, self.epochs + 1):
                 points_key, update_key = jax.random.split(jax.random.fold_in(key, epoch))
-                x0, weights = devices.divide(*problem_points(problem, design, points_key))
-                state, report = update(state, fixed, problem, options, x0, weights, update_key)
+                x0, weights = devices.divide(*_points(loss.problem, design, points_key))
+                state, report = update(state, loss, self.optimizer, x0, weights, update_key)
                 record = {
                     "epoch": epoch,
                     "loss": float(report.loss),
@@ -208,8 +209,8 @@ class SelfConsistentScoreMatching(AbstractMethod):
                 }
                 stop = interrupted.is_set() or epoch == self.epochs
                 if stop or epoch % self.validate_every == 0 or epoch == 1:
-                    score = eqx.combine(state.parameters, fixed)
-                    record |= validate(problem, score, *validation, self.solver, self.steps)
+                    score = eqx.combine(state.parameters, loss.fixed)
+                    record |= validate(loss.problem, score, *validation, self.solver, self.steps)
                 record["seconds"] = round(time.perf_counter() - start, 3)
                 log.write(record)
                 bar.update()
@@ -217,48 +218,50 @@ class SelfConsistentScoreMatching(AbstractMethod):
                 bar.set_postfix_str(f"loss {record['loss']:.2e}, fisher {fisher}")
                 diverged = int(state.skipped_in_a_row) >= self.most_skipped
                 if checkpoints is not None and (stop or diverged or epoch % self.checkpoint_every == 0):
-                    checkpoints.save(devices.gather(state), fixed)
+                    checkpoints.save(devices.gather(state), loss.fixed)
                 if diverged:
                     raise TrainingDivergedError(self._what_diverged(report, epoch))
                 if stop:
                     break
         return state
 
-    def _open(
-        self, problem: Problem, state: TrainingState, fixed: Any, key: Key
-    ) -> tuple[TrainingState, Any, Checkpoints]:
-        """The folder of checkpoints, and the state from which to go on."""
+    def _checkpoints(self, problem: Problem, key: Key) -> Checkpoints:
+        """The folder of checkpoints, with what must be the same when one of them is used."""
         assert self.directory is not None
-        folder = Path(self.directory)
         settings = {
             "dimension": str(problem.dimension),
             "problem": digest(problem),
             "key": digest(jax.random.key_data(key)),
-            "objective": repr(self.objective),
-            "particles": repr(self.particles),
+            "objective": text_of(self.objective),
+            "particles": text_of(self.particles),
             "steps": str(self.steps),
             "times": str(self.times),
             "solver": type(self.solver).__name__,
         }
-        checkpoints = Checkpoints(folder / "checkpoints", self.keep, settings)
-        try:
-            if self.resume is False and checkpoints.epochs:
+        return Checkpoints(Path(self.directory) / "checkpoints", self.keep, settings)
+
+    def _resumed(
+        self, state: TrainingState, fixed: Any, checkpoints: Checkpoints
+    ) -> tuple[TrainingState, Any]:
+        """The state from which to go on."""
+        if self.resume is False:
+            if checkpoints.epochs:
                 raise ValueError(
-                    f"{folder} already has checkpoints of epochs {checkpoints.epochs}. Pass resume=True to go "
-                    "on with that run, or another directory."
+                    f"{self.directory} already has checkpoints of epochs {checkpoints.epochs}. Pass "
+                    "resume=True to go on with that run, or another directory."
                 )
-            if self.resume is not False and (checkpoints.epochs or self.resume is not True):
-                epoch = None if self.resume is True else int(self.resume)
-                state, fixed = checkpoints.restore(state, fixed, epoch)
-            if int(state.epoch) > self.epochs:
-                raise ValueError(
-                    f"The run in {folder} has {int(state.epoch)} epochs already, but epochs={self.epochs} was "
-                    "given: pass at least as many."
-                )
-        except BaseException:
-            checkpoints.close()
-            raise
-        return state, fixed, checkpoints
+            return state, fixed
+        if self.resume is True and not checkpoints.epochs:
+            return state, fixed
+        epoch = checkpoints.epochs[-1] if self.resume is True else int(self.resume)
+        if epoch > self.epochs:
+            raise ValueError(
+                f"The run in {self.directory} has {epoch} epochs already, but epochs={self.epochs} was "
+                "given: pass at least as many."
+            )
+        state, fixed = checkpoints.restore(state, fixed, epoch)
+        checkpoints.forget_after(epoch)
+        return state, fixed
 
     def _what_diverged(self, report: Any, epoch: int) -> str:
         saved = (
@@ -274,7 +277,7 @@ class SelfConsistentScoreMatching(AbstractMethod):
         )
 
 
-def problem_points(problem: Problem, design: AbstractPoints, key: Key) -> tuple[Points, Weights]:
+def _points(problem: Problem, design: AbstractPoints, key: Key) -> tuple[Points, Weights]:
     """The particles of one epoch, on the first device."""
     x0, weights = problem.initial.points(design, key)
     return jax.device_put((x0, weights), jax.devices()[0])
@@ -283,7 +286,7 @@ def problem_points(problem: Problem, design: AbstractPoints, key: Key) -> tuple[
 def _training_design(particles: int | AbstractPoints) -> AbstractPoints:
     if isinstance(particles, AbstractPoints):
         return particles
-    return TruncatedPoints(as_design(particles, "particles"), _TRAINING_RADIUS)
+    return TruncatedPoints(as_design(particles, "particles"))
 
 
 def _warn_unless_gradient(problem: Problem, score: Any, x0: Points) -> None:
@@ -295,10 +298,6 @@ def _warn_unless_gradient(problem: Problem, score: Any, x0: Points) -> None:
             "is gone. Write the score as GradientScore(scalar) to keep it curl-free by construction.",
             stacklevel=4,
         )
-
-
-def _is_typed(key: Key) -> bool:
-    return jax.numpy.issubdtype(key.dtype, jax.dtypes.prng_key)
 
 
 @contextlib.contextmanager

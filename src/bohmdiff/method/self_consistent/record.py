@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import math
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jaxtyping import PyTree
 
-from .update import TrainingState
+from .update import TrainingState, is_key
 
 
 class Log:
@@ -24,17 +26,26 @@ class Log:
         self._file = None
         if path is None:
             return
-        if path.exists():
-            # What was written after the checkpoint that a run goes on from will be written again, and the
-            # last line may be torn.
-            self.lines = [line for line in path.read_text().splitlines() if _epoch_of(line) <= epochs_done]
-        unfinished = path.with_suffix(".unfinished")
-        unfinished.write_text("".join(line + "\n" for line in self.lines))
-        os.replace(unfinished, path)
-        self._file = path.open("a")
+        try:
+            if path.exists():
+                # What was written after the checkpoint that a run goes on from will be written again, and
+                # the last line may be torn.
+                lines = path.read_text(errors="replace").splitlines()
+                self.lines = [line for line in lines if _epoch_of(line) <= epochs_done]
+            unfinished = path.with_suffix(".unfinished")
+            unfinished.write_text("".join(line + "\n" for line in self.lines))
+            os.replace(unfinished, path)
+            self._file = path.open("a")
+        except OSError as error:
+            raise ValueError(f"The log can't be written to {path} ({_first_line(error)}).") from error
 
     def write(self, record: dict[str, Any]) -> None:
-        line = json.dumps(record)
+        # JSON has no numbers that are not finite.
+        known = {
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in record.items()
+        }
+        line = json.dumps(known, allow_nan=False)
         self.lines.append(line)
         if self._file is not None:
             self._file.write(line + "\n")
@@ -50,7 +61,7 @@ class Log:
 
 def _epoch_of(line: str) -> float:
     try:
-        return json.loads(line)["epoch"]
+        return float(json.loads(line)["epoch"])
     except (ValueError, KeyError, TypeError):
         return float("inf")
 
@@ -60,9 +71,15 @@ class Checkpoints:
 
     def __init__(self, folder: Path, keep: int, settings: dict[str, str]):
         self.folder, self.settings = folder.resolve(), settings
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(
+                f"directory must be a folder that can be written to, but {folder.parent} can't be "
+                f"({_first_line(error)})."
+            ) from error
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep,
-            create=True,
             cleanup_tmp_directories=True,
             enable_async_checkpointing=False,
         )
@@ -78,7 +95,7 @@ class Checkpoints:
         if epoch in self.epochs:
             return
         arrays = _arrays((state, fixed))
-        named = {f"{number:04d}": np.asarray(array) for number, array in enumerate(arrays.values())}
+        named = {f"{number:04d}": array for number, array in enumerate(arrays.values())}
         description = {"settings": self.settings, "arrays": _describe(arrays)}
         self._manager.save(
             epoch,
@@ -87,13 +104,9 @@ class Checkpoints:
             ),
         )
 
-    def restore(
-        self, like: TrainingState, fixed: PyTree, epoch: int | None
-    ) -> tuple[TrainingState, PyTree]:
-        """The state at an epoch, or the last one."""
-        if epoch is None:
-            epoch = self.epochs[-1]
-        elif epoch not in self.epochs:
+    def restore(self, like: TrainingState, fixed: PyTree, epoch: int) -> tuple[TrainingState, PyTree]:
+        """The state at an epoch."""
+        if epoch not in self.epochs:
             raise ValueError(
                 f"There is no checkpoint of epoch {epoch} in {self.folder}, only of {self.epochs}."
             )
@@ -112,7 +125,7 @@ class Checkpoints:
             description = self._manager.restore(
                 epoch, args=ocp.args.Composite(description=ocp.args.JsonRestore())
             )["description"]
-            saved_settings, saved_arrays = description["settings"], description["arrays"]
+            saved_settings, saved_arrays = dict(description["settings"]), list(description["arrays"])
         except Exception as error:
             raise ValueError(
                 f"{where} can't be read ({_first_line(error)}). It is damaged or was not written by this "
@@ -120,9 +133,10 @@ class Checkpoints:
             ) from error
         for name, value in self.settings.items():
             if saved_settings.get(name) != value:
+                both = "" if name in DIGESTS else f" ({saved_settings.get(name)} there, {value} here)"
                 raise ValueError(
-                    f"{where} belongs to another run: its {name} was {saved_settings.get(name)}, and now "
-                    f"{value} is asked for. Go on with the same, or train into another directory."
+                    f"{where} belongs to another run: its {name} is not the same{both}. Go on with the "
+                    "same, or train into another directory."
                 )
         if saved_arrays != _describe(arrays):
             wanted = _describe(arrays)
@@ -144,27 +158,51 @@ class Checkpoints:
                 f"{where} can't be read ({_first_line(error)}). It is damaged: {instead}, or delete its folder."
             ) from error
         dynamic, static = eqx.partition(tree, eqx.is_array)
-        leaves = [jnp.asarray(value) for value in values]
-        return eqx.combine(jax.tree.unflatten(jax.tree.structure(dynamic), leaves), static)
+        likes, structure = jax.tree.flatten(dynamic)
+        leaves = [
+            jax.random.wrap_key_data(jnp.asarray(value), impl=jax.random.key_impl(one))
+            if is_key(one)
+            else jnp.asarray(value)
+            for value, one in zip(values, likes, strict=True)
+        ]
+        return eqx.combine(jax.tree.unflatten(structure, leaves), static)
+
+    def forget_after(self, epoch: int) -> None:
+        """Deletes later checkpoints: those of the run that goes on from here take their place."""
+        for one in self.epochs:
+            if one > epoch:
+                self._manager.delete(one)
 
     def close(self) -> None:
         self._manager.close()
 
 
+DIGESTS = ("problem", "key")
+
+
 def digest(tree: PyTree) -> str:
-    """Some letters that stand for all array values of a tree."""
-    out = hashlib.sha256()
+    """Some letters that stand for a tree with the values of all its arrays."""
+    out = hashlib.sha256(text_of(tree).encode())
     for array in _arrays(tree).values():
         out.update(np.ascontiguousarray(array).tobytes())
     return out.hexdigest()[:16]
 
 
-def _arrays(tree: PyTree) -> dict[str, jax.Array]:
-    dynamic = eqx.filter(tree, eqx.is_array)
-    return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(dynamic)}
+def text_of(tree: PyTree) -> str:
+    """A tree in words that are the same in another process."""
+    return re.sub(r"\bat 0x[0-9a-f]+", "", repr(tree))
 
 
-def _describe(arrays: dict[str, jax.Array]) -> list[str]:
+def _arrays(tree: PyTree) -> dict[str, np.ndarray]:
+    """All arrays by their path; of random keys, their data."""
+    leaves = jax.tree_util.tree_leaves_with_path(eqx.filter(tree, eqx.is_array))
+    return {
+        jax.tree_util.keystr(path): np.asarray(jax.random.key_data(leaf) if is_key(leaf) else leaf)
+        for path, leaf in leaves
+    }
+
+
+def _describe(arrays: dict[str, np.ndarray]) -> list[str]:
     return [f"{path} {array.dtype}{list(array.shape)}" for path, array in arrays.items()]
 
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ import optax
 from jaxtyping import Array, PyTree
 
 from ..._types import Key, Points, Scalar, Weights
-from ...objective import evaluate
+from ...objective import AbstractObjective, ObjectiveReport, evaluate
 from ...problem import Problem
 
 
@@ -29,10 +30,39 @@ class TrainingState(eqx.Module):
 
     @staticmethod
     def initial(parameters: PyTree, optimizer: optax.GradientTransformation) -> "TrainingState":
-        # Three arrays, not one thrice: their buffers are donated separately.
-        return TrainingState(
-            parameters, optimizer.init(parameters), *(jnp.zeros((), int) for _ in range(3))
+        # Of definite types, as `update` returns them: it would be compiled a second time otherwise.
+        state = jax.tree.map(lambda leaf: _as_type_of(leaf, leaf), optimizer.init(parameters))
+        zero = jnp.zeros((), int)
+        return TrainingState(parameters, state, epoch=zero, skipped=zero, skipped_in_a_row=zero)
+
+
+class Loss(eqx.Module):
+    """The objective as a function of the parameters: all that an update needs to know of a run, and no
+    more, as it is compiled again when any of it changes."""
+
+    problem: Problem
+    fixed: PyTree
+    objective: AbstractObjective
+    solver: diffrax.AbstractSolver
+    steps: int
+    times: int | None
+
+    def __call__(
+        self, parameters: PyTree, x0: Points, weights: Weights, key: Key
+    ) -> tuple[Scalar, ObjectiveReport]:
+        score = eqx.combine(parameters, self.fixed)
+        report = evaluate(
+            self.problem,
+            score,
+            self.objective,
+            x0,
+            weights,
+            self.solver,
+            self.steps,
+            times=self.times,
+            key=key,
         )
+        return report.value, report
 
 
 class Report(eqx.Module):
@@ -42,51 +72,32 @@ class Report(eqx.Module):
     gradient_norm: Scalar
     masked_fraction: Scalar
     minimum_determinant: Scalar
-    accepted: Array
 
 
 @eqx.filter_jit
 def update(
     state: TrainingState,
-    fixed: PyTree,
-    problem: Problem,
-    method: Any,
+    loss: Loss,
+    optimizer: optax.GradientTransformation,
     x0: Points,
     weights: Weights,
     key: Key,
 ) -> tuple[TrainingState, Report]:
-    """One epoch. Where the loss or its gradient is not finite, nothing but the counters changes."""
-
-    def loss(parameters: PyTree) -> tuple[Scalar, Any]:
-        score = eqx.combine(parameters, fixed)
-        report = evaluate(
-            problem,
-            score,
-            method.objective,
-            x0,
-            weights,
-            method.solver,
-            method.steps,
-            times=method.times,
-            key=key,
-        )
-        return report.value, report
-
-    (value, report), gradient = jax.value_and_grad(loss, has_aux=True)(state.parameters)
+    """One epoch. Where the loss, its gradient or the step is not finite, nothing but the counters changes."""
+    (value, report), gradient = jax.value_and_grad(loss, has_aux=True)(state.parameters, x0, weights, key)
     norm = optax.tree.norm(gradient)
-    optimizer = optax.with_extra_args_support(method.optimizer)
-    changes, optimizer_state = optimizer.update(
+    changes, optimizer_state = optax.with_extra_args_support(optimizer).update(
         gradient,
         state.optimizer,
         state.parameters,
         value=value,
         grad=gradient,
-        value_fn=lambda parameters: loss(parameters)[0],
+        value_fn=lambda parameters: loss(parameters, x0, weights, key)[0],
     )
     parameters = optax.apply_updates(state.parameters, changes)
-    accepted = jnp.isfinite(value) & jnp.isfinite(norm)
+    accepted = jnp.all(jnp.isfinite(jnp.stack([value, norm, optax.tree.norm(changes)])))
     parameters, optimizer_state = jax.tree.map(
-        lambda new, old: jnp.where(accepted, new, old),
+        lambda new, old: _as_type_of(jnp.where(accepted, new, old), old),
         (parameters, optimizer_state),
         (state.parameters, state.optimizer),
     )
@@ -98,7 +109,16 @@ def update(
         skipped=state.skipped + refused,
         skipped_in_a_row=(state.skipped_in_a_row + 1) * refused,
     )
-    return state, Report(value, norm, report.masked_fraction, report.minimum_determinant, accepted)
+    return state, Report(value, norm, report.masked_fraction, report.minimum_determinant)
+
+
+def _as_type_of(leaf: Any, like: Any) -> Array:
+    """An array of exactly that type, not weakly; random keys as they are."""
+    return leaf if is_key(like) else jnp.asarray(leaf, jnp.result_type(like))
+
+
+def is_key(leaf: Any) -> bool:
+    return eqx.is_array(leaf) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 class Devices:

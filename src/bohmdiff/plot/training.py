@@ -1,0 +1,54 @@
+"""Loss and energy of a training over its epochs."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import xarray
+from matplotlib.figure import Figure
+
+from .style import ATOMIC, COLOURS, DASHES, Units, style
+
+
+def training(
+    history: xarray.Dataset | None, reference_energy: float | None = None, *, units: Units = ATOMIC
+) -> Figure:
+    """Above, the loss of every epoch and the Fisher divergence of the validations; below, the energy.
+
+    ```python
+    bd.plot.training(solution.history, reference_energy=2.32361723).savefig("training.png")
+    ```
+
+    **Arguments:**
+
+    - `history`: of a solution by [`SelfConsistentScoreMatching`][bohmdiff.SelfConsistentScoreMatching].
+    - `reference_energy`: the exact mean energy; if given, the distance to it is drawn beside the drift.
+    - `units`: for the labels of the axes.
+
+    **Raises:** `ValueError` if there is no history.
+    """
+    if history is None:
+        raise ValueError(
+            "plot.training draws the history of a training, but None was given: only solutions by "
+            "SelfConsistentScoreMatching have one."
+        )
+    validated = history.dropna("epoch", subset=["energy"])
+    with style():
+        figure, (top, below) = plt.subplots(2, 1, figsize=(8, 5.6), sharex=True)
+        top.plot(history.epoch, history.loss, color="0.6", lw=1.0, label="loss")
+        _validations(top, validated, validated.fisher, 1, f"Fisher divergence, 1/{units.length}²")
+        if reference_energy is not None:
+            error = np.abs(validated.energy - reference_energy)
+            _validations(below, validated, error, 2, "distance of the mean to the exact energy")
+        _validations(below, validated, validated.energy_drift, 0, "largest change since start")
+        for axes in (top, below):
+            # Where all is zero there is no logarithm to show.
+            if any(np.any(line.get_ydata() > 0) for line in axes.get_lines()):
+                axes.set_yscale("log")
+            axes.legend()
+        top.set_ylabel("loss")
+        below.set_ylabel(f"energy error, {units.energy}")
+        below.set_xlabel("epoch")
+    return figure
+
+
+def _validations(axes, history: xarray.Dataset, values: xarray.DataArray, i: int, label: str) -> None:
+    axes.plot(history.epoch, values, color=COLOURS[i], ls=DASHES[i], marker=".", label=label)
