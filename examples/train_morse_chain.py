@@ -36,8 +36,12 @@ def main() -> None:
     parser = _common.parser(__doc__, degree=None, steps=32)
     parser.add_argument("--dim", type=int, default=2, choices=SETTINGS, help="number of modes (2)")
     parser.add_argument("--epochs", type=_common.positive, help="updates in all (700 for two modes)")
-    parser.add_argument("--particles", type=_common.positive, help="fresh ones an epoch (256 for two modes)")
-    parser.add_argument("--width", type=_common.positive, help="of the two hidden layers (32 for two modes)")
+    parser.add_argument(
+        "--particles", type=_common.positive, help="fresh ones an epoch (256 for two modes)"
+    )
+    parser.add_argument(
+        "--width", type=_common.positive, help="of the two hidden layers (32 for two modes)"
+    )
     parser.add_argument("--rate", type=float, default=1e-2, help="learning rate at the start (0.01)")
     parser.add_argument("--seed", type=int, default=0, help="of the weights and of the particles (0)")
     parser.add_argument("--float32", action="store_true", help="train in single precision")

@@ -24,7 +24,6 @@ MODES = 4
 DATA = Path(__file__).resolve().parent / "data"
 WEIGHTS = EXAMPLES / "data" / "morse_chain_d4.eqx"
 LOG = DATA / "morse_chain_d4.jsonl"
-TRAINING = [str(EXAMPLES / "train_morse_chain.py"), "--dim", str(MODES)]
 
 Arrays = dict[str, np.ndarray]
 
@@ -44,13 +43,19 @@ def parser(description: str | None, *, weights: bool = False, train: bool = Fals
             help="recompute from these weights instead of replotting what is in data; 'sequential' stands "
             "for the polynomial score of SequentialScoreMatching, which needs no training",
         )
-    if train:
-        tiers.add_argument("--train", action="store_true", help="only train, from scratch (hours on a GPU)")
+    if train or weights:
+        tiers.add_argument(
+            "--train",
+            action="store_true",
+            help="train from scratch into the folder of --out first (about an hour), or go on with that",
+        )
     return out
 
 
 def data(name: str, compute: Callable[[bd.AbstractScore], Arrays], options) -> Arrays:
     """What is cached as `name`, or computed anew from the weights that were asked for."""
+    if options.train:
+        return compute(score_from(train(options.out)[0]))
     if options.weights is not None:
         return compute(score_from(options.weights))
     return load(name)
@@ -81,7 +86,11 @@ def solve_exactly() -> bd.GridSolution:
     return bd.solve(chain(MODES), grid, ts=[jnp.pi], progress=True)
 
 
-def train() -> None:
-    """Runs the example that trains; it says where the weights and the log are."""
-    print("running: python", *TRAINING, flush=True)
-    subprocess.run([sys.executable, *TRAINING], check=True)
+def train(out: Path) -> tuple[Path, Path]:
+    """Trains by the example for that, unless it has been done; where the weights and the log are."""
+    weights, directory = out / WEIGHTS.name, out / "training"
+    command = [str(EXAMPLES / "train_morse_chain.py"), "--dim", str(MODES), "--out", str(out)]
+    command += ["--directory", str(directory), "--resume", "--save-weights", str(weights)]
+    print("running: python", *command, flush=True)
+    subprocess.run([sys.executable, *command], check=True)
+    return weights, directory / "log.jsonl"

@@ -20,7 +20,8 @@ def main() -> None:
         bd.GaussianWavePacket(mean=[0.0], covariance=0.25),
         t1=jnp.pi,
     )
-    exact = bd.solve(problem, bd.SplitOperator(points=256, lower=-8.0, upper=8.0))
+    grid = bd.SplitOperator(points=256, lower=-8.0, upper=8.0)
+    exact = bd.solve(problem, grid)
     paths = np.asarray(exact.quantile_trajectories((np.arange(24) + 0.5) / 24))
     print(f"standard deviation at t = π: {float(exact.std()[-1, 0]):.6f}; {exact}")
     figure = bd.plot.density(exact, paths.T, label="exact Bohmian trajectories", lower=-4.5, upper=4.5)

@@ -49,7 +49,7 @@ OWN = Box(
     "flow.pushed_score",
 )
 LOSS = Box(
-    9.6, 4.9, "loss", r"$\dfrac{1}{T}\int_0^T\!dt\;\mathrm{E}\,|s_\theta-s_\rho|^2$", "FisherDivergence"
+    9.6, 4.9, "loss", r"$\dfrac{1}{T}\int_0^T dt\;\mathrm{E}\,|s_\theta-s_\rho|^2$", "FisherDivergence"
 )
 GRADIENT = Box(
     5.6,
@@ -72,6 +72,7 @@ OPTIMISER = Box(
 def main() -> None:
     options = _paper.parser(__doc__).parse_args()
     _paper.save_figure(diagram(), options.out, "figure2.png")
+    _paper.save_json({}, options.json)
 
 
 def diagram() -> Figure:

@@ -2,7 +2,7 @@
 
 Above the loss of every epoch (grey) and the Fisher divergence on particles that stay the same (blue),
 against what the paper reports of its own training (crosses, medians); below the error of the mean energy.
---train starts the training anew.
+--train trains anew, by train_morse_chain.py.
 """
 
 import json
@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 import _paper
 import bohmdiff as bd
+from bohmdiff.plot.style import style
 
 # Fisher loss at an epoch, and how wrong the mean energy is in the end.
 PAPER = {100: 1.9, 1_000: 4.2e-2, 5_000: 5.8e-3, 10_000: 2.2e-3, 20_000: 1.2e-3, 45_000: 6.1e-4}
@@ -24,10 +25,7 @@ def main() -> None:
     parser = _paper.parser(__doc__, train=True)
     parser.add_argument("--log", type=Path, default=_paper.LOG, metavar="FILE", help="of another training")
     options = parser.parse_args()
-    if options.train:
-        _paper.train()
-        return
-    history = read_log(options.log)
+    history = read_log(_paper.train(options.out)[1] if options.train else options.log)
     exact = float(_paper.bundled(_paper.MODES).energy[0])
     figures = what_it_says(history, exact)
     for name, value in figures.items():
@@ -69,8 +67,9 @@ def draw(history: xarray.Dataset, exact: float) -> Figure:
     top.plot(list(PAPER), list(PAPER.values()), color="black", ls="", marker="x", label=label)
     label = "the paper's weights, in the end"
     below.axhline(PAPER_ENERGY_ERROR, color="black", lw=1, ls=(0, (1, 3)), label=label)
-    top.legend()
-    below.legend()
+    with style():
+        top.legend()
+        below.legend()
     return figure
 
 

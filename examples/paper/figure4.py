@@ -17,10 +17,7 @@ PAPER = {"mean": 2.2e-3, "std": 2.6e-3}
 
 
 def main() -> None:
-    options = _paper.parser(__doc__, weights=True, train=True).parse_args()
-    if options.train:
-        _paper.train()
-        return
+    options = _paper.parser(__doc__, weights=True).parse_args()
     ours, exact = _paper.data("moments.npz", compute, options), _paper.bundled(_paper.MODES)
     energy_error = ours["energy"] - exact.energy.values
     figures = {
@@ -49,10 +46,11 @@ def compute(score) -> _paper.Arrays:
 
 def draw(ours: _paper.Arrays, exact: xarray.Dataset) -> Figure:
     figure = bd.plot.moments(Moments(ours), exact, units=_paper.UNITS)
+    figure.set_size_inches(8, 6.4)
     for axes, what in zip(figure.axes[2:], ("mean", "std"), strict=True):
         axes.axhline(PAPER[what], color="0.3", lw=1.2, ls=(0, (1, 3)))
         axes.text(3.14, PAPER[what], "paper, rms ", color="0.3", ha="right", va="bottom", size=9)
-        axes.set_ylim(bottom=1e-6)
+        axes.set_ylim(1e-6, 1e-2)
     return figure
 
 

@@ -20,10 +20,7 @@ FAINT = 1e-4
 
 
 def main() -> None:
-    options = _paper.parser(__doc__, weights=True, train=True).parse_args()
-    if options.train:
-        _paper.train()
-        return
+    options = _paper.parser(__doc__, weights=True).parse_args()
     ours, exact = _paper.data("slices.npz", compute, options), _paper.load("exact.npz")
     figures = {}
     for i, when in enumerate(("start", "end")):
@@ -56,16 +53,13 @@ def compute_exact(exact: bd.GridSolution) -> _paper.Arrays:
     # The solution's own moments are those at π.
     mean = np.stack([problem.initial.mean, exact.mean()[-1]])
     std = np.stack([np.sqrt(np.diagonal(problem.initial.covariance)), exact.std()[-1]])
-    axes = mean[:, :2, None] + WIDTHS * std[:, :2, None] * np.linspace(-1, 1, PLACES)
+    axes = mean[:, :2, None] + WIDTHS * std[:, :2].max(axis=1)[:, None, None] * np.linspace(-1, 1, PLACES)
     log_density, score = [], []
     for t, ends, centre in zip(time, axes, mean, strict=True):
-        x = points(ends, centre)
-        on_plane = jax.vmap(
-            lambda row, t=t: jax.vmap(lambda y: (exact.log_density(t, y), exact.score(t, y)))(row)
-        )
-        values = jax.lax.map(on_plane, x[:, None])
-        log_density.append(values[0][:, 0])
-        score.append(values[1][:, 0, :, :2])
+        x = points(ends, centre).reshape(-1, _paper.MODES)
+        both = jax.lax.map(lambda y, t=t: (exact.log_density(t, y), exact.score(t, y)), x, batch_size=256)
+        log_density.append(both[0].reshape(PLACES, PLACES))
+        score.append(both[1][:, :2].reshape(PLACES, PLACES, 2))
     return {
         "time": time,
         "mean": mean,
@@ -84,13 +78,14 @@ def points(axes, mean):
 
 def draw(ours: _paper.Arrays, exact: _paper.Arrays) -> Figure:
     with style():
-        figure, rows = plt.subplots(2, 2, figsize=(8, 7.4), sharex="row", sharey="row")
+        figure, rows = plt.subplots(2, 2, figsize=(7, 7.4), sharex="row", sharey="row")
         for i, (row, when) in enumerate(zip(rows, ("t = 0", "t = π"), strict=True)):
             (x1, x2), rho = exact["axes"][i], np.exp(exact["log_density"][i])
             columns = {"trained score": (ours, "#D55E00"), "exact score": (exact, "#0072B2")}
             for axes, (name, (source, colour)) in zip(row, columns.items(), strict=True):
                 score = np.where(rho[..., None] > FAINT * rho.max(), source["score"][i], np.nan)
                 axes.grid(False)
+                axes.set_aspect("equal")
                 axes.pcolormesh(x1, x2, rho.T, cmap="Greys", shading="gouraud", vmax=1.4 * rho.max())
                 axes.streamplot(
                     x1,

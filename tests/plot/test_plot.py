@@ -6,6 +6,7 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+import xarray
 
 import bohmdiff as bd
 
@@ -148,6 +149,46 @@ def test_density_refuses_two_dimensions(solution):
     with pytest.raises(ValueError, match=r"one dimension, but the solution has 2; plot\.moments draws any"):
         bd.plot.density(solution)
     assert not plt.get_fignums()
+
+
+def history(drift=(0.02, 0.004)):
+    nan = np.nan
+    return xarray.Dataset(
+        {
+            "loss": ("epoch", [2.0, 1.0, 0.5]),
+            "fisher": ("epoch", [1.5, nan, 0.4]),
+            "energy": ("epoch", [2.2, nan, 2.01]),
+            "energy_drift": ("epoch", [drift[0], nan, drift[1]]),
+        },
+        coords={"epoch": [1, 2, 3]},
+    )
+
+
+def test_training():
+    top, below = bd.plot.training(history(), reference_energy=2.0, units=UNITS).axes
+    loss, fisher = top.get_lines()
+    np.testing.assert_allclose(loss.get_xdata(), [1, 2, 3])
+    np.testing.assert_allclose(loss.get_ydata(), [2.0, 1.0, 0.5])
+    # Epochs without a validation leave no gap.
+    np.testing.assert_allclose(fisher.get_xdata(), [1, 3])
+    np.testing.assert_allclose(fisher.get_ydata(), [1.5, 0.4])
+    error, drift = below.get_lines()
+    np.testing.assert_allclose(error.get_ydata(), [0.2, 0.01])
+    np.testing.assert_allclose(drift.get_ydata(), [0.02, 0.004])
+    assert top.get_yscale() == below.get_yscale() == "log"
+    assert fisher.get_label() == "Fisher divergence, 1/(Å)²"
+    assert (below.get_xlabel(), below.get_ylabel()) == ("epoch", "energy error, eV")
+
+
+def test_training_without_a_reference_or_an_error():
+    top, below = bd.plot.training(history(drift=(0.0, 0.0))).axes
+    assert len(below.get_lines()) == 1
+    assert (top.get_yscale(), below.get_yscale()) == ("log", "linear")
+
+
+def test_training_refuses_a_solution_that_was_not_trained():
+    with pytest.raises(ValueError, match="only solutions by SelfConsistentScoreMatching have one"):
+        bd.plot.training(None)
 
 
 def test_settings_of_matplotlib_stay(solution):

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.special import factorial2
+from scipy.stats import chi2
 from tests.unchecked import unchecked_types
 
 import bohmdiff as bd
@@ -24,7 +25,14 @@ def exact_moment(powers):
 
 @pytest.mark.parametrize("dimension", [1, 2, 5])
 @pytest.mark.parametrize(
-    "design", [bd.RandomPoints(100), bd.SobolPoints(100), bd.GaussHermitePoints(4)], ids=repr
+    "design",
+    [
+        bd.RandomPoints(100),
+        bd.SobolPoints(100),
+        bd.GaussHermitePoints(4),
+        bd.TruncatedPoints(bd.SobolPoints(100)),
+    ],
+    ids=repr,
 )
 def test_weights_and_shapes(design, dimension):
     points, weights = design(dimension, KEY)
@@ -86,7 +94,9 @@ def test_a_grid_that_is_too_large_says_so():
         bd.GaussHermitePoints(100, discard=0.0)(6)
 
 
-@pytest.mark.parametrize("design", [bd.RandomPoints(64), bd.SobolPoints(64)], ids=repr)
+@pytest.mark.parametrize(
+    "design", [bd.RandomPoints(64), bd.SobolPoints(64), bd.TruncatedPoints(bd.RandomPoints(64))], ids=repr
+)
 def test_keys(design):
     points, _ = design(3, KEY)
     np.testing.assert_array_equal(points, design(3, KEY)[0])
@@ -113,6 +123,48 @@ def test_any_number_of_sobol_points(number, recwarn):
     assert not recwarn.list
 
 
+@pytest.mark.parametrize("radius", [0.5, 1.5, 3.3])
+@pytest.mark.parametrize("dimension", [1, 2, 5])
+def test_truncated_points_follow_the_truncated_distribution(dimension, radius):
+    points, _ = bd.TruncatedPoints(bd.SobolPoints(4096), radius)(dimension, KEY)
+    square = np.sum(np.asarray(points) ** 2, axis=1)
+    assert np.max(square) <= radius**2 * (1 + 1e-9)
+    # They reach the rim.
+    assert np.max(square) > 0.9 * radius**2
+    # Of a chi-squared variable below r², P(≤ a) and the mean are ratios of distributions.
+    inside = chi2.cdf(radius**2, dimension)
+    mean = dimension * chi2.cdf(radius**2, dimension + 2) / inside
+    np.testing.assert_allclose(np.mean(square), mean, rtol=5e-3)
+    half = chi2.cdf(0.25 * radius**2, dimension) / inside
+    np.testing.assert_allclose(np.mean(square <= 0.25 * radius**2), half, atol=3e-3)
+    np.testing.assert_allclose(np.mean(points, axis=0), 0, atol=0.01)
+
+
+def test_truncated_points_keep_weights_directions_and_ranks():
+    design = bd.GaussHermitePoints(5, discard=0.0)  # unequal weights, and a point at the centre
+    before, weights_before = design(2)
+    after, weights = bd.TruncatedPoints(design, radius=2.0)(2)
+    np.testing.assert_array_equal(weights, weights_before)
+    np.testing.assert_allclose(before[:, 0] * after[:, 1], before[:, 1] * after[:, 0], atol=1e-12)
+    assert np.all(np.sum(before * after, axis=1) >= 0)
+    far, near = np.linalg.norm(before, axis=1), np.linalg.norm(after, axis=1)
+    assert np.all(near <= far)
+    assert np.all(np.diff(near[np.argsort(far)]) > -1e-9)
+    assert np.sum(near == 0) == np.sum(far == 0) == 1
+    np.testing.assert_allclose(bd.TruncatedPoints(design, radius=np.inf)(2)[0], before, atol=1e-9)
+
+
+def test_truncated_points_draw_in_the_farthest():
+    """So far out that no probability is left beyond, in double precision."""
+
+    class Far(bd.AbstractPoints):
+        def __call__(self, dimension, key=None):
+            return np.array([[1e3] + [0.0] * (dimension - 1)]), np.ones(1)
+
+    points, _ = bd.TruncatedPoints(Far(), radius=2.5)(3)
+    np.testing.assert_allclose(points, [[2.5, 0, 0]], rtol=1e-9)
+
+
 def test_random_points_follow_the_precision_of_the_packet():
     packet = bd.GaussianWavePacket(jnp.zeros(2, jnp.float32), 1.0)
     assert packet.points(bd.RandomPoints(4), KEY)[0].dtype == jnp.float32
@@ -136,3 +188,15 @@ def test_numbers_of_points(bad):
 def test_discarded_probability(bad):
     with unchecked_types(), pytest.raises(ValueError, match="0 <= discard < 1"):
         bd.GaussHermitePoints(4, discard=bad)
+
+
+@pytest.mark.parametrize("bad", [0, 0.0, -1.0, float("nan")])
+def test_radius(bad):
+    with unchecked_types(), pytest.raises(ValueError, match=f"radius must be positive, but {bad!r} was"):
+        bd.TruncatedPoints(bd.SobolPoints(8), radius=bad)
+
+
+@pytest.mark.parametrize("bad", [64, None, "many", bd.SobolPoints])
+def test_truncated_design(bad):
+    with unchecked_types(), pytest.raises(ValueError, match=r"must be a design such as SobolPoints\(256\)"):
+        bd.TruncatedPoints(bad)

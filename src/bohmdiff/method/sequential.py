@@ -13,7 +13,7 @@ from .._check import as_positive_integer, describe, is_concrete
 from .._types import Key, Points, Scalar, Times, Vector, Weights
 from ..flow import check_integration, hermite_acceleration, integrate, require_finite
 from ..problem import Problem
-from ..score import HermiteExpansion, HermiteScore, basis_size, fit_hermite
+from ..score import HermiteScore, basis_size, cubic_path, fit_hermite
 from ..solution import EnsembleSolution
 from ..solver import BlanesMoan4
 from ..wavepacket import AbstractPoints, as_design, default_points
@@ -188,23 +188,7 @@ def _run(
     assert solution.ts is not None
     assert solution.ys is not None
     saved, (expansions, rates, condition_numbers) = solution.ys
-    return saved, _hermite_path(solution.ts[1], expansions, rates), condition_numbers
-
-
-def _hermite_path(
-    ts: Times, values: HermiteExpansion, rates: HermiteExpansion
-) -> diffrax.CubicInterpolation:
-    """The piecewise cubic function of time with these values and derivatives."""
-
-    def coefficients(y: Array, rate: Array) -> tuple[Array, Array, Array, Array]:
-        step = jnp.diff(ts).reshape(-1, *[1] * (y.ndim - 1))
-        secant = jnp.diff(y, axis=0) / step
-        c = (3 * secant - 2 * rate[:-1] - rate[1:]) / step
-        d = (rate[:-1] + rate[1:] - 2 * secant) / step**2
-        return d, c, rate[:-1], y[:-1]
-
-    coeffs = jax.tree.map(coefficients, values, rates)
-    return diffrax.CubicInterpolation(ts, jax.tree.transpose(jax.tree.structure(values), None, coeffs))
+    return saved, cubic_path(solution.ts[1], expansions, rates), condition_numbers
 
 
 def _refuse_degenerate(

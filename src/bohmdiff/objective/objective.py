@@ -65,10 +65,10 @@ class AbstractObjective(eqx.Module):
         """The objective at one time."""
 
     def __add__(self, other: "AbstractObjective") -> "ObjectiveSum":
-        return ObjectiveSum((*_terms(self), *_terms(other)))
+        return _summed((*_terms(self), *_terms(other)))
 
     def __rmul__(self, factor: float) -> "ObjectiveSum":
-        return ObjectiveSum(tuple((factor * weight, term) for weight, term in _terms(self)))
+        return _summed(tuple((factor * weight, term) for weight, term in _terms(self)))
 
 
 class FisherDivergence(AbstractObjective):
@@ -282,6 +282,11 @@ def random_directions(objective: AbstractObjective, x0: Points, key: Key | None)
 
 def _terms(objective: AbstractObjective) -> tuple[tuple[float, AbstractObjective], ...]:
     return objective.terms if isinstance(objective, ObjectiveSum) else ((1.0, objective),)
+
+
+def _summed(terms: tuple[tuple[float, AbstractObjective], ...]) -> ObjectiveSum:
+    # Its smallest_determinant is a property; pyright takes it for a field.
+    return ObjectiveSum(terms=terms)  # pyright: ignore[reportCallIssue]
 
 
 def _mean(ensemble: Ensemble, values: Float[Array, " M"]) -> Scalar:

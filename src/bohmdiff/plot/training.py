@@ -34,7 +34,7 @@ def training(
     with style():
         figure, (top, below) = plt.subplots(2, 1, figsize=(8, 5.6), sharex=True)
         top.plot(history.epoch, history.loss, color="0.6", lw=1.0, label="loss")
-        _validations(top, validated, validated.fisher, 1, f"Fisher divergence, 1/{units.length}²")
+        _validations(top, validated, validated.fisher, 1, f"Fisher divergence, 1/({units.length})²")
         if reference_energy is not None:
             error = np.abs(validated.energy - reference_energy)
             _validations(below, validated, error, 2, "distance of the mean to the exact energy")

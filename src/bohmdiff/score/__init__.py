@@ -1,3 +1,6 @@
+from .gaussian import GaussianScore as GaussianScore
+from .gaussian import MovingGaussian as MovingGaussian
+from .gaussian import cubic_path as cubic_path
 from .harmonic import HarmonicScore as HarmonicScore
 from .hermite import HermiteExpansion as HermiteExpansion
 from .hermite import HermiteFit as HermiteFit

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from .._check import describe, require
+from .._check import cast_floats, describe, require
 from .._types import Matrix, Scalar, Time, Vector
 from ..problem import Problem
 from .score import AbstractScore
@@ -38,6 +38,7 @@ class HarmonicScore(AbstractScore):
     t0: Scalar
 
     def __init__(self, problem: Problem):
+        problem = cast_floats(problem, problem.dtype)
         hamiltonian, initial = problem.hamiltonian, problem.initial
         mean, momentum = (getattr(initial, name, None) for name in ("mean", "momentum"))
         if mean is None or momentum is None:

@@ -101,12 +101,13 @@ class FrozenScore(AbstractScore):
     **Arguments:**
 
     - `source`: a score, or anything with a method `score(t, x)`, such as the
-        [`Solution`][bohmdiff.Solution] of another method.
+        [`Solution`][bohmdiff.Solution] of another method. Of one that has its score as a module, `fitted`,
+        only that is kept.
     """
 
     frozen: ClassVar[bool] = True
 
-    source: Any
+    source: Any = eqx.field(converter=lambda source: getattr(source, "fitted", source))
 
     def __check_init__(self):
         if not callable(self.source) and not hasattr(self.source, "score"):
@@ -117,7 +118,7 @@ class FrozenScore(AbstractScore):
 
     def __call__(self, t: Time, x: Vector) -> Vector:
         source = _frozen(self.source)
-        field = source if callable(source) else source.score
+        field: Any = source if callable(source) else source.score
         return field(t, x)
 
     def log_density(self, t: Time, x: Vector) -> Scalar:

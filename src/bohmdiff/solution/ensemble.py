@@ -70,8 +70,8 @@ class EnsembleSolution(Solution):
 
     def _time(self, t: Time) -> Time:
         """A time at which the fit is known; one that is traced is taken on trust, inside loops."""
-        if is_concrete(t):
-            start, end = self.problem.t0, self.problem.t1
+        start, end = self.problem.t0, self.problem.t1
+        if is_concrete((t, start, end)):
             slack = 1e-6 * (end - start)
             require(
                 t,

@@ -13,6 +13,7 @@ from jaxtyping import Array, Complex, Float
 from .._check import require
 from .._types import Key, Matrix, Scalar, Time, Times, Vector
 from ..problem import Problem
+from ..score import GaussianScore, MovingGaussian, cubic_path
 from ..wavepacket import GaussHermitePoints, GaussianWavePacket, SobolPoints
 from .solution import Solution
 
@@ -119,6 +120,11 @@ class GaussianSolution(Solution):
         return (packet.momentum + packet.chirp @ (x - packet.mean)) / self.problem.hamiltonian.mass
 
     @property
+    def fitted(self) -> GaussianScore:
+        """The score alone, as a module that is cheap to evaluate and to differentiate many times."""
+        return _fitted(self)
+
+    @property
     def _initial(self) -> GaussianWavePacket:
         assert isinstance(self.problem.initial, GaussianWavePacket)
         return self.problem.initial
@@ -151,6 +157,18 @@ class GaussianSolution(Solution):
 
     def _saved(self) -> _Packet:
         return jax.vmap(self._at)(self.ts)
+
+
+@eqx.filter_jit
+def _fitted(solution: GaussianSolution) -> GaussianScore:
+    ts = solution.interpolation.ts
+
+    def gaussian(t: Scalar) -> MovingGaussian:
+        packet = solution._at(t)
+        return MovingGaussian(packet.mean, jnp.linalg.inv(packet.covariance))
+
+    values, rates = jax.vmap(lambda t: jax.jvp(gaussian, (t,), (jnp.ones_like(t),)))(ts)
+    return GaussianScore(cubic_path(ts, values, rates))
 
 
 def _solve(covariance: Matrix, y: Vector) -> Vector:

@@ -254,12 +254,12 @@ class SelfConsistentScoreMatching(AbstractMethod):
         if self.resume is True and not checkpoints.epochs:
             return state, fixed
         epoch = checkpoints.epochs[-1] if self.resume is True else int(self.resume)
+        state, fixed = checkpoints.restore(state, fixed, epoch)
         if epoch > self.epochs:
             raise ValueError(
                 f"The run in {self.directory} has {epoch} epochs already, but epochs={self.epochs} was "
                 "given: pass at least as many."
             )
-        state, fixed = checkpoints.restore(state, fixed, epoch)
         checkpoints.forget_after(epoch)
         return state, fixed
 

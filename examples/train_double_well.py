@@ -1,0 +1,98 @@
+"""Trains a score network on a packet that starts on top of a barrier and splits.
+
+V = D (x²/a² − 1)² with D = 1, a = 2 and m = ħ = 1; ρ0 is a Gaussian of standard deviation ½ at x = 0, where
+the potential curves downwards, so that there is no harmonic state to start from. The network is added to a
+Gaussian packet that spreads on the barrier, and trained to t = π/2, when the packet is about to split.
+
+The picture training.png shows the loss and the energy error against epochs, double_well.png the exact
+density with exact trajectories (dashed) and ours (orange).
+"""
+
+import time
+
+START = time.perf_counter()
+
+import jax  # noqa: E402
+import jax.numpy as jnp  # noqa: E402
+import numpy as np  # noqa: E402
+import optax  # noqa: E402
+from jax.scipy.stats import norm  # noqa: E402
+
+import _common  # noqa: E402
+import bohmdiff as bd  # noqa: E402
+
+
+def main() -> None:
+    parser = _common.parser(__doc__, degree=6, steps=48)
+    parser.add_argument("--epochs", type=_common.positive, default=600, help="updates in all (600)")
+    parser.add_argument("--particles", type=_common.positive, default=128, help="fresh ones an epoch (128)")
+    parser.add_argument("--width", type=_common.positive, default=24, help="of the two hidden layers (24)")
+    parser.add_argument("--rate", type=float, default=1e-2, help="learning rate at the start (0.01)")
+    parser.add_argument(
+        "--baseline", choices=["gaussian", "sequential"], default="gaussian", help="what is added to"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the weights and of the particles (0)")
+    options = parser.parse_args()
+
+    problem = bd.Problem(
+        bd.Hamiltonian(bd.DoubleWell(barrier=1.0, minimum=2.0), mass=1.0, hbar=1.0),
+        bd.GaussianWavePacket(mean=[0.0], covariance=0.25),
+        t1=jnp.pi / 2,
+    )
+    exact = bd.solve(problem, bd.SplitOperator(points=256, lower=-8.0, upper=8.0))
+    methods = {"gaussian": bd.GaussianDynamics(), "sequential": bd.SequentialScoreMatching(options.degree)}
+    baseline = bd.solve(problem, methods[options.baseline])
+    score = bd.NeuralScore(
+        problem, baseline=baseline, width=options.width, exact_start=True, key=jax.random.key(options.seed)
+    )
+    rate = optax.cosine_decay_schedule(options.rate, options.epochs, 0.02)
+    method = bd.SelfConsistentScoreMatching(
+        score,
+        bd.LogDensityVariance(),
+        optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate)),
+        epochs=options.epochs,
+        particles=options.particles,
+        steps=options.steps,
+    )
+    solution = bd.solve(problem, method, key=jax.random.key(1000 + options.seed), progress=True)
+
+    relative = np.abs(solution.std() / exact.std() - 1)
+    before = np.abs(baseline.std() / exact.std() - 1)
+    x0, weights = problem.initial.points(bd.SobolPoints(256), jax.random.key(0))
+    fisher = bd.fisher_divergence(
+        problem, solution.score_field, x0, weights=weights, steps=64, solver=bd.BlanesMoan4()
+    )
+    figures = {
+        "std_relative_error": float(relative.max()),
+        "baseline_std_relative_error": float(before.max()),
+        "energy_error": float(np.abs(solution.energy() - exact.energy()).max()),
+        "fisher": float(fisher.value),
+        "masked_fraction": float(fisher.masked_fraction),
+        "epochs": options.epochs,
+        "wall_seconds": time.perf_counter() - START,
+    }
+    print(bd.compare(solution, exact))
+    print(
+        "standard deviation: largest relative error at any time {std_relative_error:.2%}".format(**figures)
+    )
+    print("({baseline_std_relative_error:.2%} before training)".format(**figures), end=" ")
+    print("Fisher divergence {fisher:.1e}; {wall_seconds:.0f} s in all".format(**figures))
+
+    history = bd.plot.training(solution.history, float(exact.energy()[0]))
+    _common.save_figure(history, options.out, "training.png")
+    levels = (np.arange(24) + 0.5) / 24
+    paths = solution.trajectories(0.5 * norm.ppf(jnp.asarray(levels))[:, None])[..., 0]
+    figure = bd.plot.density(
+        exact,
+        paths,
+        reference=exact.quantile_trajectories(levels).T,
+        label="trained score",
+        lower=-5.0,
+        upper=5.0,
+    )
+    _common.save_figure(figure, options.out, "double_well.png")
+    _common.save_json(figures, options.json)
+
+
+if __name__ == "__main__":
+    _common.run(main)

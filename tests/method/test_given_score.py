@@ -1,0 +1,136 @@
+"""Exact scores give exact solutions; what has no answer says so."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from tests.analytic import driven_gaussians, exact_moments, integrals
+from tests.unchecked import unchecked_types
+
+import bohmdiff as bd
+
+KEY = jax.random.key(2)
+TS = jnp.array([0.0, 0.4, 1.0])
+# Three nodes per axis are exact for all that is quadratic.
+NODES = bd.GaussHermitePoints(3, discard=0.0)
+close = {"rtol": 1e-6, "atol": 1e-6}
+
+
+class Unnormalised(eqx.Module):
+    """A log density up to a function of time, which is all that a score promises."""
+
+    exact: eqx.Module
+
+    def __call__(self, t, x):
+        return self.exact(t, x)
+
+    def log_density(self, t, x):
+        return self.exact.log_density(t, x) + 3 - 2 * t
+
+
+@settings(max_examples=3)
+@given(case=driven_gaussians(2))
+def test_exact_scores_give_exact_solutions(case):
+    problem = case.problem()
+    solution = bd.solve(problem, bd.GivenScore(Unnormalised(case), NODES, steps=48), ts=TS)
+    assert isinstance(solution, bd.FlowSolution)
+    assert solution.particles == 9
+    mean, std, energy = exact_moments(case, TS)
+    np.testing.assert_allclose(solution.mean(), mean, **close)
+    np.testing.assert_allclose(solution.std(), std, **close)
+    np.testing.assert_allclose(solution.energy(), energy, **close)
+    x = case.centre_at(jnp.asarray(0.7))[0] + 0.2
+    for t in (0.0, 0.4, 0.7, 1.0):  # and between the saved times
+        got, expected = densities(solution, case, jnp.asarray(t), x)
+        np.testing.assert_allclose(got, expected, **close)
+    # Paths: the centre, and F applied to where they started from it.
+    x0 = jnp.array([[0.3, 0.1], [-0.6, 0.8]])
+    paths = solution.trajectories(x0)
+    assert paths.shape == (2, 3, 2)
+    np.testing.assert_allclose(paths[:, 0], x0, rtol=1e-12)
+    moved = (x0 - case.mean) @ integrals(case, 1.0).deformation.T
+    np.testing.assert_allclose(paths[:, 2], case.centre_at(1.0)[0] + moved, **close)
+
+
+@eqx.filter_jit
+def densities(solution, case, t, x):
+    return (
+        jnp.append(solution.score(t, x), solution.log_density(t, x)),
+        jnp.append(case(t, x), case.log_density(t, x)),
+    )
+
+
+# A packet of twice the variance of the ground state, and its width, a function of time that is known.
+WIDE = bd.Problem(bd.Hamiltonian(bd.Quadratic([[1.0]])), bd.GaussianWavePacket([0.0], 1.0), t1=1.0)
+WIDTH = np.sqrt(np.cos(TS) ** 2 + 0.25 * np.sin(TS) ** 2)
+
+
+def wide_score(t, x):
+    return -x / (jnp.cos(t) ** 2 + 0.25 * jnp.sin(t) ** 2)
+
+
+@pytest.fixture(scope="module")
+def wide():
+    return bd.solve(WIDE, bd.GivenScore(wide_score, steps=8), ts=TS)
+
+
+def test_default_particles_and_moments(wide):
+    expected, weights = WIDE.initial.points(bd.GaussHermitePoints(64, discard=1e-5))
+    np.testing.assert_allclose(wide.flow.position[:, 0], expected, atol=1e-12)
+    np.testing.assert_allclose(wide.weights, weights, rtol=1e-12)
+    data = wide.to_xarray()
+    np.testing.assert_allclose(data["std"].sel(coordinate=0), WIDTH, rtol=1e-3)
+    assert data.attrs["method"].startswith("GivenScore(")
+    assert wide.history is None
+
+
+def test_a_number_of_particles():
+    method = bd.GivenScore(wide_score, 8, steps=8)
+    solution = bd.solve(WIDE, method, ts=TS, key=KEY)
+    expected, _ = WIDE.initial.points(bd.SobolPoints(8), KEY)
+    np.testing.assert_allclose(solution.flow.position[:, 0], expected, rtol=1e-12)
+    with pytest.raises(ValueError, match="needs a key"):
+        bd.solve(WIDE, method, ts=TS)
+
+
+def test_samples_are_new_trajectories(wide):
+    samples = wide.sample(KEY, 4000)
+    assert samples.shape == (4000, 3, 1)
+    starts, _ = WIDE.initial.points(bd.RandomPoints(4000), KEY)
+    np.testing.assert_allclose(samples[:, :, 0], np.asarray(starts) * WIDTH, rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(np.std(samples[:, :, 0], axis=0), WIDTH, rtol=0.05)
+    with pytest.raises(ValueError, match="n must be an integer of at least 1, but 0 was given"):
+        wide.sample(KEY, 0)
+
+
+def test_what_there_is_not(wide):
+    x = jnp.array([0.3])
+    np.testing.assert_allclose(wide.score(0.4, x), wide_score(0.4, x), rtol=1e-12)
+    with pytest.raises(bd.UnavailableError, match=r"GivenScore has no wave_function.* use SplitOperator"):
+        wide.wave_function(0.4, x)
+    with pytest.raises(
+        bd.UnavailableError, match=r"GivenScore has no log_density.*GradientScore\(scalar\)"
+    ):
+        wide.log_density(0.4, x)
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"score": 3.0}, r"score must be a callable .* but 3.0 was given.* pass solution.score"),
+        ({"steps": 0}, "steps must be an integer of at least 1, but 0 was given"),
+        ({"solver": bd.BlanesMoan4}, "solver must be a solver such as"),
+        ({"particles": 0}, "particles must be an integer of at least 1, but 0 was given"),
+        ({"particles": "many"}, "particles must be an integer .* a design such as GaussHermitePoints"),
+    ],
+)
+def test_bad_options(options, match):
+    with unchecked_types(), pytest.raises(ValueError, match=match):
+        bd.GivenScore(**{"score": lambda t, x: -x, **options})
+
+
+def test_a_score_that_does_not_fit():
+    with pytest.raises(ValueError, match=r"score\(t, x\) must return a real array of shape \(1,\)"):
+        bd.solve(WIDE, bd.GivenScore(lambda t, x: x[0], NODES))

@@ -1,0 +1,378 @@
+"""Objectives and their gradients against the oracle, on exact Gaussians, and what composes and what not."""
+
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from tests.analytic import driven_gaussians
+from tests.objective.oracle import SCORE, T1, Score, oracle, potential, setting, trapezoid
+from tests.unchecked import unchecked_types
+
+import bohmdiff as bd
+from bohmdiff.objective import evaluate
+
+STEPS = 4
+WEIGHTS = jnp.array([0.5, 0.2, 0.3])
+SOLVER = bd.VelocityVerlet()
+KEY = jax.random.key(0)
+few = settings(max_examples=5)
+
+
+class Sum(bd.ObjectiveSum):
+    """One whose limits may be arrays."""
+
+    @property
+    def smallest_determinant(self):
+        return self.terms[0][1].smallest_determinant
+
+
+def three(fisher=0.0, directional=0.0, variance=0.0, smallest_determinant=0.1, largest_target=100.0):
+    """A sum of three, of which the factors and limits are arrays: one compilation serves all tests.
+
+    As the Fisher divergence asks for all directions, there is nothing random in it."""
+    total = (
+        fisher * bd.FisherDivergence(smallest_determinant, largest_target)
+        + directional * bd.DirectionalDivergence(smallest_determinant)
+        + variance * bd.LogDensityVariance(smallest_determinant)
+    )
+    return jax.tree.map(jnp.asarray, Sum(total.terms))
+
+
+@eqx.filter_jit
+def report_and_gradient(problem, score, objective, x0, weights, solver=SOLVER, steps=STEPS, **options):
+    def value(score):
+        report = evaluate(problem, score, objective, x0, weights, solver, steps, **options)
+        return report.value, report
+
+    (_, report), gradient = eqx.filter_value_and_grad(value, has_aux=True)(score)
+    return report, gradient
+
+
+compiled = eqx.filter_jit(evaluate)
+
+
+class Expected(NamedTuple):
+    """Of one objective: the values at all steps, and the mean over them."""
+
+    per_time: jax.Array
+    value: jax.Array
+
+
+def expected_objectives(score, x0, weights, smallest_determinant, largest_target):
+    """What the four objectives should be, from plain numbers of the oracle."""
+    flow = oracle(score, x0, potential, T1, STEPS)
+    share = jnp.where(flow.determinant() >= smallest_determinant, weights[:, None], 0)
+    share = share / jnp.sum(share, axis=0)
+
+    def mean(values):
+        each = jnp.sum(share * values, axis=0)
+        return Expected(each, trapezoid(each))
+
+    def at_each(function, position):
+        return jax.vmap(jax.vmap(function), in_axes=(None, 0))(flow.ts, position)
+
+    ours = at_each(score, flow.position)
+    clipped = jnp.clip(flow.own_score, -largest_target, largest_target)
+    along = jnp.einsum("mkji,mkj->mki", flow.deformation, ours - flow.own_score)
+    error = at_each(score.log_density, flow.position) - flow.own_log_density
+    fixed = jax.lax.stop_gradient(flow.position)
+
+    def implicit(t, x):
+        return 0.5 * jnp.sum(score(t, x) ** 2) + jnp.trace(jax.jacfwd(lambda y: score(t, y))(x))
+
+    return flow, {
+        "fisher": mean(jnp.sum((ours - clipped) ** 2, axis=2)),
+        "directional": mean(jnp.sum(along**2, axis=2)),
+        "variance": mean((error - mean(error).per_time) ** 2),
+        "implicit": mean(at_each(implicit, fixed)),
+    }
+
+
+@eqx.filter_jit
+def expected_with_gradients(parameters, *args):
+    """Forward, where the library goes back."""
+
+    def both(parameters):
+        flow, out = expected_objectives(Score(parameters), *args)
+        return {name: one.value for name, one in out.items()}, (flow, out)
+
+    gradients, (flow, out) = jax.jacfwd(both, has_aux=True)(parameters)
+    return flow, out, gradients
+
+
+UNLIMITED = {"smallest_determinant": 0.0, "largest_target": 1e9}
+
+
+def expected(x0, weights, smallest_determinant, largest_target):
+    limits = jnp.asarray(smallest_determinant), jnp.asarray(largest_target)
+    return expected_with_gradients(SCORE.parameters, x0, weights, *limits)
+
+
+def active_limits(x0, weights):
+    """Limits by which some of the particles are masked, and some components of the target clipped."""
+    flow, _, _ = expected(x0, weights, **UNLIMITED)
+    last = np.sort(flow.determinant()[:, -1])
+    smallest = float(0.5 * (last[0] + last[1]))
+    kept = np.asarray(flow.determinant() >= smallest)
+    assert not np.all(kept)
+    assert np.all(np.any(kept, axis=0))
+    sizes = np.sort(np.abs(flow.own_score)[kept], axis=None)
+    # Between two values: at a limit itself there is no derivative.
+    largest = float(np.mean(sizes[sizes.size // 2 :][:2]))
+    assert 0 < np.sum(sizes > largest) < sizes.size
+    return {"smallest_determinant": smallest, "largest_target": largest}, trapezoid(weights @ ~kept)
+
+
+def check(result, factors, expected):
+    (report, gradient), (_, values, gradients) = result, expected
+
+    def total(parts):
+        return sum(factor * np.asarray(parts[name]) for name, factor in factors.items())
+
+    close = {"rtol": 1e-9}
+    np.testing.assert_allclose(report.per_time, total({n: v.per_time for n, v in values.items()}), **close)
+    np.testing.assert_allclose(report.value, total({n: v.value for n, v in values.items()}), **close)
+    slope = total(gradients)
+    size = np.max(np.abs(slope))
+    assert size > 1e-4
+    np.testing.assert_allclose(gradient.parameters, slope, rtol=1e-9, atol=1e-9 * size)
+
+
+@pytest.mark.parametrize(("d", "number"), [(1, 3), (2, 3), (3, 2)])
+def test_objectives_their_sum_and_their_gradients(d, number):
+    problem, x0 = setting(d)
+    x0, weights = x0[:number], WEIGHTS[:number] / jnp.sum(WEIGHTS[:number])
+    active, masked = active_limits(x0, weights)
+    values = []
+    for limits, fraction in [(UNLIMITED, 0.0), (active, masked)]:
+        for factors in (
+            {"fisher": 1.0},
+            {"directional": 1.0},
+            {"variance": 1.0},
+            {"fisher": 1.0, "directional": 0.0, "variance": 0.1},
+        ):
+            result = report_and_gradient(problem, SCORE, three(**factors, **limits), x0, weights)
+            check(result, factors, expected(x0, weights, **limits))
+            np.testing.assert_allclose(result[0].masked_fraction, fraction, rtol=1e-12)
+            values.append(float(result[0].value))
+    # The limits make a difference.
+    assert all(abs(one / other - 1) > 1e-3 for one, other in zip(values[:4], values[4:], strict=True))
+
+
+@pytest.mark.parametrize(
+    ("make", "name"), [(bd.LogDensityVariance, "variance"), (bd.ImplicitScoreMatching, "implicit")]
+)
+def test_objectives_without_second_tangents(make, name):
+    problem, x0 = setting(2)
+    active, masked = active_limits(x0, WEIGHTS)
+    objective = make(active["smallest_determinant"])
+    result = report_and_gradient(problem, SCORE, objective, x0, WEIGHTS)
+    check(result, {name: 1.0}, expected(x0, WEIGHTS, **active))
+    np.testing.assert_allclose(result[0].masked_fraction, masked, rtol=1e-12)
+    # A random subset of the times: unbiased, and all of them are all.
+    full, _ = result
+    everything = compiled(problem, SCORE, objective, x0, WEIGHTS, SOLVER, STEPS, times=STEPS + 1, key=KEY)
+    np.testing.assert_allclose(everything.per_time, full.per_time, rtol=1e-12)
+    np.testing.assert_allclose(everything.value, full.value, rtol=1e-12)
+    subsets = over_keys(problem, objective, x0, 1000, times=2)
+    check_unbiased(subsets.value, full.value, 0.1)
+    chosen = np.asarray(subsets.per_time) != 0
+    np.testing.assert_array_equal(np.sum(chosen, axis=1), 2)
+    assert np.all(np.any(chosen, axis=0))
+    np.testing.assert_allclose(subsets.per_time, np.where(chosen, np.asarray(full.per_time), 0), rtol=1e-9)
+    # What is masked is told of all times.
+    np.testing.assert_allclose(subsets.masked_fraction, masked, rtol=1e-12)
+    np.testing.assert_allclose(subsets.minimum_determinant, full.minimum_determinant, rtol=1e-12)
+
+
+def over_keys(problem, objective, x0, number, **options):
+    def one(key):
+        return evaluate(problem, SCORE, objective, x0, WEIGHTS, SOLVER, STEPS, key=key, **options)
+
+    return eqx.filter_jit(jax.vmap(one))(jax.random.split(KEY, number))
+
+
+def check_unbiased(estimates, exact, largest_error):
+    """Within four standard errors, which are small enough to say something."""
+    error = np.std(estimates, ddof=1) / np.sqrt(len(estimates))
+    assert 0 < error < largest_error * abs(float(exact))
+    assert abs(np.mean(estimates) - exact) < 4 * error
+
+
+def test_directional_divergence_is_unbiased():
+    problem, x0 = setting(2)
+    estimates = over_keys(problem, bd.DirectionalDivergence(), x0, 2000).value
+    exact, _ = report_and_gradient(problem, SCORE, three(directional=1.0), x0, WEIGHTS)
+    check_unbiased(estimates, exact.value, 0.05)
+
+
+def test_particles_do_not_see_each_other():
+    problem, x0 = setting(2)
+
+    def per_time(x0):
+        return report_and_gradient(problem, SCORE, three(fisher=1.0), x0, WEIGHTS)[0].per_time
+
+    alone = jnp.stack([per_time(jnp.broadcast_to(x, x0.shape)) for x in x0])
+    np.testing.assert_allclose(per_time(x0), WEIGHTS @ alone, rtol=1e-11)
+
+
+def test_nothing_depends_on_compilation():
+    problem, x0 = setting(1)
+    whole, _ = report_and_gradient(problem, SCORE, three(fisher=1.0), x0, WEIGHTS)
+    op_by_op = evaluate(problem, SCORE, bd.FisherDivergence(), x0, WEIGHTS, SOLVER, STEPS)
+    np.testing.assert_allclose(op_by_op.per_time, whole.per_time, rtol=1e-11)
+    np.testing.assert_allclose(op_by_op.value, whole.value, rtol=1e-11)
+
+
+class Scaled(eqx.Module):
+    """A multiple of an exact score: a Gaussian that is too narrow."""
+
+    factor: jax.Array
+    exact: eqx.Module
+
+    def __call__(self, t, x):
+        return self.factor * self.exact(t, x)
+
+    def log_density(self, t, x):
+        return self.factor * self.exact.log_density(t, x)
+
+
+def nodes(problem):
+    # Exact for everything that is quadratic, as all is for Gaussians.
+    return problem.initial.points(bd.GaussHermitePoints(2, discard=0.0))
+
+
+@few
+@given(case=driven_gaussians(2))
+def test_objectives_vanish_on_exact_gaussians_only(case):
+    problem = case.problem()
+    # At the nodes of a product rule |ξ|² would be the same for all, and the variance blind.
+    x0, weights = problem.initial.points(bd.SobolPoints(4), KEY)
+    for name in ("fisher", "directional", "variance"):
+
+        def value(factor, objective):
+            score = Scaled(jnp.asarray(factor), case)
+            return float(compiled(problem, score, objective, x0, weights, bd.BlanesMoan4(), 32).value)
+
+        objective = three(**{name: 1.0})
+        assert 0 <= value(1.0, objective) < 1e-10
+        assert value(1.3, objective) > 1e-3
+
+
+@few
+@given(case=driven_gaussians(2))
+def test_implicit_score_matching_is_stationary_at_exact_gaussians(case):
+    problem = case.problem()
+    x0, weights = nodes(problem)
+
+    def both(factor):
+        score = Scaled(jnp.asarray(factor), case)
+        return report_and_gradient(
+            problem, score, bd.ImplicitScoreMatching(), x0, weights, bd.BlanesMoan4(), 32
+        )
+
+    report, gradient = both(1.0)
+    information = np.array([np.trace(np.linalg.inv(case.covariance_at(t))) for t in np.asarray(report.ts)])
+    np.testing.assert_allclose(report.per_time, -0.5 * information, rtol=1e-5)
+    scale = float(trapezoid(information))
+    np.testing.assert_allclose(report.value, -0.5 * scale, rtol=1e-5)
+    np.testing.assert_allclose(gradient.factor, 0.0, atol=1e-5 * scale)
+    # At t0, where the particles are the same, 1.3 is E|s|² (½ · 1.3² − 1.3).
+    wrong, slope = both(1.3)
+    np.testing.assert_allclose(wrong.per_time[0], (0.845 - 1.3) * information[0], rtol=1e-9)
+    assert abs(float(slope.factor)) > 1e-2 * scale
+
+
+@pytest.mark.parametrize(
+    ("objective", "times", "match"),
+    [
+        (bd.DirectionalDivergence(), None, "DirectionalDivergence draws random directions and needs a key"),
+        (bd.FisherDivergence(), 2, "A random subset of times needs a key"),
+    ],
+)
+def test_random_choices_need_a_key(objective, times, match):
+    problem, x0 = setting(2)
+    with pytest.raises(ValueError, match=match):
+        evaluate(problem, SCORE, objective, x0, WEIGHTS, SOLVER, STEPS, times=times)
+
+
+def test_sums_flatten_and_carry_what_their_terms_need():
+    fisher, along, variance = bd.FisherDivergence(), bd.DirectionalDivergence(), bd.LogDensityVariance()
+    nested = 0.5 * (fisher + 0.1 * variance) + along
+    assert nested.terms == ((0.5, fisher), (0.05, variance), (1.0, along))
+    assert (nested.second_tangents, nested.through_flow, nested.needs_gradient) == ("all", True, True)
+    assert (along + variance).second_tangents == "random"
+    assert (2.0 * variance).second_tangents == "none"
+    assert not (fisher + along).needs_gradient
+    assert not (0.5 * bd.ImplicitScoreMatching()).through_flow
+    assert (bd.FisherDivergence(0.2) + bd.LogDensityVariance(0.2)).smallest_determinant == 0.2
+
+
+def test_sums_that_make_no_sense():
+    with pytest.raises(ValueError, match=r"same smallest_determinant, but \[0.1, 0.2\] were given"):
+        bd.FisherDivergence() + bd.LogDensityVariance(0.2)
+    with pytest.raises(ValueError, match="ImplicitScoreMatching holds the trajectories fixed"):
+        bd.FisherDivergence() + bd.ImplicitScoreMatching()
+
+
+@pytest.mark.parametrize(
+    "make", [bd.FisherDivergence, bd.DirectionalDivergence, bd.LogDensityVariance, bd.ImplicitScoreMatching]
+)
+@pytest.mark.parametrize("bad", [-0.1, np.nan])
+def test_bad_limits(make, bad):
+    with unchecked_types(), pytest.raises(ValueError, match="smallest_determinant must not be negative"):
+        make(smallest_determinant=bad)
+
+
+@pytest.mark.parametrize("bad", [0.0, -1.0, np.nan])
+def test_bad_largest_target(bad):
+    with unchecked_types(), pytest.raises(ValueError, match="largest_target must be positive"):
+        bd.FisherDivergence(largest_target=bad)
+
+
+def runaway(t, x):
+    return -0.5 * jnp.sum(x**6)
+
+
+ALL_FOUR = (
+    bd.FisherDivergence(),
+    bd.DirectionalDivergence(),
+    bd.LogDensityVariance(),
+    bd.ImplicitScoreMatching(),
+)
+
+
+class NotFinite(bd.AbstractObjective):
+    """Which of the four are not finite, as the digits of a number."""
+
+    second_tangents = "all"
+    smallest_determinant: float = 0.1
+
+    def at(self, problem, score, t, ensemble):
+        values = [objective.at(problem, score, t, ensemble) for objective in ALL_FOUR]
+        return sum(jnp.where(jnp.isfinite(one), 0.0, 10.0**k) for k, one in enumerate(values))
+
+
+def test_a_lost_particle_is_never_masked():
+    """Two particles stay near the top of the hill, and one runs away to infinity within a few steps."""
+    problem, _ = setting(1, runaway)
+
+    def lost(farthest):
+        x0, weights = jnp.array([[0.1], [0.2], [farthest]]), jnp.array([0.5, 0.4999, 0.0001])
+        return compiled(problem, SCORE, NotFinite(), x0, weights, SOLVER, 6)
+
+    assert float(lost(0.3).value) == 0
+    report = lost(50.0)
+    assert report.per_time[0] == 0
+    assert report.per_time[-1] == 1111
+    assert not np.isfinite(report.minimum_determinant)
+
+
+def test_a_vector_field_has_no_variance_of_its_log_density():
+    problem, x0 = setting(2)
+    with pytest.raises(ValueError, match=r"log_density.* pass GradientScore\(scalar\)"):
+        evaluate(problem, lambda t, x: -x, bd.LogDensityVariance(), x0, WEIGHTS, SOLVER, STEPS)

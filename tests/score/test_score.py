@@ -1,0 +1,231 @@
+"""Sums, frozen scores, scalars and vectors of one's own, and the score of a coherent state."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.linalg import sqrtm
+from tests.analytic import Drive, DrivenGaussian
+from tests.unchecked import unchecked_types
+
+import bohmdiff as bd
+from bohmdiff.score import asymmetry, basis_size, trainable
+from bohmdiff.score.hermite_basis import expand, hermite_basis
+
+X = jnp.array([0.4, -0.7])
+
+
+class Scalar(eqx.Module):
+    """A user's own, with nothing of the library in it."""
+
+    strength: jax.Array
+
+    def __call__(self, t, x):
+        return -0.5 * (1.2 + 0.3 * t) * jnp.sum(x**2) + self.strength * jnp.sin(x[0] * x[1])
+
+
+class Vector(eqx.Module):
+    """Its gradient, written by hand, and no scalar."""
+
+    strength: jax.Array
+
+    def __call__(self, t, x):
+        return -(1.2 + 0.3 * t) * x + self.strength * jnp.cos(x[0] * x[1]) * x[::-1]
+
+
+STRENGTH = jnp.asarray(0.3)
+
+
+def quartic(t, x):
+    return -0.1 * jnp.sum(x**4)
+
+
+def rotation(t, x):
+    return jnp.array([-x[1], x[0]])
+
+
+def test_gradient_score_has_the_log_density_it_was_given():
+    score = bd.GradientScore(Scalar(STRENGTH))
+    assert float(score.log_density(0.7, X)) == float(Scalar(STRENGTH)(0.7, X))
+    np.testing.assert_allclose(score(0.7, X), Vector(STRENGTH)(0.7, X), rtol=1e-12)
+
+
+def test_asymmetry_is_that_of_the_jacobian():
+    # Of a pure rotation J − Jᵀ is 2 J.
+    np.testing.assert_allclose(asymmetry(rotation, 0.0, X), 2.0, rtol=1e-12)
+    assert float(asymmetry(Vector(STRENGTH), 0.7, X)) < 1e-12
+    assert float(asymmetry(lambda t, x: jnp.ones(2), 0.0, X)) == 0
+
+
+def test_sums():
+    first, second, third = bd.GradientScore(Scalar(STRENGTH)), bd.GradientScore(quartic), rotation
+    total = first + second
+    assert isinstance(total, bd.ScoreSum)
+    np.testing.assert_allclose(total(0.7, X), first(0.7, X) + second(0.7, X), rtol=1e-12)
+    np.testing.assert_allclose(
+        total.log_density(0.7, X), Scalar(STRENGTH)(0.7, X) + quartic(0.7, X), rtol=1e-12
+    )
+    assert total.terms == (first, second)
+    # A sum of sums is one sum, on either side.
+    assert (total + third).terms == (first, second, third)
+    assert (second + total).terms == (second, first, second)
+    assert bd.ScoreSum(total, total).terms == (first, second, first, second)
+    np.testing.assert_allclose((total + third)(0.7, X), total(0.7, X) + rotation(0.7, X), rtol=1e-12)
+    with pytest.raises(ValueError, match=r"vector field without the scalar .* GradientScore\(scalar\)"):
+        (total + third).log_density(0.7, X)
+
+
+def test_bad_terms():
+    with pytest.raises(ValueError, match=r"A sum needs scores, .* but \(\) was given"):
+        bd.ScoreSum()
+    with unchecked_types(), pytest.raises(ValueError, match=r"pass FrozenScore\(solution\)"):
+        bd.GradientScore(quartic) + Solved(STRENGTH)
+
+
+class Solved(eqx.Module):
+    """As solutions are: not to be called, but with a score."""
+
+    strength: jax.Array
+
+    def score(self, t, x):
+        return Vector(self.strength)(t, x)
+
+    def log_density(self, t, x):
+        return Scalar(self.strength)(t, x)
+
+
+def test_frozen_score_of_a_solution():
+    solution = Solved(STRENGTH)
+    frozen = bd.FrozenScore(solution)
+    np.testing.assert_allclose(frozen(0.7, X), solution.score(0.7, X), rtol=1e-12)
+    np.testing.assert_allclose(frozen.log_density(0.7, X), solution.log_density(0.7, X), rtol=1e-12)
+    assert float(eqx.filter_grad(lambda f: f.log_density(0.7, X))(frozen).source.strength) == 0
+    assert not any(jax.tree.leaves(trainable(frozen)))
+    assert all(jax.tree.leaves(trainable(solution)))
+
+
+def test_frozen_score_of_a_score():
+    field = Vector(STRENGTH)
+    frozen = bd.FrozenScore(field)
+    np.testing.assert_array_equal(frozen(0.7, X), field(0.7, X))
+
+    def value(score):
+        return jnp.sum(score(0.7, X) ** 2)
+
+    assert float(eqx.filter_grad(value)(frozen).source.strength) == 0
+    assert float(eqx.filter_grad(value)(field).strength) != 0
+    # What it is a function of goes on.
+    np.testing.assert_allclose(
+        jax.jacfwd(frozen, argnums=1)(0.7, X), jax.jacfwd(field, argnums=1)(0.7, X), rtol=1e-12
+    )
+    with pytest.raises(ValueError, match="Vector is a vector field without the scalar"):
+        frozen.log_density(0.7, X)
+    with pytest.raises(ValueError, match=r"A score s\(t, x\) or a solution .* but 3.0 was given"):
+        bd.FrozenScore(3.0)
+
+
+MASS, HBAR, T0, CENTRE = np.array([0.7, 2.1]), 0.8, 0.4, np.array([0.2, -0.1])
+STIFFNESS = np.array([[1.4, 0.5], [0.5, 2.3]])
+
+
+def trap(stiffness=STIFFNESS):
+    """A coherent state of a coupled trap: the covariance of the ground state, by scipy's square root."""
+    root = np.diag(np.sqrt(MASS))
+    omega = root @ sqrtm(np.linalg.inv(root) @ STIFFNESS @ np.linalg.inv(root)).real @ root
+    hamiltonian = bd.Hamiltonian(bd.Quadratic(stiffness, CENTRE), MASS, HBAR)
+    packet = bd.GaussianWavePacket([0.9, -0.4], 0.5 * HBAR * np.linalg.inv(omega), [0.6, -0.8])
+    return bd.Problem(hamiltonian, packet, t1=T0 + 1.5, t0=T0)
+
+
+def test_harmonic_score_is_exact_for_a_coherent_state():
+    problem = trap()
+    score = bd.HarmonicScore(problem)
+    x0, weights = problem.initial.points(bd.GaussHermitePoints(2, discard=0.0))
+    report = bd.fisher_divergence(problem, score, x0, weights=weights, steps=24, solver=bd.BlanesMoan4())
+    assert float(report.value) < 1e-8
+    packet = problem.initial
+    case = DrivenGaussian(
+        mass=jnp.asarray(MASS),
+        hbar=jnp.asarray(HBAR),
+        stiffness=jnp.asarray(STIFFNESS),
+        centre=jnp.asarray(CENTRE),
+        drive=Drive(jnp.zeros(2), jnp.ones(())),
+        mean=packet.mean,
+        covariance=packet.covariance,
+        momentum=packet.momentum,
+        chirp=packet.chirp,
+        t1=jnp.asarray(1.5),
+    )
+    for since in (0.0, 0.7, 1.5):
+        np.testing.assert_allclose(score.mean(T0 + since), case.centre_at(since)[0], rtol=1e-10)
+        np.testing.assert_allclose(score(T0 + since, X), case(since, X), rtol=1e-9)
+    gradient = jax.grad(score.log_density, 1)(T0 + 0.7, X)
+    np.testing.assert_allclose(gradient, score(T0 + 0.7, X), rtol=1e-12)
+
+
+def test_harmonic_score_needs_a_bound_potential():
+    saddle = np.array([[1.4, 0.5], [0.5, -0.3]])
+    with pytest.raises(ValueError, match=r"bound in every direction .* use GaussianDynamics\(\)"):
+        bd.HarmonicScore(trap(saddle))
+
+
+def test_scalars_and_vectors_of_ones_own():
+    potential = bd.Quadratic(STIFFNESS, CENTRE)
+    problem = bd.Problem(
+        bd.Hamiltonian(potential, MASS, HBAR), bd.GaussianWavePacket([0.1, 0.2], 0.7), t1=0.5
+    )
+    x0 = jnp.array([[0.3, 0.1], [-0.6, 0.8]])
+    options = {"steps": 4, "solver": bd.VelocityVerlet()}
+
+    def both(score):
+        flow = bd.propagate(problem, score, x0, ts=[0.2, 0.5], tangents=False, **options)
+        report = bd.fisher_divergence(problem, score, x0, **options)
+        return flow.position, flow.energy, report.per_time
+
+    for scalar, vector in zip(
+        both(bd.GradientScore(Scalar(STRENGTH))), both(Vector(STRENGTH)), strict=True
+    ):
+        np.testing.assert_allclose(scalar, vector, rtol=1e-10)
+    # At t0 the flow has made nothing of its own yet.
+    expected = [np.sum((Vector(STRENGTH)(0.0, x) - problem.initial.score(x)) ** 2) for x in x0]
+    np.testing.assert_allclose(vector[0], np.mean(expected), rtol=1e-10)
+
+
+@pytest.mark.parametrize(("d", "degree"), [(1, 5), (2, 4), (2, 2)])
+def test_derivatives_of_expansions(d, degree):
+    """The derivative that is written down, against differentiation of the basis."""
+    rng = np.random.default_rng(4)
+    xi = jnp.asarray(rng.normal(size=d))
+    coefficients = jnp.asarray(rng.normal(size=(2, basis_size(d, degree))))
+
+    def ours(xi, coefficients):
+        return expand(xi[None], coefficients, degree)[0]
+
+    def plain(xi, coefficients):
+        return (hermite_basis(xi[None], degree) @ coefficients.T)[0]
+
+    def forwards(function, order):
+        for _ in range(order):
+            function = jax.jacfwd(function)
+        return function
+
+    @jax.jit
+    def compare(xi, coefficients):
+        def derivatives(function):
+            return (
+                [forwards(function, order)(xi, coefficients) for order in range(5)],
+                jax.jacrev(function)(xi, coefficients),
+                jax.jacrev(jax.jacfwd(jax.jacfwd(function)))(xi, coefficients),
+                # With respect to the coefficients, after derivatives in ξ, as training does.
+                [jax.jacrev(forwards(function, order), 1)(xi, coefficients) for order in range(3)],
+                jax.jacfwd(forwards(function, 2), 1)(xi, coefficients),
+            )
+
+        return derivatives(ours), derivatives(plain)
+
+    got, expected = compare(xi, coefficients)
+    for one, other in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
+        assert one.shape == other.shape
+        np.testing.assert_allclose(one, other, rtol=1e-10, atol=1e-10)
+    assert np.any(expected[0][min(4, degree)] != 0)
