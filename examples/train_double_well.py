@@ -60,7 +60,7 @@ def main() -> None:
     before = np.abs(baseline.std() / exact.std() - 1)
     x0, weights = problem.initial.points(bd.SobolPoints(256), jax.random.key(0))
     fisher = bd.fisher_divergence(
-        problem, solution.score_field, x0, weights=weights, steps=64, solver=bd.BlanesMoan4()
+        problem, solution.fitted, x0, weights=weights, steps=64, solver=bd.BlanesMoan4()
     )
     figures = {
         "std_relative_error": float(relative.max()),

@@ -47,6 +47,10 @@ def main() -> None:
     parser.add_argument("--float32", action="store_true", help="train in single precision")
     parser.add_argument("--directory", type=Path, metavar="DIR", help="log and checkpoints go here")
     parser.add_argument("--resume", action="store_true", help="go on with the run in DIR")
+    parser.add_argument("--start", type=Path, metavar="FILE", help="train on from these weights")
+    parser.add_argument(
+        "--mask", type=float, default=0.1, help="particles with a smaller |det F| are left out (0.1)"
+    )
     parser.add_argument("--save-weights", type=Path, metavar="FILE", help="write the trained score here")
     parser.add_argument("--weights", type=Path, metavar="FILE", help="do not train: evaluate these weights")
     options = parser.parse_args()
@@ -59,11 +63,14 @@ def main() -> None:
     if options.weights:
         trained, history, epochs = load_score(options.weights, options.dim), None, None
     else:
-        score = initial_score(problem, degree, width, jax.random.key(options.seed))
+        if options.start:
+            score = load_score(options.start, options.dim)
+        else:
+            score = initial_score(problem, degree, width, jax.random.key(options.seed))
         rate = optax.cosine_decay_schedule(options.rate, epochs, 0.02)
         method = bd.SelfConsistentScoreMatching(
             score,
-            bd.LogDensityVariance(),
+            bd.LogDensityVariance(options.mask),
             optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate)),
             epochs=epochs,
             particles=particles,
@@ -72,8 +79,10 @@ def main() -> None:
             resume=options.resume,
         )
         key = jax.random.key(1000 + options.seed)
-        solution = bd.solve(problem, method, key=key, ts=ts, progress=True)
-        trained, history = solution.score_field, solution.history
+        # The precision of a problem is that of the training; the start is found in double precision.
+        trained_in = in_single_precision(problem) if options.float32 else problem
+        solution = bd.solve(trained_in, method, key=key, ts=ts, progress=True)
+        trained, history = solution.fitted, solution.history
         epochs = int(history.epoch[-1])
         if options.save_weights:
             save_score(options.save_weights, trained)
@@ -114,6 +123,10 @@ def initial_score(problem: bd.Problem, degree: int, width: int, key: jax.Array) 
     """The network before training, on top of what sequential matching finds."""
     baseline = bd.solve(problem, bd.SequentialScoreMatching(degree))
     return bd.NeuralScore(problem, baseline=baseline.fitted, width=width, key=key)
+
+
+def in_single_precision(problem: bd.Problem) -> bd.Problem:
+    return jax.tree.map(lambda leaf: leaf.astype("float32") if eqx.is_array(leaf) else leaf, problem)
 
 
 def save_score(path: Path, score: bd.NeuralScore) -> None:

@@ -90,7 +90,7 @@ def train(key=KEY, progress=False, problem=PROBLEM, **options):
 
 
 def parameters(solution):
-    return [np.asarray(leaf) for leaf in jax.tree.leaves(eqx.filter(solution.score_field, eqx.is_array))]
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(eqx.filter(solution.fitted, eqx.is_array))]
 
 
 def outcome(solution):

@@ -84,7 +84,7 @@ def flow_solution(
         problem=problem,
         method=method,
         ts=ts,
-        score_field=score,
+        fitted=score,
         flow=flow,
         weights=jnp.asarray(weights, x0.dtype),
         solver=solver,

@@ -1,5 +1,6 @@
 """The solution that a score makes by its own flow."""
 
+import json
 from typing import Any, NoReturn
 
 import diffrax
@@ -26,7 +27,7 @@ class FlowSolution(Solution):
     - `flow`: the [`Trajectory`][bohmdiff.Trajectory] of the particles, with the density, phase and energy
         of each.
     - `weights`: of the particles, shape `(M,)`.
-    - `score_field`: the score, as it was after training.
+    - `fitted`: the score itself, a module: after training, the trained one.
     - `history`: of the training, an `xarray.Dataset` over `epoch`, or `None` if there was none.
 
     Moments are those of the particles. `log_density` is the score's own, normalised by the particles at
@@ -36,7 +37,7 @@ class FlowSolution(Solution):
     problem: Problem
     method: eqx.Module
     ts: Times
-    score_field: Any
+    fitted: Any
     flow: Trajectory
     weights: Weights
     solver: diffrax.AbstractSolver
@@ -71,7 +72,7 @@ class FlowSolution(Solution):
         """The paths of particles that start at `x0`, shape `(M, d)`, at the saved times: `(M, K, d)`."""
         return propagate(
             self.problem,
-            self.score_field,
+            self.fitted,
             x0,
             ts=self.ts,
             solver=self.solver,
@@ -80,16 +81,16 @@ class FlowSolution(Solution):
         ).position
 
     def score(self, t: Time, x: Vector) -> Vector:
-        return self.score_field(t, x)
+        return self.fitted(t, x)
 
     def log_density(self, t: Time, x: Vector) -> Scalar:
-        if not hasattr(self.score_field, "log_density"):
+        if not hasattr(self.fitted, "log_density"):
             self._unavailable(
                 "log_density",
                 "Its score is a vector field without a scalar. flow.log_density has ln ρ on the particles; "
                 "give the score a method log_density(t, x), or write it as GradientScore(scalar).",
             )
-        return scalar_of(self.score_field)(t, x) - jnp.interp(t, self.ts, self._offsets())
+        return scalar_of(self.fitted)(t, x) - jnp.interp(t, self.ts, self._offsets())
 
     def wave_function(self, t: Time, x: Vector) -> NoReturn:
         self._unavailable(
@@ -102,16 +103,14 @@ class FlowSolution(Solution):
     def _offsets(self) -> Times:
         """By how much the score's scalar exceeds ln ρ at the saved times, on average over particles."""
         assert self.flow.log_density is not None
-        scalar = scalar_of(self.score_field)
+        scalar = scalar_of(self.fitted)
         at_time = jax.vmap(scalar, in_axes=(None, 0))
         own = jax.vmap(at_time, in_axes=(0, 1), out_axes=1)(self.ts, self.flow.position)
         return self.weights @ (own - self.flow.log_density)
 
 
-def _read_history(path_or_lines: str) -> xarray.Dataset:
-    import json
-
-    records = [json.loads(line) for line in path_or_lines.splitlines() if line]
+def _read_history(lines: str) -> xarray.Dataset:
+    records = [json.loads(line) for line in lines.splitlines() if line]
     names = dict.fromkeys(name for record in records for name in record if name != "epoch")
     return xarray.Dataset(
         {
