@@ -29,13 +29,13 @@ import morse_chain  # noqa: E402
 
 # What was found to work, by the number of modes: degree of the baseline, width of the network, particles
 # an epoch, epochs.
-SETTINGS = {1: (8, 32, 128, 300), 2: (6, 32, 256, 700), 3: (4, 32, 256, 600), 4: (4, 40, 384, 900)}
+SETTINGS = {1: (8, 32, 128, 300), 2: (6, 32, 256, 600), 3: (4, 32, 256, 600), 4: (4, 40, 384, 900)}
 
 
 def main() -> None:
     parser = _common.parser(__doc__, degree=None, steps=32)
     parser.add_argument("--dim", type=int, default=2, choices=SETTINGS, help="number of modes (2)")
-    parser.add_argument("--epochs", type=_common.positive, help="updates in all (700 for two modes)")
+    parser.add_argument("--epochs", type=_common.positive, help="updates in all (600 for two modes)")
     parser.add_argument(
         "--particles", type=_common.positive, help="fresh ones an epoch (256 for two modes)"
     )
@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("--resume", action="store_true", help="go on with the run in DIR")
     parser.add_argument("--start", type=Path, metavar="FILE", help="train on from these weights")
     parser.add_argument(
-        "--mask", type=float, default=0.1, help="particles with a smaller |det F| are left out (0.1)"
+        "--mask", type=float, default=0.3, help="particles with a smaller |det F| are left out (0.3)"
     )
     parser.add_argument("--save-weights", type=Path, metavar="FILE", help="write the trained score here")
     parser.add_argument("--weights", type=Path, metavar="FILE", help="do not train: evaluate these weights")

@@ -67,8 +67,8 @@ class AbstractObjective(eqx.Module):
     def __add__(self, other: "AbstractObjective") -> "ObjectiveSum":
         return _summed((*_terms(self), *_terms(other)))
 
-    def __rmul__(self, factor: float) -> "ObjectiveSum":
-        return _summed(tuple((factor * weight, term) for weight, term in _terms(self)))
+    def __rmul__(self, factor: float | int) -> "ObjectiveSum":
+        return _summed(tuple((float(factor) * weight, term) for weight, term in _terms(self)))
 
 
 class FisherDivergence(AbstractObjective):

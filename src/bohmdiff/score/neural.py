@@ -192,7 +192,7 @@ class NeuralScore(AbstractScore):
         t0, t1 = problem.t0.astype(dtype), problem.t1.astype(dtype)
         self.time = FourierTime(t0, t1, frequencies)
         if network is not None:
-            self.network = network
+            self.network = cast_floats(network, dtype)
         else:
             perceptron = TimeConditionedMLP(
                 d,
@@ -205,7 +205,7 @@ class NeuralScore(AbstractScore):
             )
             self.network = cast_floats(perceptron, dtype)
         check_output(self.network, (jnp.ones(self.time.size, dtype), jnp.zeros(d, dtype)), (), "network")
-        self.baseline = None if baseline is None else FrozenScore(baseline)
+        self.baseline = None if baseline is None else cast_floats(FrozenScore(baseline), dtype)
         if self.baseline is not None:
             check_output(self.baseline, (t0, jnp.zeros(d, dtype)), (d,), "baseline")
         points, weights = problem.initial.points(GaussHermitePoints(3, discard=0.0))
