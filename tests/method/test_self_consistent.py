@@ -289,6 +289,8 @@ def shorten(path):
     os.truncate(path, path.stat().st_size // 2)
 
 
+# Threads of orbax that still read when it gives up complain that nobody waits for them.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize(
     "damage",
     [
