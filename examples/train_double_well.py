@@ -24,7 +24,7 @@ import bohmdiff as bd  # noqa: E402
 
 def main() -> None:
     parser = _common.parser(__doc__, degree=6, steps=48)
-    parser.add_argument("--epochs", type=_common.positive, default=600, help="updates in all (600)")
+    parser.add_argument("--epochs", type=_common.positive, default=1000, help="updates in all (1000)")
     parser.add_argument("--particles", type=_common.positive, default=128, help="fresh ones an epoch (128)")
     parser.add_argument("--width", type=_common.positive, default=24, help="of the two hidden layers (24)")
     parser.add_argument("--rate", type=float, default=1e-2, help="learning rate at the start (0.01)")

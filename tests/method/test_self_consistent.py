@@ -20,6 +20,7 @@ import pytest
 from tests.unchecked import unchecked_types
 
 import bohmdiff as bd
+from bohmdiff.method.self_consistent import method as training
 
 KEY = jax.random.key(0)
 TS = [0.0, 1.0]
@@ -385,11 +386,25 @@ def test_when_nothing_is_finite_any_more(tmp_path):
         r"finite in the 4 epochs up to 6: the loss is inf.* gradient (nan|inf).*baseline=.*learning rate"
         rf".*clip_by_global_norm.*TruncatedPoints.*more steps.*saved in {tmp_path}"
     )
-    with pytest.raises(bd.TrainingDivergedError, match=message):
+    with pytest.raises(bd.TrainingDivergedError, match=message) as caught:
         trapped(**options, epochs=20, directory=tmp_path)
     assert [record["skipped"] for record in read_log(tmp_path)] == [0, 0, 1, 2, 3, 4]
     saved = trapped(**options, epochs=6, directory=tmp_path, resume=True)
-    assert outcome(saved) == outcome(trapped(particles=Trap(), epochs=2))
+    kept = trapped(particles=Trap(), epochs=2)
+    assert outcome(saved) == outcome(kept)
+    assert parameters(caught.value) == parameters(kept)
+
+
+def test_a_score_whose_flow_is_lost_in_the_end_is_kept(monkeypatch):
+    def lost(*arguments):
+        raise ValueError("Particles became non-finite.")
+
+    monkeypatch.setattr(training, "flow_solution", lost)
+    with pytest.raises(
+        bd.TrainingDivergedError, match=r"after epoch 1, .*non-finite.*kept as `fitted`"
+    ) as caught:
+        train(epochs=1)
+    assert parameters(caught.value) != START
 
 
 def test_steps_that_leave_the_numbers_are_skipped():

@@ -177,7 +177,15 @@ class SelfConsistentScoreMatching(AbstractMethod):
         design = default_points(problem.dimension, GIVEN_SCORE_NODES.get(problem.dimension, 6))
         x0, weights = problem.initial.points(design, final_key)
         steps = max(self.steps, GivenScore.steps)
-        return flow_solution(self, problem, ts, score, x0, weights, GivenScore.solver, steps, str(log))
+        try:
+            return flow_solution(self, problem, ts, score, x0, weights, GivenScore.solver, steps, str(log))
+        except ValueError as error:
+            raise TrainingDivergedError(
+                f"Training ended after epoch {int(state.epoch)}, but the flow of the trained score loses "
+                f"particles: {error} The score is kept as `fitted` of this error; train longer, or evaluate it "
+                "with GivenScore on particles that lie less far out.",
+                score,
+            ) from error
 
     def _train(
         self,
@@ -220,7 +228,8 @@ class SelfConsistentScoreMatching(AbstractMethod):
                 if checkpoints is not None and (stop or diverged or epoch % self.checkpoint_every == 0):
                     checkpoints.save(devices.gather(state), loss.fixed)
                 if diverged:
-                    raise TrainingDivergedError(self._what_diverged(report, epoch))
+                    score = devices.gather(eqx.combine(state.parameters, loss.fixed))
+                    raise TrainingDivergedError(self._what_diverged(report, epoch), score)
                 if stop:
                     break
         return state

@@ -16,7 +16,15 @@ from ...problem import Problem
 
 
 class TrainingDivergedError(RuntimeError):
-    """The loss or its gradient was not finite for too many epochs in a row."""
+    """Updates were not finite for too many epochs in a row, or the flow of the trained score loses
+    particles.
+
+    - `fitted`: the score as it was after the last finite update, so that nothing is lost.
+    """
+
+    def __init__(self, message: str, fitted: Any):
+        super().__init__(message)
+        self.fitted = fitted
 
 
 class TrainingState(eqx.Module):
