@@ -2,7 +2,7 @@
 
 A small network is added to the score that sequential matching finds in seconds, and trained end to end: in
 every epoch fresh particles move under the score, and the objective asks how far it is from the score of the
-density that this very flow makes. With two modes it takes a few minutes on two cores, with four about an hour.
+density that this very flow makes. With two modes it takes minutes on two cores, with four about an hour.
 
 The picture training.png shows the loss, the Fisher divergence and the energy error against epochs;
 moments.png shows mean and width of every mode on the exact ones.
