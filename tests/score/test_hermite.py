@@ -14,7 +14,7 @@ from hypothesis.extra.numpy import arrays
 from scipy.special import eval_hermitenorm, roots_hermitenorm
 
 import bohmdiff as bd
-from bohmdiff.method.sequential import _hermite_path
+from bohmdiff.score import cubic_path
 from bohmdiff.score import basis_size, fit_hermite
 from bohmdiff.score.hermite_basis import differentiate, expected_gradients, hermite_basis
 
@@ -370,7 +370,7 @@ def test_score_in_time_is_cubic():
     @eqx.filter_jit
     def path(ts):
         values, rates = jax.vmap(lambda t: jax.jvp(at, (t,), (jnp.ones(()),)))(ts)
-        return _hermite_path(ts, values, rates)
+        return cubic_path(ts, values, rates)
 
     score = bd.HermiteScore(path(ts))
     assert isinstance(score, bd.AbstractScore)

@@ -70,7 +70,7 @@ NAMES = pytest.mark.parametrize("name", ["none", "harmonic", "gaussian", "sequen
         {"width": (3, 4, 2), "depth": 3, "conditioning": "concat", "frequencies": 1},
         {"network": OwnNetwork(jnp.array([0.8, -0.6]))},
     ],
-    ids=repr,
+    ids=["film", "concat", "widths", "depth", "network"],
 )
 def test_is_the_gradient_of_its_log_density(options):
     score = neural(**options)
