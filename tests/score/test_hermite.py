@@ -14,8 +14,7 @@ from hypothesis.extra.numpy import arrays
 from scipy.special import eval_hermitenorm, roots_hermitenorm
 
 import bohmdiff as bd
-from bohmdiff.score import cubic_path
-from bohmdiff.score import basis_size, fit_hermite
+from bohmdiff.score import basis_size, cubic_path, fit_hermite
 from bohmdiff.score.hermite_basis import differentiate, expected_gradients, hermite_basis
 
 DEGREES = [(1, 5), (2, 4), (3, 3)]
