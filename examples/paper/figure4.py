@@ -45,25 +45,19 @@ def compute(score) -> _paper.Arrays:
 
 
 def draw(ours: _paper.Arrays, exact: xarray.Dataset) -> Figure:
-    figure = bd.plot.moments(Moments(ours), exact, units=_paper.UNITS)
+    figure = bd.plot.moments(dataset(ours), exact, units=_paper.UNITS)
     figure.set_size_inches(8, 6.4)
     for axes, what in zip(figure.axes[2:], ("mean", "std"), strict=True):
         axes.axhline(PAPER[what], color="0.3", lw=1.2, ls=(0, (1, 3)))
         axes.text(3.14, PAPER[what], "paper, rms ", color="0.3", ha="right", va="bottom", size=9)
-        axes.set_ylim(1e-6, 1e-2)
+        axes.set_ylim(1e-6, 2e-2)
     return figure
 
 
-class Moments:
-    """Cached moments in the shape of a solution, for plotting."""
-
-    def __init__(self, arrays: _paper.Arrays):
-        self.arrays = arrays
-
-    def to_xarray(self) -> xarray.Dataset:
-        moments = {name: (("time", "coordinate"), self.arrays[name]) for name in ("mean", "std")}
-        coordinates = {"time": self.arrays["time"], "coordinate": np.arange(_paper.MODES)}
-        return xarray.Dataset(moments, coordinates)
+def dataset(arrays: _paper.Arrays) -> xarray.Dataset:
+    """Cached moments as a solution's `to_xarray()` gives them."""
+    moments = {name: (("time", "coordinate"), arrays[name]) for name in ("mean", "std")}
+    return xarray.Dataset(moments, {"time": arrays["time"], "coordinate": np.arange(_paper.MODES)})
 
 
 if __name__ == "__main__":

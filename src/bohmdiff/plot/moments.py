@@ -12,7 +12,10 @@ from .style import ATOMIC, COLOURS, DASHES, MARKERS, Units, style
 
 
 def moments(
-    solution: Solution, reference: Solution | xarray.Dataset | None = None, *, units: Units = ATOMIC
+    solution: Solution | xarray.Dataset,
+    reference: Solution | xarray.Dataset | None = None,
+    *,
+    units: Units = ATOMIC,
 ) -> Figure:
     """Mean and standard deviation of every coordinate: lines; those of a reference: open markers.
 
@@ -22,12 +25,12 @@ def moments(
 
     **Arguments:**
 
-    - `solution`: any solution.
+    - `solution`: any solution, or what its `to_xarray()` gave.
     - `reference`: another one of the same problem, or what its `to_xarray()` gave; the errors get panels
         of their own if it is saved at the same times.
     - `units`: for the labels of the axes.
     """
-    ours, theirs = solution.to_xarray(), _as_dataset(reference)
+    ours, theirs = _as_dataset(solution), None if reference is None else _as_dataset(reference)
     with_errors = theirs is not None and _same_times(ours, theirs)
     with style():
         figure, axes = plt.subplots(
@@ -77,7 +80,7 @@ def energy(
     - `reference`: another one of the same problem, or what its `to_xarray()` gave; open markers.
     - `units`: for the labels of the axes.
     """
-    ours, theirs = solution.to_xarray(), _as_dataset(reference)
+    ours, theirs = solution.to_xarray(), None if reference is None else _as_dataset(reference)
     with style():
         figure, (top, below) = plt.subplots(2, 1, figsize=(8, 5), sharex=True)
         _line(top, ours.time, ours.energy, 0, _name(ours))
@@ -97,8 +100,8 @@ def energy(
     return figure
 
 
-def _as_dataset(reference: Solution | xarray.Dataset | None) -> xarray.Dataset | None:
-    return reference.to_xarray() if isinstance(reference, Solution) else reference
+def _as_dataset(solution: Solution | xarray.Dataset) -> xarray.Dataset:
+    return solution.to_xarray() if isinstance(solution, Solution) else solution
 
 
 def _same_times(ours: xarray.Dataset, theirs: xarray.Dataset) -> bool:
