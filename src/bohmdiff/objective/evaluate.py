@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 from .._types import Key, Points, Scalar, Times, Weights
 from ..flow import HalfState, Score, bohmian_terms, initial_halves, integrate
 from ..problem import Problem
+from ..score import held_fixed
 from .objective import AbstractObjective, Ensemble, random_directions
 
 
@@ -83,7 +84,7 @@ def evaluate(
     def index_of(t: Any) -> Any:
         return jnp.round((t - problem.t0) / (problem.t1 - problem.t0) * steps).astype(int)
 
-    moving = score if objective.through_flow else _held_fixed(score)
+    moving = score if objective.through_flow else held_fixed(score)
     keep = (lambda t, position: at(index_of(t), t, position)) if objective.through_flow else _itself
     solution = integrate(
         problem,
@@ -119,10 +120,6 @@ def _chosen(steps: int, times: int | None, key: Key | None) -> Array | None:
         raise ValueError("A random subset of times needs a key: pass key=jax.random.key(0).")
     order = jax.random.permutation(key, steps + 1)
     return order < times
-
-
-def _held_fixed(score: Score) -> Score:
-    return jax.tree.map(lambda leaf: jax.lax.stop_gradient(leaf) if eqx.is_array(leaf) else leaf, score)
 
 
 def _itself(t: Any, position: HalfState) -> HalfState:

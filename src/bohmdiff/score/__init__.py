@@ -14,6 +14,7 @@ from .score import FrozenScore as FrozenScore
 from .score import GradientScore as GradientScore
 from .score import ScoreSum as ScoreSum
 from .score import asymmetry as asymmetry
+from .score import held_fixed as held_fixed
 from .score import require_gradient as require_gradient
 from .score import scalar_of as scalar_of
 from .score import trainable as trainable

@@ -117,17 +117,18 @@ class FrozenScore(AbstractScore):
             )
 
     def __call__(self, t: Time, x: Vector) -> Vector:
-        source = _frozen(self.source)
+        source = held_fixed(self.source)
         field: Any = source if callable(source) else source.score
         return field(t, x)
 
     def log_density(self, t: Time, x: Vector) -> Scalar:
         r"""$\ln\rho$ up to a function of time, if the source offers it."""
-        return scalar_of(_frozen(self.source))(t, x)
+        return scalar_of(held_fixed(self.source))(t, x)
 
 
-def _frozen(source: Any) -> Any:
-    return jax.tree.map(lambda leaf: jax.lax.stop_gradient(leaf) if eqx.is_array(leaf) else leaf, source)
+def held_fixed(tree: Any) -> Any:
+    """A pytree through whose arrays no derivative goes."""
+    return jax.tree.map(lambda leaf: jax.lax.stop_gradient(leaf) if eqx.is_array(leaf) else leaf, tree)
 
 
 def scalar_of(score: Any) -> Callable[[Time, Vector], Scalar]:

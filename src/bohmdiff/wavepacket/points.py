@@ -53,7 +53,7 @@ class SobolPoints(AbstractPoints):
     number: int = eqx.field(converter=lambda n: as_positive_integer(n, "number", "Pass how many points."))
 
     def __call__(self, dimension, key=None):
-        seed = np.asarray(jax.random.key_data(_as_typed_key(_needs_key(self, key)))).tolist()
+        seed = np.asarray(jax.random.key_data(as_typed_key(_needs_key(self, key)))).tolist()
         sampler = qmc.Sobol(dimension, scramble=True, rng=np.random.default_rng(seed))
         # scipy warns unless a power of two is asked for: draw one that is enough.
         uniform = sampler.random_base2(max(self.number - 1, 0).bit_length())[: self.number]
@@ -166,7 +166,7 @@ def _needs_key(design: AbstractPoints, key: Key | None) -> Key:
     return key
 
 
-def _as_typed_key(key: Key):
+def as_typed_key(key: Key):
     return key if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else jax.random.wrap_key_data(key)
 
 

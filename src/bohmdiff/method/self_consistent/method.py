@@ -24,11 +24,11 @@ from ...problem import Problem
 from ...score import require_gradient, trainable
 from ...solution import FlowSolution
 from ...solver import VelocityVerlet
-from ...wavepacket import AbstractPoints, TruncatedPoints, as_design, default_points
+from ...wavepacket import AbstractPoints, TruncatedPoints, as_design, as_typed_key, default_points
 from ..given_score import GIVEN_SCORE_NODES, GivenScore, flow_solution
 from ..method import AbstractMethod
 from .record import Checkpoints, Log, digest, text_of
-from .update import Devices, Loss, TrainingDivergedError, TrainingState, is_key, update
+from .update import Devices, Loss, TrainingDivergedError, TrainingState, update
 from .validation import largest_asymmetry, validate
 
 _NOT_A_GRADIENT = 1e-3
@@ -147,7 +147,7 @@ class SelfConsistentScoreMatching(AbstractMethod):
             raise ValueError(
                 "Training draws its particles at random and needs a key: key=jax.random.key(0)."
             )
-        key = key if is_key(key) else jax.random.wrap_key_data(key)
+        key = as_typed_key(key)
         # Keys of their own, so that what happens in one epoch does not depend on those before.
         epoch_key, validation_key, final_key = jax.random.split(key, 3)
         x0, weights = problem.initial.points(

@@ -138,8 +138,8 @@ class Checkpoints:
                     f"{where} belongs to another run: its {name} is not the same{both}. Go on with the "
                     "same, or train into another directory."
                 )
-        if saved_arrays != _describe(arrays):
-            wanted = _describe(arrays)
+        wanted = _describe(arrays)
+        if saved_arrays != wanted:
             first = next(
                 (f"{a} there, {b} here" for a, b in zip(saved_arrays, wanted, strict=False) if a != b),
                 f"{len(saved_arrays)} arrays there, {len(wanted)} here",
