@@ -41,6 +41,7 @@ from .score import GradientScore as GradientScore
 from .score import HarmonicScore as HarmonicScore
 from .score import HermiteExpansion as HermiteExpansion
 from .score import HermiteScore as HermiteScore
+from .score import LocalScore as LocalScore
 from .score import NeuralScore as NeuralScore
 from .score import ScoreSum as ScoreSum
 from .score import TimeConditionedMLP as TimeConditionedMLP

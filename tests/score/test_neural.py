@@ -133,8 +133,8 @@ def test_baselines_and_exact_starts(name, baselines):
     scores = (
         neural(),
         Nothing() if baseline is None else bd.FrozenScore(baseline),
-        neural(baseline=baseline),
-        neural(baseline=baseline, exact_start=True),
+        neural(baseline=baseline, fade_in=0),
+        neural(baseline=baseline, fade_in=3, exact_start=True),
     )
     network, base, both, exact = at_times(jnp.array([T0, 0.9, T1]), *scores)
     np.testing.assert_allclose(both[0], network[0] + base[0], rtol=1e-12)
@@ -146,7 +146,7 @@ def test_baselines_and_exact_starts(name, baselines):
     tau = (0.9 - T0) / (T1 - T0)
     lacking = problem().initial.score(X) - base[0][0]
     np.testing.assert_allclose(
-        exact[0][1], tau * network[0][1] + base[0][1] + (1 - tau) * lacking, rtol=1e-10
+        exact[0][1], tau**3 * network[0][1] + base[0][1] + (1 - tau) * lacking, rtol=1e-10
     )
     # Always it is the gradient of its scalar.
     for score, _, gradient in (both, exact):
@@ -169,6 +169,21 @@ def test_only_a_baseline_that_is_wrong_at_the_start_is_corrected(baselines):
     assert neural(baseline=harmonic).initial is None
 
 
+def test_how_the_network_fades_in(baselines):
+    assert neural().fade_in == 0
+    assert neural(exact_start=True).fade_in == 2
+    assert neural(baseline=baselines["gaussian"]).fade_in == 2
+    base, plain, faded = at_times(
+        jnp.array([T0, 0.9]),
+        bd.FrozenScore(baselines["gaussian"]),
+        neural(),
+        neural(baseline=baselines["gaussian"]),
+    )
+    tau = (0.9 - T0) / (T1 - T0)
+    np.testing.assert_array_equal(faded[0][0], base[0][0])
+    np.testing.assert_allclose(faded[0][1], base[0][1] + tau**2 * plain[0][1], rtol=1e-12)
+
+
 def test_the_output_scale_is_a_factor():
     one, three = (look(neural(output_scale=scale), 0.9, X)[0] for scale in (0.1, 0.3))
     np.testing.assert_allclose(three, 3 * one, rtol=1e-12)
@@ -185,6 +200,9 @@ def test_the_output_scale_is_a_factor():
         ({"frequencies": 0}, "frequencies must be an integer of at least 1, but 0 was given"),
         ({"output_scale": 0.0}, "output_scale must be positive, but 0.0 was given"),
         ({"output_scale": math.nan}, "output_scale must be positive, but nan was given"),
+        ({"fade_in": -1}, "fade_in must be a whole number, 0 or more, .* but -1 was given"),
+        ({"fade_in": 0.5}, "fade_in must be a whole number, 0 or more, .* but 0.5 was given"),
+        ({"fade_in": 0, "exact_start": True}, "1 or more with exact_start, but 0 was given"),
         ({"network": lambda features, z: z}, r"must return a real array of shape \(\)"),
         ({"baseline": 3.0}, r"A score s\(t, x\) or a solution .* but 3.0 was given"),
         ({"baseline": lambda t, x: x[0]}, r"baseline\(t, x\) must return a real array of shape \(2,\)"),

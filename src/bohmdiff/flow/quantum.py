@@ -5,9 +5,9 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from .._types import Points, Scalar, Time, Vector
+from .._types import Matrix, Points, Scalar, Time, Vector
 from ..hamiltonian import Hamiltonian
-from ..score import HermiteExpansion
+from ..score import HermiteExpansion, LocalScore, local_derivatives
 
 Score = Callable[[Time, Vector], Vector]
 
@@ -42,12 +42,45 @@ def acceleration(hamiltonian: Hamiltonian, score: Score, t: Time, x: Vector) -> 
 
 def effective_force(hamiltonian: Hamiltonian, score: Score, t: Time, x: Vector) -> tuple[Scalar, Vector]:
     """V + Q and minus its gradient at one point."""
+    inverse_mass = 1 / hamiltonian.masses(x.shape[0])
+    local, _ = local_derivatives(score, t, x, inverse_mass)
+    potential, gradient = jax.value_and_grad(hamiltonian.potential, argnums=1)(t, x)
+    quantum, force = _quantum(local, inverse_mass, hamiltonian.hbar)
+    return potential + quantum, force - gradient
 
-    def effective_potential(y: Vector) -> Scalar:
-        return hamiltonian.potential(t, y) + quantum_potential(hamiltonian, score, t, y)
 
-    value, gradient = jax.value_and_grad(effective_potential)(x)
-    return value, -gradient
+def effective_force_and_slope(
+    hamiltonian: Hamiltonian, score: Score, t: Time, x: Vector
+) -> tuple[Scalar, Vector, Matrix]:
+    """V + Q at one point, minus its gradient, and the derivative of that, shape `(d, d)`."""
+    inverse_mass = 1 / hamiltonian.masses(x.shape[0])
+
+    def classical(y: Vector) -> tuple[Scalar, Vector]:
+        return jax.value_and_grad(hamiltonian.potential, argnums=1)(t, y)
+
+    def classical_along(axis: Vector):
+        (potential, gradient), (_, slope) = jax.jvp(classical, (x,), (axis,))
+        return potential, gradient, slope
+
+    def quantum_along(change: LocalScore):
+        return jax.jvp(lambda here: _quantum(here, inverse_mass, hamiltonian.hbar)[1], (local,), (change,))[
+            1
+        ]
+
+    potential, gradient, curvature = jax.vmap(classical_along, out_axes=(None, None, 1))(
+        jnp.eye(x.shape[0], dtype=x.dtype)
+    )
+    local, slopes = local_derivatives(score, t, x, inverse_mass)
+    quantum, force = _quantum(local, inverse_mass, hamiltonian.hbar)
+    slope = jax.vmap(quantum_along, in_axes=-1, out_axes=-1)(slopes)
+    return potential + quantum, force - gradient, slope - curvature
+
+
+def _quantum(local: LocalScore, inverse_mass: Vector, hbar: Scalar) -> tuple[Scalar, Vector]:
+    """Q and minus its gradient."""
+    s, factor = local.score, 0.25 * hbar**2
+    potential = -factor * (inverse_mass @ (jnp.diagonal(local.jacobian) + 0.5 * s**2))
+    return potential, factor * (local.divergence_gradient + (inverse_mass * s) @ local.jacobian)
 
 
 def hermite_acceleration(

@@ -7,7 +7,7 @@ from jaxtyping import Array, Float
 
 from .._types import Points, Time, Vector
 from ..problem import Problem
-from .quantum import Score, effective_force
+from .quantum import Score, effective_force, effective_force_and_slope
 from .state import FlowState, HalfState
 
 # Tangents with respect to x0 are part of the state, not derivatives taken through the solver. A
@@ -40,14 +40,8 @@ def bohmian_terms(
         return velocity._replace(action=kinetic)
 
     def first_order(t: Time, x: Vector, tangent: Float[Array, "d d"]):
-        # One pass along each column of F; what does not depend on the column is computed once.
-        def along(column: Vector):
-            (potential, force), (_, slope) = jax.jvp(
-                lambda y: effective_force(problem.hamiltonian, score, t, y), (x,), (column,)
-            )
-            return potential, force / mass, slope / mass
-
-        return jax.vmap(along, in_axes=1, out_axes=(None, None, 1))(tangent)
+        potential, force, slope = effective_force_and_slope(problem.hamiltonian, score, t, x)
+        return potential, force / mass, (slope @ tangent) / (mass[:, None] if mass.ndim else mass)
 
     def kick(t: Time, position: HalfState, directions: Float[Array, "n d"] | None) -> HalfState:
         x, tangent, second = position.motion, position.tangent, position.second

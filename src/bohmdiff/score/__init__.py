@@ -1,3 +1,5 @@
+from .derivatives import LocalScore as LocalScore
+from .derivatives import local_derivatives as local_derivatives
 from .gaussian import GaussianScore as GaussianScore
 from .gaussian import MovingGaussian as MovingGaussian
 from .gaussian import cubic_path as cubic_path
@@ -8,7 +10,7 @@ from .hermite import HermiteScore as HermiteScore
 from .hermite import fit_hermite as fit_hermite
 from .hermite_basis import basis_size as basis_size
 from .neural import NeuralScore as NeuralScore
-from .neural import TimeConditionedMLP as TimeConditionedMLP
+from .perceptron import TimeConditionedMLP as TimeConditionedMLP
 from .score import AbstractScore as AbstractScore
 from .score import FrozenScore as FrozenScore
 from .score import GradientScore as GradientScore

@@ -9,9 +9,11 @@ import jax
 import jax.numpy as jnp
 import jax.scipy.linalg as jsl
 import lineax as lx
+import numpy as np
 from jaxtyping import Array, Float
 
 from .._types import Matrix, Points, Scalar, Time, Vector, Weights
+from .derivatives import LocalScore
 from .hermite_basis import basis_size, differentiate, expand, expected_gradients, hermite_basis
 from .score import AbstractScore
 
@@ -74,6 +76,44 @@ class HermiteExpansion(eqx.Module):
         # Beyond the trust radius the Gaussian's own force goes on growing.
         in_frame = in_frame + (xi - trusted) @ metric
         return 0.25 * hbar**2 * in_frame @ self._inverse
+
+    def derivatives(self, x: Vector, inverse_mass: Vector) -> tuple[LocalScore, LocalScore]:
+        """The score at one point with what the quantum force needs of it, and the derivatives of each.
+
+        Beyond the trust radius the polynomial's part of each is taken from there, as that of the score is.
+        """
+        d, inverse = self.dimension, self._inverse
+
+        def along_axes(coefficients: Float[Array, "*k n"]) -> Float[Array, "*k d n"]:
+            in_frame = [differentiate(coefficients, i, d, self.degree) for i in range(d)]
+            return jnp.einsum("ik,i...n->...kn", inverse, jnp.stack(in_frame))
+
+        gradient = along_axes(self._all_coefficients())
+        hessian = along_axes(gradient)
+        third = along_axes(hessian)
+        laplacian_gradient = jnp.einsum("i,iikn->kn", inverse_mass, third)
+        columns = (gradient, laplacian_gradient, hessian, along_axes(laplacian_gradient), third)
+        flat = jnp.concatenate([c.reshape(-1, c.shape[-1]) for c in columns])
+        xi = self._into_frame(x[None])
+        values = hermite_basis(self._trusted(xi), self.degree - 1)[0] @ self._low(flat).T
+        ends = np.cumsum([math.prod(c.shape[:-1]) for c in columns])
+        gradient, laplacian_gradient, hessian, laplacian_hessian, third = (
+            part.reshape(c.shape[:-1])
+            for part, c in zip(jnp.split(values, ends[:-1]), columns, strict=True)
+        )
+        precision = inverse.T @ inverse
+        local = LocalScore(gradient - xi[0] @ inverse, hessian - precision, laplacian_gradient)
+        slopes = LocalScore(hessian, third, laplacian_hessian)
+        if not math.isinf(self.trust_radius):
+            # The derivative of the projection onto the sphere: nothing along the ray.
+            length = jnp.sqrt(jnp.maximum(jnp.sum(xi**2), self.trust_radius**2))
+            outside = jnp.sum(xi**2) > self.trust_radius**2
+            ray, along_ray = (x - self.mean) / length, jnp.where(outside, xi[0] @ inverse / length, 0)
+            slopes = jax.tree.map(
+                lambda part: self.trust_radius / length * (part - (part @ ray)[..., None] * along_ray),
+                slopes,
+            )
+        return local, slopes._replace(score=slopes.score - precision)
 
     def log_density(self, x: Vector) -> Scalar:
         r"""$\ln\rho(x)$ at one point; worth something where the particles of the fit are."""
@@ -222,6 +262,10 @@ class HermiteScore(AbstractScore):
 
     def __call__(self, t: Time, x: Vector) -> Vector:
         return self.at(t).score(x[None])[0]
+
+    def derivatives(self, t: Time, x: Vector, inverse_mass: Vector) -> tuple[LocalScore, LocalScore]:
+        """The score at one point with what the quantum force needs of it, and the derivatives of each."""
+        return self.at(t).derivatives(x, inverse_mass)
 
     def log_density(self, t: Time, x: Vector) -> Scalar:
         """The normalised log density that belongs to the score."""

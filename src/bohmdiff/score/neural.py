@@ -13,16 +13,9 @@ from .._check import as_positive_integer, cast_floats, check_output, is_concrete
 from .._types import Key, Scalar, Time, Vector
 from ..problem import Problem
 from ..wavepacket import AbstractInitialState, GaussHermitePoints
+from .derivatives import LocalScore, differentiated
+from .perceptron import ScalarDerivatives, TimeConditionedMLP, softplus
 from .score import AbstractScore, FrozenScore, scalar_of
-
-
-@jax.custom_jvp
-def softplus(x: Array) -> Array:
-    r"""$\ln(1 + e^x)$, whose derivatives are those of the logistic function: cheap, however many."""
-    return jax.nn.softplus(x)
-
-
-softplus.defjvps(lambda tangent, value, x: tangent * jax.lax.logistic(x))
 
 
 class FourierTime(eqx.Module):
@@ -53,88 +46,11 @@ class FourierTime(eqx.Module):
         return jnp.concatenate([jnp.ones_like(tau)[None], jnp.cos(angles), jnp.sin(angles)])
 
 
-class TimeConditionedMLP(eqx.Module):
-    r"""A multilayer perceptron $N(\tau, z) \to$ scalar, conditioned on features of time.
-
-    With `"film"` every hidden layer is scaled and shifted by linear functions of the features, which
-    are computed once per time, not once per particle; with `"concat"` they are further inputs.
-
-    ```python
-    network = bd.TimeConditionedMLP(dimension=2, features=9, width=32, depth=2, key=key)
-    network(jnp.ones(9), jnp.zeros(2))
-    ```
-
-    **Arguments:**
-
-    - `dimension`: of the input `z`.
-    - `features`: how many features of time there are.
-    - `width`, `depth`: of the hidden layers; `width` may be a sequence, one for each layer.
-    - `conditioning`: `"film"` or `"concat"`.
-    - `activation`: smooth: it is differentiated five times.
-    - `key`: for the initial weights.
-
-    ??? cite "Reference"
-
-        E. Perez et al., FiLM: Visual reasoning with a general conditioning layer, AAAI (2018).
-    """
-
-    hidden: tuple[eqx.nn.Linear, ...]
-    modulation: tuple[eqx.nn.Linear, ...] | None
-    output: eqx.nn.Linear
-    activation: Callable[[Array], Array] = eqx.field(static=True)
-
-    def __init__(
-        self,
-        dimension: int,
-        features: int,
-        *,
-        width: int | tuple[int, ...] = 32,
-        depth: int = 2,
-        conditioning: Literal["film", "concat"] = "film",
-        activation: Callable[[Array], Array] = softplus,
-        key: Key,
-    ):
-        if conditioning not in ("film", "concat"):
-            raise ValueError(f'conditioning must be "film" or "concat", but {conditioning!r} was given.')
-        depth = as_positive_integer(depth, "depth", "Pass the number of hidden layers.")
-        widths = (width,) * depth if isinstance(width, int) else tuple(width)
-        if len(widths) != depth:
-            raise ValueError(
-                f"width must be one number or one for each of the {depth} layers, but {width!r} was given."
-            )
-        for one in widths:
-            as_positive_integer(one, "width", "Pass the number of units of a hidden layer.")
-        inputs = dimension if conditioning == "film" else dimension + features
-        keys = jax.random.split(key, 2 * depth + 1)
-        self.hidden = tuple(
-            eqx.nn.Linear(before, after, key=k)
-            for before, after, k in zip((inputs, *widths[:-1]), widths, keys[:depth], strict=True)
-        )
-        self.modulation = None
-        if conditioning == "film":
-            self.modulation = tuple(
-                eqx.nn.Linear(features, 2 * size, use_bias=False, key=k)
-                for size, k in zip(widths, keys[depth:-1], strict=True)
-            )
-        self.output = eqx.nn.Linear(widths[-1], "scalar", use_bias=False, key=keys[-1])
-        self.activation = activation
-
-    def __call__(self, features: Float[Array, " features"], z: Vector) -> Scalar:
-        if self.modulation is None:
-            z = jnp.concatenate([z, features])
-            for layer in self.hidden:
-                z = self.activation(layer(z))
-        else:
-            for layer, film in zip(self.hidden, self.modulation, strict=True):
-                scale, shift = jnp.split(film(features), 2)
-                z = self.activation((1 + scale) * layer(z) + shift)
-        return self.output(z)
-
-
 class NeuralScore(AbstractScore):
     r"""$s = s_\text{base} + \nabla\phi$, the gradient of a scalar network on top of a baseline.
 
-    $\phi(t, x) = \epsilon\, N(\tau(t), z)$ with $z = (x - \mu_0)/\sigma_0$, where $\mu_0$ and $\sigma_0$ are
+    $\phi(t, x) = \epsilon\, \tau^p N(\tau, z)$ with $\tau = (t - t_0)/(t_1 - t_0)$ and
+    $z = (x - \mu_0)/\sigma_0$, where $\mu_0$ and $\sigma_0$ are
     the mean and the standard deviations of the initial state.
 
     ```python
@@ -150,8 +66,10 @@ class NeuralScore(AbstractScore):
         [`HarmonicScore(problem)`][bohmdiff.HarmonicScore], or a solution by `GaussianDynamics`,
         `SequentialScoreMatching` or any other method that has a score. It is frozen: training does not
         change it. For one that shall be trained as well, add scores with `+`.
-    - `exact_start`: whether the score is made equal to that of the initial state at `t0`: the network then
-        fades in with $\tau$, and where the baseline is not exact at `t0` its error there fades out.
+    - `fade_in`: the power $p$. A network that is there from the start disturbs what a baseline knows best,
+        the score close to `t0`. If not given, 2 with a baseline or with `exact_start`, and 0 without.
+    - `exact_start`: whether the score is made equal to that of the initial state at `t0`: where the
+        baseline is not exact at `t0`, its error there fades out with $\tau$. Needs `fade_in` above 0.
     - `width`, `depth`, `conditioning`, `activation`: of the network, see
         [`TimeConditionedMLP`][bohmdiff.TimeConditionedMLP].
     - `frequencies`: of the Fourier features of time.
@@ -168,13 +86,14 @@ class NeuralScore(AbstractScore):
     initial: FrozenScore | None
     standardise: "_Standardise"
     output_scale: float = eqx.field(static=True)
-    exact_start: bool = eqx.field(static=True)
+    fade_in: int = eqx.field(static=True)
 
     def __init__(
         self,
         problem: Problem,
         *,
         baseline: Any = None,
+        fade_in: int | None = None,
         exact_start: bool = False,
         width: int | tuple[int, ...] = 32,
         depth: int = 2,
@@ -211,13 +130,21 @@ class NeuralScore(AbstractScore):
         points, weights = problem.initial.points(GaussHermitePoints(3, discard=0.0))
         mean = weights @ points
         self.standardise = _Standardise(mean, jnp.sqrt(weights @ (points - mean) ** 2))
-        self.output_scale, self.exact_start = float(output_scale), bool(exact_start)
+        self.output_scale = float(output_scale)
+        if fade_in is None:
+            fade_in = 0 if baseline is None and not exact_start else 2
+        if not isinstance(fade_in, int) or fade_in < (1 if exact_start else 0):
+            raise ValueError(
+                f"fade_in must be a whole number, 0 or more, and 1 or more with exact_start, but {fade_in!r} "
+                "was given."
+            )
+        self.fade_in = fade_in
         self.initial = None
         if exact_start and not _starts_at(self.baseline, problem.initial, t0, points):
             self.initial = FrozenScore(_InitialScore(problem.initial))
 
     def __call__(self, t: Time, x: Vector) -> Vector:
-        s = self.output_scale * jax.grad(self._network, argnums=1)(t, x)
+        s = jax.grad(self._correction, argnums=1)(t, x)
         if self.baseline is not None:
             s = s + self.baseline(t, x)
         if self.initial is not None:
@@ -229,7 +156,7 @@ class NeuralScore(AbstractScore):
 
     def log_density(self, t: Time, x: Vector) -> Scalar:
         r"""$\ln\rho$ up to a function of time, if the baseline offers its own."""
-        phi = self.output_scale * self._network(t, x)
+        phi = self._correction(t, x)
         if self.baseline is not None:
             phi = phi + scalar_of(self.baseline)(t, x)
         if self.initial is not None:
@@ -239,9 +166,43 @@ class NeuralScore(AbstractScore):
             phi = phi + (1 - self.time.fraction(t)) * missing
         return phi
 
-    def _network(self, t: Time, x: Vector) -> Scalar:
-        value = self.network(self.time(t), self.standardise(x))
-        return self.time.fraction(t) * value if self.exact_start else value
+    def derivatives(self, t: Time, x: Vector, inverse_mass: Vector) -> tuple[LocalScore, LocalScore]:
+        """The score at one point with what the quantum force needs of it, and the derivatives of each."""
+        parts = [self._network_derivatives(t, x, inverse_mass)]
+        if self.baseline is not None:
+            parts.append(self.baseline.derivatives(t, x, inverse_mass))
+        if self.initial is not None:
+            late = self.time.fraction(t)
+            parts.append(_scaled(1 - late, self.initial.derivatives(t, x, inverse_mass)))
+            if self.baseline is not None:
+                parts.append(_scaled(late - 1, self.baseline.derivatives(self.time.t0, x, inverse_mass)))
+        return jax.tree.map(lambda *leaves: sum(leaves[1:], leaves[0]), *parts)
+
+    def _network_derivatives(
+        self, t: Time, x: Vector, inverse_mass: Vector
+    ) -> tuple[LocalScore, LocalScore]:
+        if not isinstance(self.network, TimeConditionedMLP):
+            return differentiated(jax.grad(self._correction, argnums=1), t, x, inverse_mass)
+        std = self.standardise.std
+        of_z = self.network.derivatives(self.time(t), self.standardise(x), inverse_mass / std**2)
+        size = self._size(t)
+        of_x = ScalarDerivatives(
+            size * of_z.gradient / std,
+            size * of_z.hessian / (std * std[:, None]),
+            size * of_z.third / (std * std[:, None] * std[:, None, None]),
+            size * of_z.laplacian_hessian / (std * std[:, None]),
+        )
+        return of_x.as_score(inverse_mass)
+
+    def _correction(self, t: Time, x: Vector) -> Scalar:
+        return self._size(t) * self.network(self.time(t), self.standardise(x))
+
+    def _size(self, t: Time) -> Scalar:
+        return self.output_scale * self.time.fraction(t) ** self.fade_in
+
+
+def _scaled(factor: Scalar, parts: tuple[LocalScore, LocalScore]) -> tuple[LocalScore, LocalScore]:
+    return jax.tree.map(lambda leaf: factor * leaf, parts)
 
 
 class _Standardise(eqx.Module):

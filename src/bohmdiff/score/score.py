@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from .._check import check_output
 from .._types import Scalar, Time, Vector
+from .derivatives import LocalScore, local_derivatives
 
 
 class AbstractScore(eqx.Module):
@@ -21,7 +22,8 @@ class AbstractScore(eqx.Module):
     A score must be differentiable twice in `x` for the quantum force, three times for tangents (`F`),
     four times for the Fisher divergence. One that is the gradient of a scalar can offer that scalar as
     `log_density(t, x)`, which is $\ln\rho$ up to a function of time;
-    [`LogDensityVariance`][bohmdiff.LogDensityVariance] needs it.
+    [`LogDensityVariance`][bohmdiff.LogDensityVariance] needs it. One that knows its derivatives can offer
+    them as `derivatives(t, x, inverse_mass)`: see [`LocalScore`][bohmdiff.LocalScore].
     """
 
     @abstractmethod
@@ -85,6 +87,11 @@ class ScoreSum(AbstractScore):
         first, *others = self.terms
         return sum((term(t, x) for term in others), first(t, x))
 
+    def derivatives(self, t: Time, x: Vector, inverse_mass: Vector) -> tuple[LocalScore, LocalScore]:
+        """The sum of the terms' derivatives, each found in its own way."""
+        parts = (local_derivatives(term, t, x, inverse_mass) for term in self.terms)
+        return jax.tree.map(lambda first, *others: sum(others, first), *parts)
+
     def log_density(self, t: Time, x: Vector) -> Scalar:
         r"""The sum of the terms' log densities: $\ln\rho$ up to a function of time."""
         first, *others = (scalar_of(term) for term in self.terms)
@@ -117,9 +124,16 @@ class FrozenScore(AbstractScore):
             )
 
     def __call__(self, t: Time, x: Vector) -> Vector:
+        return self._field()(t, x)
+
+    def derivatives(self, t: Time, x: Vector, inverse_mass: Vector) -> tuple[LocalScore, LocalScore]:
+        """Those of the source, found in its own way."""
+        return local_derivatives(self._field(), t, x, inverse_mass)
+
+    def _field(self) -> Callable[[Time, Vector], Vector]:
         source = held_fixed(self.source)
         field: Any = source if callable(source) else source.score
-        return field(t, x)
+        return field
 
     def log_density(self, t: Time, x: Vector) -> Scalar:
         r"""$\ln\rho$ up to a function of time, if the source offers it."""

@@ -1,0 +1,140 @@
+"""What the quantum force is made of, in closed form and by nested differentiation."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import bohmdiff as bd
+from bohmdiff.score import LocalScore, local_derivatives
+from bohmdiff.score.derivatives import differentiated
+
+KEY = jax.random.key(3)
+MASS = jnp.array([1.0, 0.7, 1.6])
+X = jnp.array([0.3, -0.4, 0.6])
+
+
+def problem(d=3):
+    hamiltonian = bd.Hamiltonian(bd.MorseChain(depth=12.5, width=0.2, coupling=0.3), MASS[:d], hbar=0.8)
+    initial = bd.GaussianWavePacket(jnp.zeros(d).at[0].set(1.0), jnp.array([0.5, 0.4, 0.3])[:d])
+    return bd.Problem(hamiltonian, initial, t1=2.0)
+
+
+@pytest.fixture(scope="module")
+def hermite():
+    particles = bd.GaussHermitePoints(5)
+    return bd.solve(problem(), bd.SequentialScoreMatching(4, particles, steps=16)).fitted
+
+
+class Cubic(bd.AbstractScore):
+    """A vector field that is not a gradient."""
+
+    def __call__(self, t, x):
+        return -x + 0.1 * (1 + t) * jnp.roll(x, 1) * x**2
+
+
+def assert_same(one, other, rtol=1e-11):
+    for (path, a), b in zip(jax.tree.leaves_with_path(one), jax.tree.leaves(other), strict=True):
+        scale = np.max(np.abs(b), initial=1e-3)
+        np.testing.assert_allclose(a, b, rtol=rtol, atol=rtol * scale, err_msg=jax.tree_util.keystr(path))
+
+
+@eqx.filter_jit
+def both(score, t, x):
+    return local_derivatives(score, t, x, 1 / MASS[: x.shape[0]]), differentiated(
+        score, t, x, 1 / MASS[: x.shape[0]]
+    )
+
+
+def check(score, x=X):
+    assert hasattr(score, "derivatives")
+    assert_same(*both(score, 0.7, x))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"depth": 1, "width": 6},
+        {"depth": 1, "width": 6, "conditioning": "concat"},
+        {"depth": 2, "width": (5, 6), "conditioning": "concat"},
+        {"depth": 3, "width": (6, 4, 5), "activation": jnp.tanh, "fade_in": 1},
+        {"network": lambda features, z: jnp.sin(features @ features * jnp.sum(z**3))},
+    ],
+    ids=["shallow", "shallow concat", "concat", "deep tanh", "own"],
+)
+def test_networks(options):
+    check(bd.NeuralScore(problem(), output_scale=1.0, key=KEY, **options))
+
+
+def test_one_dimension():
+    check(bd.NeuralScore(problem(1), output_scale=1.0, width=5, key=KEY), X[:1])
+
+
+def test_sums_baselines_and_exact_starts(hermite):
+    score = bd.NeuralScore(
+        problem(),
+        baseline=bd.HarmonicScore(problem()),
+        output_scale=1.0,
+        width=4,
+        exact_start=True,
+        key=KEY,
+    )
+    assert score.initial is not None
+    check(score + bd.FrozenScore(hermite) + Cubic())
+
+
+def test_hermite_expansion(hermite):
+    check(hermite)
+
+
+def test_beyond_the_trust_radius(hermite):
+    """The parts of the force go on as the score does: each with the polynomial's part as it is there."""
+    far = jnp.array([6.0, -6.0, 5.0])
+    expansion = hermite.at(0.7)
+    xi = jnp.linalg.solve(expansion.cholesky, far - expansion.mean)
+    assert jnp.linalg.norm(xi) > expansion.trust_radius
+    near = expansion.mean + expansion.cholesky @ xi * expansion.trust_radius / jnp.linalg.norm(xi)
+    local, slopes = hermite.derivatives(0.7, far, 1 / MASS)
+    there, _ = hermite.derivatives(0.7, near, 1 / MASS)
+    np.testing.assert_allclose(local.score, hermite(0.7, far), rtol=1e-12)
+    np.testing.assert_allclose(local.jacobian, there.jacobian, rtol=1e-10)
+    np.testing.assert_allclose(local.divergence_gradient, there.divergence_gradient, rtol=1e-10)
+    along = jax.jacfwd(lambda x: hermite.derivatives(0.7, x, 1 / MASS)[0])(far)
+    assert_same(slopes, along)
+
+
+def test_a_score_of_ones_own_may_offer_them():
+    class Counted(bd.AbstractScore):
+        def __call__(self, t, x):
+            return -x
+
+        def derivatives(self, t, x, inverse_mass):
+            d = x.shape[0]
+            zeros = jnp.zeros((d, d))
+            local = LocalScore(-x, -jnp.eye(d), 7.0 * jnp.ones(d))
+            return local, LocalScore(-jnp.eye(d), jnp.zeros((d, d, d)), zeros)
+
+    local, _ = local_derivatives(Counted(), 0.0, X, 1 / MASS)
+    assert float(local.divergence_gradient[0]) == 7.0
+    assert_same(
+        local_derivatives(Cubic(), 0.7, X, 1 / MASS), differentiated(Cubic(), 0.7, X, 1 / MASS), rtol=0
+    )
+
+
+def test_they_can_be_differentiated_once_more(hermite):
+    """The Fisher divergence differentiates them along the particles' starts, training with respect to
+    parameters."""
+    score = bd.NeuralScore(problem(), baseline=hermite, output_scale=1.0, width=4, key=KEY)
+
+    def total(find, score, x):
+        return sum(jnp.sum(jnp.sin(leaf)) for leaf in jax.tree.leaves(find(score, 0.7, x, 1 / MASS)))
+
+    along = jnp.array([0.3, 1.0, -0.6])
+    for find in (local_derivatives, differentiated):
+        slope = jax.jvp(lambda x, find=find: total(find, score, x), (X,), (along,))[1]
+        gradient = eqx.filter_grad(lambda s, find=find: total(find, s, X))(score).network.hidden[0].weight
+        if find is local_derivatives:
+            expected = slope, gradient
+    np.testing.assert_allclose(slope, expected[0], rtol=1e-10)
+    np.testing.assert_allclose(gradient, expected[1], rtol=1e-9, atol=1e-12)
