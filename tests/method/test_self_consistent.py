@@ -20,7 +20,6 @@ import pytest
 from tests.unchecked import unchecked_types
 
 import bohmdiff as bd
-from bohmdiff.method.self_consistent import method as training
 
 KEY = jax.random.key(0)
 TS = [0.0, 1.0]
@@ -396,10 +395,10 @@ def test_when_nothing_is_finite_any_more(tmp_path):
 
 
 def test_a_score_whose_flow_is_lost_in_the_end_is_kept(monkeypatch):
-    def lost(*arguments):
+    def lost(*arguments, **options):
         raise ValueError("Particles became non-finite.")
 
-    monkeypatch.setattr(training, "flow_solution", lost)
+    monkeypatch.setattr(bd.GivenScore, "run", lost)
     with pytest.raises(
         bd.TrainingDivergedError, match=r"after epoch 1, .*non-finite.*kept as `fitted`"
     ) as caught:

@@ -52,8 +52,6 @@ def report_and_gradient(problem, score, objective, x0, weights, solver=SOLVER, s
     return report, gradient
 
 
-compiled = eqx.filter_jit(evaluate)
-
 
 class Expected(NamedTuple):
     """Of one objective: the values at all steps, and the mean over them."""
@@ -175,7 +173,7 @@ def test_objectives_without_second_tangents(make, name):
     np.testing.assert_allclose(result[0].masked_fraction, masked, rtol=1e-12)
     # A random subset of the times: unbiased, and all of them are all.
     full, _ = result
-    everything = compiled(problem, SCORE, objective, x0, WEIGHTS, SOLVER, STEPS, times=STEPS + 1, key=KEY)
+    everything = evaluate(problem, SCORE, objective, x0, WEIGHTS, SOLVER, STEPS, times=STEPS + 1, key=KEY)
     np.testing.assert_allclose(everything.per_time, full.per_time, rtol=1e-12)
     np.testing.assert_allclose(everything.value, full.value, rtol=1e-12)
     subsets = over_keys(problem, objective, x0, 1000, times=2)
@@ -223,7 +221,7 @@ def test_particles_do_not_see_each_other():
 def test_nothing_depends_on_compilation():
     problem, x0 = setting(1)
     whole, _ = report_and_gradient(problem, SCORE, three(fisher=1.0), x0, WEIGHTS)
-    op_by_op = evaluate(problem, SCORE, bd.FisherDivergence(), x0, WEIGHTS, SOLVER, STEPS)
+    op_by_op = evaluate.__wrapped__(problem, SCORE, bd.FisherDivergence(), x0, WEIGHTS, SOLVER, STEPS)
     np.testing.assert_allclose(op_by_op.per_time, whole.per_time, rtol=1e-11)
     np.testing.assert_allclose(op_by_op.value, whole.value, rtol=1e-11)
 
@@ -256,7 +254,7 @@ def test_objectives_vanish_on_exact_gaussians_only(case):
 
         def value(factor, objective):
             score = Scaled(jnp.asarray(factor), case)
-            return float(compiled(problem, score, objective, x0, weights, bd.BlanesMoan4(), 32).value)
+            return float(evaluate(problem, score, objective, x0, weights, bd.BlanesMoan4(), 32).value)
 
         objective = three(**{name: 1.0})
         assert 0 <= value(1.0, objective) < 1e-10
@@ -363,7 +361,7 @@ def test_a_lost_particle_is_never_masked():
 
     def lost(farthest):
         x0, weights = jnp.array([[0.1], [0.2], [farthest]]), jnp.array([0.5, 0.4999, 0.0001])
-        return compiled(problem, SCORE, NotFinite(), x0, weights, SOLVER, 6)
+        return evaluate(problem, SCORE, NotFinite(), x0, weights, SOLVER, 6)
 
     assert float(lost(0.3).value) == 0
     report = lost(50.0)

@@ -1,13 +1,12 @@
 """A score that is there already: trained, written by hand or taken from another solution."""
 
 from collections.abc import Callable
-from typing import Any
 
 import diffrax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from .._types import Key, Points, Times, Weights
+from .._types import Key, Times
 from ..flow import check_integration, propagate
 from ..problem import Problem
 from ..solution import FlowSolution
@@ -15,7 +14,7 @@ from ..solver import BlanesMoan4
 from ..wavepacket import AbstractPoints, as_design, default_points
 from .method import AbstractMethod
 
-GIVEN_SCORE_NODES = {1: 64, 2: 16, 3: 10}
+_NODES = {1: 64, 2: 24, 3: 14, 4: 8}
 
 
 class GivenScore(AbstractMethod):
@@ -33,7 +32,7 @@ class GivenScore(AbstractMethod):
 
     - `score`: any `s(t, x) -> (d,)`.
     - `particles`: a design of initial points, or a number of scrambled Sobol points, which need a `key`. If
-        not given: a pruned Gauss–Hermite grid with 64, 16, 10 and 6 nodes per axis in one, two, three and
+        not given: a pruned Gauss–Hermite grid with 64, 24, 14, 8 and 6 nodes per axis in one to four and
         more dimensions, while that is at most 20,000 points, otherwise 16,384 Sobol points.
     - `steps`: equal steps from `t0` to `t1`.
     - `solver`: any of the symplectic solvers.
@@ -60,34 +59,18 @@ class GivenScore(AbstractMethod):
 
     def run(self, problem: Problem, ts: Times, *, key: Key | None, progress: bool) -> FlowSolution:
         if self.particles is None:
-            design = default_points(problem.dimension, GIVEN_SCORE_NODES.get(problem.dimension, 6))
+            design = default_points(problem.dimension, _NODES.get(problem.dimension, 6))
         else:
             design = as_design(self.particles, "particles")
         x0, weights = problem.initial.points(design, key)
-        return flow_solution(self, problem, ts, self.score, x0, weights, self.solver, self.steps)
-
-
-def flow_solution(
-    method: AbstractMethod,
-    problem: Problem,
-    ts: Times,
-    score: Any,
-    x0: Points,
-    weights: Weights,
-    solver: diffrax.AbstractSolver,
-    steps: int,
-    history: str | None = None,
-) -> FlowSolution:
-    """The solution that a score makes of these particles."""
-    flow = propagate(problem, score, x0, ts=ts, solver=solver, steps=steps)
-    return FlowSolution(
-        problem=problem,
-        method=method,
-        ts=ts,
-        fitted=score,
-        flow=flow,
-        weights=jnp.asarray(weights, x0.dtype),
-        solver=solver,
-        steps=steps,
-        _history=history,
-    )
+        flow = propagate(problem, self.score, x0, ts=ts, solver=self.solver, steps=self.steps)
+        return FlowSolution(
+            problem=problem,
+            method=self,
+            ts=ts,
+            fitted=self.score,
+            flow=flow,
+            weights=jnp.asarray(weights, x0.dtype),
+            solver=self.solver,
+            steps=self.steps,
+        )

@@ -33,6 +33,7 @@ class ObjectiveReport(eqx.Module):
     minimum_determinant: Scalar
 
 
+@eqx.filter_jit
 def evaluate(
     problem: Problem,
     score: Score,

@@ -1,7 +1,6 @@
 """The Fisher divergence as a diagnostic, for any score."""
 
 import diffrax
-import equinox as eqx
 import jax.numpy as jnp
 
 from .._check import as_real_array, describe, require
@@ -63,13 +62,10 @@ def fisher_divergence(
         f"weights must not be negative and not all be zero, but {describe(mass)} was given.",
     ).astype(x0.dtype)
     objective = FisherDivergence(smallest_determinant, largest_target)
-    report = _evaluate(problem, score, objective, x0, mass / jnp.sum(mass), solver, steps)
+    report = evaluate(problem, score, objective, x0, mass / jnp.sum(mass), solver, steps)
     return require(
         report,
         jnp.isfinite(report.value),
         "The Fisher divergence is not finite: a particle escaped, or every particle is masked at some "
         "time. Take more steps, a smaller smallest_determinant, or initial points that lie less far out.",
     )
-
-
-_evaluate = eqx.filter_jit(evaluate)

@@ -1,7 +1,7 @@
 """What is minimised: measures of how far a score is from that of the density its flow makes."""
 
 from abc import abstractmethod
-from typing import ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import equinox as eqx
 import jax
@@ -71,6 +71,13 @@ class AbstractObjective(eqx.Module):
         return _summed(tuple((float(factor) * weight, term) for weight, term in _terms(self)))
 
 
+def _determinant_limit() -> Any:
+    """A field: below which |det F| a particle is masked."""
+    return eqx.field(
+        default=_DEFAULT_SMALLEST_DETERMINANT, converter=lambda v: _not_negative(v, "smallest_determinant")
+    )
+
+
 class FisherDivergence(AbstractObjective):
     r"""$E_\rho\,|s_\theta - s_\rho|^2$, with the score $s_\rho$ of the density that the flow itself has
     made: what the exactness theorem is about. It carries `d` second tangents.
@@ -88,9 +95,7 @@ class FisherDivergence(AbstractObjective):
 
     second_tangents = "all"
 
-    smallest_determinant: float = eqx.field(
-        default=_DEFAULT_SMALLEST_DETERMINANT, converter=lambda v: _not_negative(v, "smallest_determinant")
-    )
+    smallest_determinant: float = _determinant_limit()
     largest_target: float = eqx.field(
         default=_DEFAULT_LARGEST_TARGET, converter=lambda v: _positive(v, "largest_target")
     )
@@ -126,9 +131,7 @@ class DirectionalDivergence(AbstractObjective):
 
     second_tangents = "random"
 
-    smallest_determinant: float = eqx.field(
-        default=_DEFAULT_SMALLEST_DETERMINANT, converter=lambda v: _not_negative(v, "smallest_determinant")
-    )
+    smallest_determinant: float = _determinant_limit()
 
     def at(self, problem: Problem, score: Score, t: Time, ensemble: Ensemble) -> Scalar:
         directions = ensemble.directions
@@ -169,9 +172,7 @@ class LogDensityVariance(AbstractObjective):
     second_tangents = "none"
     needs_gradient = True
 
-    smallest_determinant: float = eqx.field(
-        default=_DEFAULT_SMALLEST_DETERMINANT, converter=lambda v: _not_negative(v, "smallest_determinant")
-    )
+    smallest_determinant: float = _determinant_limit()
 
     def at(self, problem: Problem, score: Score, t: Time, ensemble: Ensemble) -> Scalar:
         position = ensemble.position
@@ -208,9 +209,7 @@ class ImplicitScoreMatching(AbstractObjective):
     second_tangents = "none"
     through_flow = False
 
-    smallest_determinant: float = eqx.field(
-        default=_DEFAULT_SMALLEST_DETERMINANT, converter=lambda v: _not_negative(v, "smallest_determinant")
-    )
+    smallest_determinant: float = _determinant_limit()
 
     def at(self, problem: Problem, score: Score, t: Time, ensemble: Ensemble) -> Scalar:
         def one(x: Vector) -> Scalar:

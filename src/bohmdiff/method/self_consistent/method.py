@@ -1,6 +1,7 @@
 """Self-consistent score matching: train a score until its flow makes the density that it is the score of."""
 
 import contextlib
+import dataclasses
 import signal
 import threading
 import time
@@ -24,8 +25,8 @@ from ...problem import Problem
 from ...score import require_gradient, trainable
 from ...solution import FlowSolution
 from ...solver import VelocityVerlet
-from ...wavepacket import AbstractPoints, TruncatedPoints, as_design, as_typed_key, default_points
-from ..given_score import GIVEN_SCORE_NODES, GivenScore, flow_solution
+from ...wavepacket import AbstractPoints, TruncatedPoints, as_design, as_typed_key
+from ..given_score import GivenScore
 from ..method import AbstractMethod
 from .record import Checkpoints, Log, digest, text_of
 from .update import Devices, Loss, TrainingDivergedError, TrainingState, update
@@ -174,11 +175,9 @@ class SelfConsistentScoreMatching(AbstractMethod):
                 devices.copy(state), loss, validation, epoch_key, devices, log, checkpoints, progress
             )
         score = devices.gather(eqx.combine(state.parameters, fixed))
-        design = default_points(problem.dimension, GIVEN_SCORE_NODES.get(problem.dimension, 6))
-        x0, weights = problem.initial.points(design, final_key)
-        steps = max(self.steps, GivenScore.steps)
+        given = GivenScore(score, steps=max(self.steps, GivenScore.steps))
         try:
-            return flow_solution(self, problem, ts, score, x0, weights, GivenScore.solver, steps, str(log))
+            solution = given.run(problem, ts, key=final_key, progress=False)
         except ValueError as error:
             raise TrainingDivergedError(
                 f"Training ended after epoch {int(state.epoch)}, but the flow of the trained score loses "
@@ -186,6 +185,7 @@ class SelfConsistentScoreMatching(AbstractMethod):
                 "with GivenScore on particles that lie less far out.",
                 score,
             ) from error
+        return dataclasses.replace(solution, method=self, _history=str(log))
 
     def _train(
         self,
@@ -199,7 +199,7 @@ class SelfConsistentScoreMatching(AbstractMethod):
         progress: bool,
     ) -> TrainingState:
         design = _training_design(self.particles)
-        start = time.perf_counter()
+        start = time.perf_counter() - log.seconds
         first, fisher = int(state.epoch), "-"
         bar = tqdm(total=self.epochs, initial=first, disable=not progress, unit="epoch")
         with bar, _interruptible() as interrupted:

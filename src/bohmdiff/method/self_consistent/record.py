@@ -39,6 +39,11 @@ class Log:
         except OSError as error:
             raise ValueError(f"The log can't be written to {path} ({_first_line(error)}).") from error
 
+    @property
+    def seconds(self) -> float:
+        """How long the epochs took that are in the log."""
+        return float(json.loads(self.lines[-1]).get("seconds", 0.0)) if self.lines else 0.0
+
     def write(self, record: dict[str, Any]) -> None:
         # JSON has no numbers that are not finite.
         known = {

@@ -3,7 +3,6 @@
 from typing import Any
 
 import diffrax
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 
@@ -16,19 +15,12 @@ from ...score import asymmetry
 _ENERGY_TIMES = 9
 
 
-@eqx.filter_jit
-def _fisher(
-    problem: Problem, score: Any, x0: Points, weights: Weights, solver: diffrax.AbstractSolver, steps: int
-):
-    return evaluate(problem, score, FisherDivergence(), x0, weights, solver, steps)
-
-
 def validate(
     problem: Problem, score: Any, x0: Points, weights: Weights, solver: diffrax.AbstractSolver, steps: int
 ) -> dict[str, float]:
     """Fisher divergence, mean energy and its drift, smallest |det F| and masked fraction; NaN where
     particles escaped."""
-    report = _fisher(problem, score, x0, weights, solver, steps)
+    report = evaluate(problem, score, FisherDivergence(), x0, weights, solver, steps)
     ts = jnp.linspace(problem.t0, problem.t1, _ENERGY_TIMES, dtype=problem.dtype)
     try:
         flow = propagate(problem, score, x0, ts=ts, solver=solver, steps=steps, tangents=False)
