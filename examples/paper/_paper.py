@@ -73,10 +73,11 @@ def load(name: str) -> Arrays:
 
 def score_from(weights: str | Path):
     """The trained score, or the one it started from."""
-    if str(weights) == "sequential":
-        return bd.solve(chain(MODES), bd.SequentialScoreMatching(degree=4)).score
-    from train_morse_chain import load_score
+    from train_morse_chain import SETTINGS, load_score
 
+    if str(weights) == "sequential":
+        degree, *_ = SETTINGS[MODES]
+        return bd.solve(chain(MODES), bd.SequentialScoreMatching(degree)).score
     return load_score(Path(weights), MODES)
 
 
@@ -88,9 +89,9 @@ def solve_exactly() -> bd.GridSolution:
 
 def train(out: Path) -> tuple[Path, Path]:
     """Trains by the example for that, unless it has been done; where the weights and the log are."""
-    weights, directory = out / WEIGHTS.name, out / "training"
+    weights = out / WEIGHTS.name
     command = [str(EXAMPLES / "train_morse_chain.py"), "--dim", str(MODES), "--out", str(out)]
-    command += ["--directory", str(directory), "--resume", "--save-weights", str(weights)]
+    command += ["--directory", str(out / "training"), "--resume", "--save-weights", str(weights)]
     print("running: python", *command, flush=True)
     subprocess.run([sys.executable, *command], check=True)
-    return weights, directory / "log.jsonl"
+    return weights, out / "log.jsonl"

@@ -67,9 +67,11 @@ def draw(history: xarray.Dataset, exact: float) -> Figure:
     top.plot(list(PAPER), list(PAPER.values()), color="black", ls="", marker="x", label=label)
     label = "the paper's weights, in the end"
     below.axhline(PAPER_ENERGY_ERROR, color="black", lw=1, ls=(0, (1, 3)), label=label)
+    figure.set_size_inches(8, 6.4)
     with style():
-        top.legend()
-        below.legend()
+        # Above the axes, where nothing is drawn.
+        for axes in (top, below):
+            axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False)
     return figure
 
 

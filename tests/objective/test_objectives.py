@@ -52,7 +52,6 @@ def report_and_gradient(problem, score, objective, x0, weights, solver=SOLVER, s
     return report, gradient
 
 
-
 class Expected(NamedTuple):
     """Of one objective: the values at all steps, and the mean over them."""
 

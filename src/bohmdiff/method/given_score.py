@@ -14,7 +14,7 @@ from ..solver import BlanesMoan4
 from ..wavepacket import AbstractPoints, as_design, default_points
 from .method import AbstractMethod
 
-_NODES = {1: 64, 2: 24, 3: 14, 4: 8}
+_NODES = {1: 64, 2: 24, 3: 14, 4: 10}
 
 
 class GivenScore(AbstractMethod):
@@ -32,7 +32,7 @@ class GivenScore(AbstractMethod):
 
     - `score`: any `s(t, x) -> (d,)`.
     - `particles`: a design of initial points, or a number of scrambled Sobol points, which need a `key`. If
-        not given: a pruned Gauss–Hermite grid with 64, 24, 14, 8 and 6 nodes per axis in one to four and
+        not given: a pruned Gauss–Hermite grid with 64, 24, 14, 10 and 6 nodes per axis in one to four and
         more dimensions, while that is at most 20,000 points, otherwise 16,384 Sobol points.
     - `steps`: equal steps from `t0` to `t1`.
     - `solver`: any of the symplectic solvers.
