@@ -233,6 +233,9 @@ def test_a_resumed_run_ends_as_if_it_had_not_stopped(undisturbed, tmp_path):
     assert outcome(resumed) == outcome(whole)
     assert read_log(torn) == read_log(folder)
     assert saved_epochs(torn) == [3, 4, 5, 6]
+    # Time goes on where it stopped.
+    seconds = [record["seconds"] for record in read_log(torn, but=())]
+    assert seconds == sorted(seconds)
 
     # Once more, with nothing left to do.
     before = (torn / "log.jsonl").read_text()

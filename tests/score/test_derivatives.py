@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import bohmdiff as bd
-from bohmdiff.score import LocalScore, local_derivatives
+from bohmdiff.score import HermiteExpansion, LocalScore, basis_size, cubic_path, local_derivatives
 from bohmdiff.score.derivatives import differentiated
 
 KEY = jax.random.key(3)
@@ -23,8 +23,19 @@ def problem(d=3):
 
 @pytest.fixture(scope="module")
 def hermite():
-    particles = bd.GaussHermitePoints(4)
-    return bd.solve(problem(), bd.SequentialScoreMatching(3, particles, steps=16)).fitted
+    """A polynomial of degree 4 that moves, turns and changes."""
+    rng = np.random.default_rng(1)
+
+    def at(t):
+        shape = np.array([[0.7, 0.0, 0.0], [0.1, 0.6, 0.0], [-0.2, 0.1, 0.5]]) * (1 + 0.2 * t)
+        coefficients = 0.1 * rng.normal(size=basis_size(3, 4) - 1)
+        arrays = (jnp.asarray(a) for a in (X - 0.3 * t, shape, coefficients, 0.0))
+        return HermiteExpansion(*arrays, degree=4, trust_radius=6.0)
+
+    expansions = jax.tree.map(lambda *leaves: jnp.stack(leaves), at(0.0), at(1.0))
+    return bd.HermiteScore(
+        cubic_path(jnp.array([0.0, 1.0]), expansions, jax.tree.map(jnp.zeros_like, expansions))
+    )
 
 
 class Cubic(bd.AbstractScore):
@@ -73,15 +84,15 @@ def test_one_dimension():
 
 def test_sums_baselines_and_exact_starts(hermite):
     score = bd.NeuralScore(
-        problem(),
-        baseline=bd.HarmonicScore(problem()),
+        problem(2),
+        baseline=bd.HarmonicScore(problem(2)),
         output_scale=1.0,
         width=4,
         exact_start=True,
         key=KEY,
     )
     assert score.initial is not None
-    check(score + Cubic())
+    check(score + Cubic(), X[:2])
     frozen = bd.FrozenScore(hermite).derivatives(0.7, X, 1 / MASS)
     assert_same(frozen, hermite.derivatives(0.7, X, 1 / MASS), rtol=0)
 
