@@ -41,7 +41,8 @@ def bohmian_terms(
 
     def first_order(t: Time, x: Vector, tangent: Float[Array, "d d"]):
         potential, force, slope = effective_force_and_slope(problem.hamiltonian, score, t, x)
-        return potential, force / mass, (slope @ tangent) / (mass[:, None] if mass.ndim else mass)
+        masses = problem.hamiltonian.masses(x.shape[0])
+        return potential, force / masses, slope @ tangent / masses[:, None]
 
     def kick(t: Time, position: HalfState, directions: Float[Array, "n d"] | None) -> HalfState:
         x, tangent, second = position.motion, position.tangent, position.second
