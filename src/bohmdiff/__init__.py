@@ -26,6 +26,7 @@ from .method import SplitOperator as SplitOperator
 from .method import TrainingDivergedError as TrainingDivergedError
 from .method import solve as solve
 from .objective import AbstractObjective as AbstractObjective
+from .objective import CausticPenalty as CausticPenalty
 from .objective import DirectionalDivergence as DirectionalDivergence
 from .objective import FisherDivergence as FisherDivergence
 from .objective import ImplicitScoreMatching as ImplicitScoreMatching
@@ -66,3 +67,4 @@ from .wavepacket import GaussianWavePacket as GaussianWavePacket
 from .wavepacket import RandomPoints as RandomPoints
 from .wavepacket import SobolPoints as SobolPoints
 from .wavepacket import TruncatedPoints as TruncatedPoints
+from .wavepacket import WidenedPoints as WidenedPoints

@@ -306,7 +306,63 @@ def test_sums_flatten_and_carry_what_their_terms_need():
     assert (2.0 * variance).second_tangents == "none"
     assert not (fisher + along).needs_gradient
     assert not (0.5 * bd.ImplicitScoreMatching()).through_flow
+    assert (bd.CausticPenalty(0.3) + bd.FisherDivergence(0.2)).smallest_determinant == 0.2
     assert (bd.FisherDivergence(0.2) + bd.LogDensityVariance(0.2)).smallest_determinant == 0.2
+
+
+def cauchy(error, scale):
+    return scale**2 * np.log1p((error / scale) ** 2)
+
+
+def test_outliers_count_logarithmically():
+    problem, x0 = setting(2)
+    flow, _, _ = expected(x0, WEIGHTS, **UNLIMITED)
+
+    def per_time(objective):
+        return np.asarray(evaluate(problem, SCORE, objective, x0, WEIGHTS, SOLVER, STEPS).per_time)
+
+    ours = jax.vmap(jax.vmap(SCORE), in_axes=(None, 0))(flow.ts, flow.position)
+    distance = np.linalg.norm(ours - flow.own_score, axis=2)
+    scale = float(np.median(distance[distance > 0]))
+    fisher = bd.FisherDivergence(0.0, 1e9, outlier_scale=scale)
+    np.testing.assert_allclose(per_time(fisher), WEIGHTS @ cauchy(distance, scale), rtol=1e-9)
+
+    log_density = jax.vmap(jax.vmap(SCORE.log_density), in_axes=(None, 0))(flow.ts, flow.position)
+    error = np.asarray(log_density - flow.own_log_density)
+    error = error - np.asarray(WEIGHTS) @ error
+    scale = float(np.median(np.abs(error[:, 1:])))
+    trust = np.asarray(WEIGHTS)[:, None] / (1 + (error / scale) ** 2)
+    error = error - np.sum(trust * error, axis=0) / np.sum(trust, axis=0)
+    variance = bd.LogDensityVariance(0.0, outlier_scale=scale)
+    np.testing.assert_allclose(per_time(variance), WEIGHTS @ cauchy(error, scale), rtol=1e-9, atol=1e-25)
+    # From far above, it is the variance itself.
+    np.testing.assert_allclose(
+        per_time(bd.LogDensityVariance(0.0, outlier_scale=1e4)),
+        per_time(bd.LogDensityVariance(0.0)),
+        rtol=1e-6,
+    )
+
+
+def test_caustic_penalty_sees_what_is_masked():
+    problem, x0 = setting(2)
+    flow, _, _ = expected(x0, WEIGHTS, **UNLIMITED)
+    determinant = np.linalg.det(flow.deformation)
+    threshold = float(np.median(determinant[:, -1]))
+    lacking = np.maximum(0, 1 - determinant / threshold)
+    assert 0 < np.sum(lacking[:, -1] > 0) < 3
+    alone, gradient = report_and_gradient(problem, SCORE, bd.CausticPenalty(threshold), x0, WEIGHTS)
+    np.testing.assert_allclose(alone.per_time, np.mean(lacking**2, axis=0), rtol=1e-9)
+    assert alone.masked_fraction == 0
+    # In a sum the others mask, and it does not.
+    total = 0.0 * bd.LogDensityVariance(threshold) + 2.0 * bd.CausticPenalty(threshold)
+    both, doubled = report_and_gradient(problem, SCORE, total, x0, WEIGHTS)
+    assert both.masked_fraction > 0
+    np.testing.assert_allclose(both.per_time, 2 * np.mean(lacking**2, axis=0), rtol=1e-9)
+    assert np.max(np.abs(gradient.parameters)) > 0
+    np.testing.assert_allclose(doubled.parameters, 2 * gradient.parameters, rtol=1e-9)
+    clear, nothing = report_and_gradient(problem, SCORE, bd.CausticPenalty(1e-9), x0, WEIGHTS)
+    assert clear.value == 0
+    assert np.all(np.asarray(nothing.parameters) == 0)
 
 
 def test_sums_that_make_no_sense():
@@ -323,6 +379,20 @@ def test_sums_that_make_no_sense():
 def test_bad_limits(make, bad):
     with unchecked_types(), pytest.raises(ValueError, match="smallest_determinant must not be negative"):
         make(smallest_determinant=bad)
+
+
+@pytest.mark.parametrize("bad", [0.0, -1.0, np.nan])
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (bd.FisherDivergence, "outlier_scale"),
+        (bd.LogDensityVariance, "outlier_scale"),
+        (bd.CausticPenalty, "threshold"),
+    ],
+)
+def test_bad_scales(make, name, bad):
+    with unchecked_types(), pytest.raises(ValueError, match=f"{name} must be positive, but {bad!r} was"):
+        make(**{name: bad})
 
 
 @pytest.mark.parametrize("bad", [0.0, -1.0, np.nan])

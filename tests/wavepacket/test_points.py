@@ -1,4 +1,5 @@
 import itertools
+import math
 import tracemalloc
 
 import jax
@@ -31,6 +32,7 @@ def exact_moment(powers):
         bd.SobolPoints(100),
         bd.GaussHermitePoints(4),
         bd.TruncatedPoints(bd.SobolPoints(100)),
+        bd.WidenedPoints(bd.SobolPoints(100), 1.4),
     ],
     ids=repr,
 )
@@ -165,6 +167,39 @@ def test_truncated_points_draw_in_the_farthest():
     np.testing.assert_allclose(points, [[2.5, 0, 0]], rtol=1e-9)
 
 
+@pytest.mark.parametrize("dimension", [1, 3])
+def test_widened_points_stand_for_the_standard_normal_distribution(dimension):
+    points, weights = bd.WidenedPoints(bd.SobolPoints(8192), factor=1.4)(dimension, KEY)
+    one = np.eye(dimension, dtype=int)[0]
+    for powers in (one, 2 * one, 4 * one):
+        assert moment(points, weights, powers) == pytest.approx(exact_moment(powers), rel=0.01, abs=0.01)
+    effective = 1 / np.sum(weights**2) / 8192
+    np.testing.assert_allclose(effective, (np.sqrt(2 * 1.4**2 - 1) / 1.4**2) ** dimension, rtol=0.01)
+    # Raised to a power, the weights are those of a Gaussian of a width between.
+    between = (1.4**-2 + 0.6 * (1 - 1.4**-2)) ** -0.5
+    same, tempered = bd.WidenedPoints(bd.SobolPoints(8192), 1.4, power=0.6)(dimension, KEY)
+    np.testing.assert_array_equal(same, points)
+    assert moment(points, tempered, 2 * one) == pytest.approx(between**2, rel=0.01)
+    assert moment(points, tempered, 4 * one) == pytest.approx(3 * between**4, rel=0.02)
+    before, _ = bd.SobolPoints(8192)(dimension, KEY)
+    np.testing.assert_allclose(points, 1.4 * np.asarray(before), rtol=1e-12)
+
+
+def test_widened_points_keep_the_weights_of_their_design():
+    design = bd.GaussHermitePoints(4, discard=0.0)
+    before, unchanged = design(2), bd.WidenedPoints(design, 1.0)(2)
+    np.testing.assert_allclose(unchanged[0], before[0], rtol=1e-14)
+    np.testing.assert_allclose(unchanged[1], before[1], rtol=1e-14)
+
+    class Far(bd.AbstractPoints):
+        def __call__(self, dimension, key=None):
+            return np.full((2, dimension), [[100.0], [100.001]]), np.full(2, 0.5)
+
+    _, weights = bd.WidenedPoints(Far(), 2.0)(1)
+    square = 4 * np.array([100.0, 100.001]) ** 2
+    assert weights[1] / weights[0] == pytest.approx(np.exp(-0.375 * np.diff(square)[0]), rel=1e-9)
+
+
 def test_random_points_follow_the_precision_of_the_packet():
     packet = bd.GaussianWavePacket(jnp.zeros(2, jnp.float32), 1.0)
     assert packet.points(bd.RandomPoints(4), KEY)[0].dtype == jnp.float32
@@ -200,3 +235,17 @@ def test_radius(bad):
 def test_truncated_design(bad):
     with unchecked_types(), pytest.raises(ValueError, match=r"must be a design such as SobolPoints\(256\)"):
         bd.TruncatedPoints(bad)
+    with unchecked_types(), pytest.raises(ValueError, match=r"must be a design such as SobolPoints\(256\)"):
+        bd.WidenedPoints(bad, 1.4)
+
+
+@pytest.mark.parametrize("bad", [0.9, -1.4, math.inf, math.nan])
+def test_widening_factor(bad):
+    with unchecked_types(), pytest.raises(ValueError, match=f"factor must be at least 1.*but {bad!r} was"):
+        bd.WidenedPoints(bd.SobolPoints(8), bad)
+
+
+@pytest.mark.parametrize("bad", [-0.1, 1.1, math.nan])
+def test_power_of_the_weights(bad):
+    with unchecked_types(), pytest.raises(ValueError, match=f"power must be between 0 and 1, but {bad!r}"):
+        bd.WidenedPoints(bd.SobolPoints(8), 1.4, bad)

@@ -2,6 +2,7 @@ from .evaluate import ObjectiveReport as ObjectiveReport
 from .evaluate import evaluate as evaluate
 from .fisher import fisher_divergence as fisher_divergence
 from .objective import AbstractObjective as AbstractObjective
+from .objective import CausticPenalty as CausticPenalty
 from .objective import DirectionalDivergence as DirectionalDivergence
 from .objective import Ensemble as Ensemble
 from .objective import FisherDivergence as FisherDivergence

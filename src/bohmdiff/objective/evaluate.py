@@ -53,12 +53,16 @@ def evaluate(
     directions_key, times_key = (None, None) if key is None else jax.random.split(key)
     directions = random_directions(objective, x0, directions_key)
     chosen = _chosen(steps, times, times_key)
+    # Particles that only fill up the devices have no weight.
+    equal_weights = (weights > 0) / jnp.sum(weights > 0)
 
     def kept_ensemble(position: HalfState) -> tuple[Ensemble, Scalar, Scalar]:
         assert position.tangent is not None
-        determinant = jnp.abs(jnp.linalg.det(jax.lax.stop_gradient(position.tangent)))
+        signed = jnp.linalg.det(position.tangent)
+        determinant = jnp.abs(jax.lax.stop_gradient(signed))
         # A lost particle is kept: not being finite must show in the value.
-        kept = ~(determinant < objective.smallest_determinant)
+        limit = objective.smallest_determinant
+        kept = ~(determinant < (0 if limit is None else limit))
         total = jnp.sum(jnp.where(kept, weights, 0))
         # Where F is singular neither its inverse nor the derivative of that may enter, not even times zero.
         identity = jnp.eye(problem.dimension, dtype=x0.dtype)
@@ -70,7 +74,8 @@ def evaluate(
         )
         share = jnp.where(kept, weights, 0) / total
         masked = jnp.sum(jnp.where(kept, 0, weights))
-        return Ensemble(x0, position, share, kept, directions), masked, jnp.min(determinant)
+        ensemble = Ensemble(x0, position, share, kept, directions, signed, equal_weights)
+        return ensemble, masked, jnp.min(determinant)
 
     def at(index: Any, t: Any, position: HalfState) -> tuple[Scalar, Scalar, Scalar]:
         ensemble, masked, determinant = kept_ensemble(position)

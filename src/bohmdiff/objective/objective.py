@@ -1,5 +1,6 @@
 """What is minimised: measures of how far a score is from that of the density its flow makes."""
 
+import math
 from abc import abstractmethod
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -22,7 +23,9 @@ class Ensemble(NamedTuple):
 
     `start` are the positions at `t0`, shape `(M, d)`; `position` holds x, F and, along `directions`, the
     derivatives of F with respect to the start; `weights` are those of the particles that are `kept`, which
-    sum to one. Where a particle is masked, its F is the identity and its derivatives are zero.
+    sum to one. Where a particle is masked, its F is the identity and its derivatives are zero; `determinant` is
+    that of every F before masking, shape `(M,)`, and `equal_weights` are one over the number of particles,
+    for all that have a weight.
     """
 
     start: Points
@@ -30,6 +33,8 @@ class Ensemble(NamedTuple):
     weights: Weights
     kept: Bool[Array, " M"]
     directions: Float[Array, "*M n d"] | None
+    determinant: Float[Array, " M"]
+    equal_weights: Weights
 
 
 class AbstractObjective(eqx.Module):
@@ -51,14 +56,14 @@ class AbstractObjective(eqx.Module):
     `second_tangents` says which derivatives of $F$ with respect to the start the flow must carry:
     `"none"`, `"random"` (along one random direction for each particle) or `"all"`; `through_flow` whether
     derivatives go through the trajectories, or these are held fixed; `smallest_determinant` below
-    which $|\det F|$ a particle is left out at that time.
+    which $|\det F|$ a particle is left out at that time, or `None` for an objective that does not care.
     """
 
     second_tangents: ClassVar[Literal["none", "random", "all"]]
     through_flow: ClassVar[bool] = True
     needs_gradient: ClassVar[bool] = False
 
-    smallest_determinant: eqx.AbstractVar[float]
+    smallest_determinant: eqx.AbstractVar[float | None]
 
     @abstractmethod
     def at(self, problem: Problem, score: Score, t: Time, ensemble: Ensemble) -> Scalar:
@@ -69,6 +74,11 @@ class AbstractObjective(eqx.Module):
 
     def __rmul__(self, factor: float | int) -> "ObjectiveSum":
         return _summed(tuple((float(factor) * weight, term) for weight, term in _terms(self)))
+
+
+def _outlier_scale() -> Any:
+    """A field: where an error begins to count as an outlier."""
+    return eqx.field(static=True, default=math.inf, converter=lambda v: _positive(v, "outlier_scale"))
 
 
 def _determinant_limit() -> Any:
@@ -91,6 +101,9 @@ class FisherDivergence(AbstractObjective):
     - `smallest_determinant`: a particle with $|\det F|$ below is close to a caustic and is masked at that
         time. 0 masks none.
     - `largest_target`: components of $s_\rho$ are clipped to plus or minus this. `math.inf` clips none.
+    - `outlier_scale`: a particle whose error $e = |s_\theta - s_\rho|$ is well above this $c$ counts as
+        $c^2\ln(1 + e^2/c^2)$ instead of $e^2$ (the Cauchy loss), so that a few in the far tails do not
+        decide the whole gradient. With `math.inf` the objective is the Fisher divergence itself.
     """
 
     second_tangents = "all"
@@ -99,6 +112,7 @@ class FisherDivergence(AbstractObjective):
     largest_target: float = eqx.field(
         default=_DEFAULT_LARGEST_TARGET, converter=lambda v: _positive(v, "largest_target")
     )
+    outlier_scale: float = _outlier_scale()
 
     def at(self, problem: Problem, score: Score, t: Time, ensemble: Ensemble) -> Scalar:
         position = ensemble.position
@@ -109,7 +123,7 @@ class FisherDivergence(AbstractObjective):
         )
         own = jnp.clip(own, -self.largest_target, self.largest_target)
         difference = jax.vmap(score, in_axes=(None, 0))(t, position.motion) - own
-        return _mean(ensemble, jnp.sum(difference**2, axis=1))
+        return _mean(ensemble, _cauchy_loss(jnp.sum(difference**2, axis=1), self.outlier_scale))
 
 
 class DirectionalDivergence(AbstractObjective):
@@ -167,12 +181,15 @@ class LogDensityVariance(AbstractObjective):
     **Arguments:**
 
     - `smallest_determinant`: as for [`FisherDivergence`][bohmdiff.FisherDivergence].
+    - `outlier_scale`: the same for $|e|$, measured from its mean. e has no unit: 1 is an error by a factor
+        2.7 in the density.
     """
 
     second_tangents = "none"
     needs_gradient = True
 
     smallest_determinant: float = _determinant_limit()
+    outlier_scale: float = _outlier_scale()
 
     def at(self, problem: Problem, score: Score, t: Time, ensemble: Ensemble) -> Scalar:
         position = ensemble.position
@@ -181,7 +198,12 @@ class LogDensityVariance(AbstractObjective):
         own = jax.vmap(problem.initial.log_density)(ensemble.start) - log_determinant
         error = jax.vmap(scalar_of(score), in_axes=(None, 0))(t, position.motion) - own
         error = jnp.where(ensemble.kept, error, 0)
-        return _mean(ensemble, (error - ensemble.weights @ error) ** 2)
+        square = (error - ensemble.weights @ error) ** 2
+        if not math.isinf(self.outlier_scale):
+            # The mean must not follow the outliers either.
+            trust = ensemble.weights / (1 + square / self.outlier_scale**2)
+            square = (error - trust @ error / jnp.sum(trust)) ** 2
+        return _mean(ensemble, _cauchy_loss(square, self.outlier_scale))
 
 
 class ImplicitScoreMatching(AbstractObjective):
@@ -219,6 +241,33 @@ class ImplicitScoreMatching(AbstractObjective):
         return _mean(ensemble, jax.vmap(one)(ensemble.position.motion))
 
 
+class CausticPenalty(AbstractObjective):
+    r"""The mean over particles of $\max(0, 1 - \det F/f)^2$, which pushes a flow away from caustics.
+
+    Bohmian trajectories never cross, so $\det F$ stays positive; under a score that is wrong in the tails it
+    need not, and the other objectives mask just the particles that would tell. Every particle counts the
+    same, whatever its weight. Where all $\det F$ are above $f$ it is zero: nothing is asked of a flow that
+    stays clear of caustics.
+
+    ```python
+    objective = bd.LogDensityVariance() + 0.3 * bd.CausticPenalty(0.4)
+    ```
+
+    **Arguments:**
+
+    - `threshold`: $f$, positive. It must be below the smallest $\det F$ of the exact flow: 1 where nothing
+        moves, the product of the ratios of final to initial widths for a Gaussian.
+    """
+
+    second_tangents = "none"
+    smallest_determinant: ClassVar[None] = None
+
+    threshold: float = eqx.field(converter=lambda v: _positive(v, "threshold"))
+
+    def at(self, problem: Problem, score: Score, t: Time, ensemble: Ensemble) -> Scalar:
+        return ensemble.equal_weights @ jax.nn.relu(1 - ensemble.determinant / self.threshold) ** 2
+
+
 class ObjectiveSum(AbstractObjective):
     """A weighted sum of objectives, made by `+` and `*`.
 
@@ -231,8 +280,8 @@ class ObjectiveSum(AbstractObjective):
     terms: tuple[tuple[float, AbstractObjective], ...]
 
     def __check_init__(self):
-        limits = {term.smallest_determinant for _, term in self.terms}
-        if len(limits) != 1:
+        limits = set(self._limits())
+        if len(limits) > 1:
             raise ValueError(
                 f"Objectives in a sum must have the same smallest_determinant, but {sorted(limits)} were given."
             )
@@ -243,8 +292,12 @@ class ObjectiveSum(AbstractObjective):
             )
 
     @property
-    def smallest_determinant(self) -> float:
-        return self.terms[0][1].smallest_determinant
+    def smallest_determinant(self) -> float | None:
+        return next(iter(self._limits()), None)
+
+    def _limits(self) -> list[float]:
+        limits = (term.smallest_determinant for _, term in self.terms)
+        return [limit for limit in limits if limit is not None]
 
     @property
     def through_flow(self) -> bool:
@@ -291,6 +344,11 @@ def _summed(terms: tuple[tuple[float, AbstractObjective], ...]) -> ObjectiveSum:
 def _mean(ensemble: Ensemble, values: Float[Array, " M"]) -> Scalar:
     # Masked entries may be anything; a zero weight alone would not keep NaN out.
     return ensemble.weights @ jnp.where(ensemble.kept, values, 0)
+
+
+def _cauchy_loss(square: Float[Array, " M"], scale: float) -> Float[Array, " M"]:
+    """The square of an error, which grows logarithmically where the error is above `scale`."""
+    return square if math.isinf(scale) else scale**2 * jnp.log1p(square / scale**2)
 
 
 def _not_negative(value: float, name: str) -> float:

@@ -1,5 +1,6 @@
 """Designs of points that stand for the standard normal distribution: random, Sobol, Gauss–Hermite."""
 
+import math
 from abc import abstractmethod
 
 import equinox as eqx
@@ -122,10 +123,7 @@ class TruncatedPoints(AbstractPoints):
     radius: float | None = None
 
     def __check_init__(self):
-        if not isinstance(self.design, AbstractPoints):
-            raise ValueError(
-                f"design must be a design such as SobolPoints(256), but {self.design!r} was given."
-            )
+        _require_design(self.design)
         if self.radius is not None and not self.radius > 0:
             raise ValueError(f"radius must be positive, but {self.radius!r} was given.")
 
@@ -137,6 +135,54 @@ class TruncatedPoints(AbstractPoints):
         inside = chi.cdf(distance, dimension) * within
         scale = chi.ppf(inside, dimension) / np.where(distance > 0, distance, 1.0)
         return points * scale[:, None], weights
+
+
+class WidenedPoints(AbstractPoints):
+    r"""Another design, moved outwards, and weighted so that it still stands for the standard normal distribution.
+
+    Points of a normal distribution `factor` times as wide with the importance weights
+    $\propto e^{-\frac12 r^2 (1 - \text{factor}^{-2})}$: the tails, which a mean over equal weights meets by a
+    rare point that counts too much, are met by many that count little. The effective number of points
+    shrinks by $(\text{factor}^2/\sqrt{2\,\text{factor}^2 - 1})^d$: 1.15 to the power of $d$ for 1.4.
+
+    With a `power` below 1 the importance weights are raised to that power, and the points stand for a
+    distribution between the two: the tails count more than they weigh.
+
+    ```python
+    bd.WidenedPoints(bd.TruncatedPoints(bd.SobolPoints(256), radius=3.3), factor=1.4)  # out to 4.6
+    ```
+
+    **Arguments:**
+
+    - `design`: any design of points.
+    - `factor`: at least 1.
+    - `power`: between 0 and 1.
+    """
+
+    design: AbstractPoints
+    factor: float
+    power: float = 1.0
+
+    def __check_init__(self):
+        _require_design(self.design)
+        if not 1 <= self.factor < math.inf:
+            raise ValueError(f"factor must be at least 1 and finite, but {self.factor!r} was given.")
+        if not 0 <= self.power <= 1:
+            raise ValueError(f"power must be between 0 and 1, but {self.power!r} was given.")
+
+    def __call__(self, dimension, key=None):
+        points, weights = self.design(dimension, key)
+        points = self.factor * np.asarray(points)
+        square = np.sum(points**2, axis=1)
+        # Relative to the innermost point: far out all of them would underflow.
+        exponent = 0.5 * self.power * (1 - self.factor**-2)
+        weights = weights * np.exp(-exponent * (square - square.min()))
+        return points, weights / weights.sum()
+
+
+def _require_design(design: object) -> None:
+    if not isinstance(design, AbstractPoints):
+        raise ValueError(f"design must be a design such as SobolPoints(256), but {design!r} was given.")
 
 
 def _discarded_probability(value: object) -> float:
