@@ -13,7 +13,8 @@ from tests.analytic import driven_gaussians, integrals, phases
 import bohmdiff as bd
 from bohmdiff.flow import bohmian_terms, initial_halves, integrate, pushed_score
 
-DIMENSIONS = pytest.mark.parametrize("d", [1, 2, 3])
+slow = pytest.mark.slow
+DIMENSIONS = pytest.mark.parametrize("d", [pytest.param(1, marks=slow), 2, 3])
 few = settings(max_examples=5)
 SOLVER, STEPS = bd.BlanesMoan4(), 64
 
@@ -73,7 +74,7 @@ def check_order(case, solver, steps):
     assert coarse < 1
 
 
-@DIMENSIONS
+@pytest.mark.parametrize("d", [pytest.param(1, marks=slow), 2, pytest.param(3, marks=slow)])
 @settings(max_examples=4)
 @given(st.data())
 def test_fisher_divergence_falls_with_twice_the_order(d, data):
@@ -81,7 +82,12 @@ def test_fisher_divergence_falls_with_twice_the_order(d, data):
 
 
 @pytest.mark.parametrize(
-    ("solver", "steps"), [(bd.VelocityVerlet(), 32), (bd.Yoshida4(), 24), (bd.BlanesMoan6(), 4)]
+    ("solver", "steps"),
+    [
+        (bd.VelocityVerlet(), 32),
+        pytest.param(bd.Yoshida4(), 24, marks=slow),
+        pytest.param(bd.BlanesMoan6(), 4, marks=slow),
+    ],
 )
 @settings(max_examples=4)
 @given(driven_gaussians(1))

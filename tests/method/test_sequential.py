@@ -110,7 +110,9 @@ def line(solver, key=KEY):
     return bd.solve(problem, bd.SequentialScoreMatching(3, 64, solver=solver, steps=32), ts=TS, key=key)
 
 
-@pytest.mark.parametrize("solver", [bd.VelocityVerlet(), bd.BlanesMoan6()])
+@pytest.mark.parametrize(
+    "solver", [bd.VelocityVerlet(), pytest.param(bd.BlanesMoan6(), marks=pytest.mark.slow)]
+)
 def test_solvers_agree(solver):
     ours, default = line(solver), line(bd.BlanesMoan4())
     np.testing.assert_allclose(ours.std(), default.std(), atol=5e-4)
