@@ -36,9 +36,9 @@ import morse_chain  # noqa: E402
 # an epoch, epochs of the first stage and of the second.
 SETTINGS = {
     1: (6, 32, 128, 300, 50),
-    2: (6, 32, 256, 900, 150),
+    2: (6, 32, 256, 1200, 100),
     3: (6, 32, 256, 900, 100),
-    4: (6, 40, 384, 1400, 120),
+    4: (6, 40, 384, 1200, 60),
 }
 
 
@@ -48,13 +48,27 @@ class Stage(NamedTuple):
     objective: bd.AbstractObjective
     rate: float
     largest_gradient: float  # where the norm is clipped: a few times its usual size
-    radius: float  # of the particles, in standard deviations: rare ones far out dominate a gradient
+    power: float  # of the particles' importance weights: below 1 the tails count more than they weigh
+    crowd: int  # how many times the number of particles
 
 
-# Particles with |det F| below 0.3 come close to caustics, and are left out.
+# Particles far out in the tails make rare, huge errors: beyond the outlier scale they count logarithmically.
+# Where they would cross, and be masked, the penalty keeps them apart.
 STAGES = {
-    "variance": Stage(bd.LogDensityVariance(0.3), rate=1e-2, largest_gradient=0.03, radius=3.8),
-    "fisher": Stage(bd.FisherDivergence(0.3), rate=3e-3, largest_gradient=0.05, radius=4.2),
+    "variance": Stage(
+        bd.LogDensityVariance(outlier_scale=0.3) + bd.CausticPenalty(0.4),
+        rate=1e-2,
+        largest_gradient=0.03,
+        power=1.0,
+        crowd=1,
+    ),
+    "fisher": Stage(
+        bd.FisherDivergence(outlier_scale=3.0) + 3.0 * bd.CausticPenalty(0.4),
+        rate=4e-3,
+        largest_gradient=0.1,
+        power=0.75,
+        crowd=2,
+    ),
 }
 
 
@@ -62,7 +76,7 @@ def main() -> None:
     parser = _common.parser(__doc__, degree=None, steps=32)
     parser.add_argument("--dim", type=int, default=2, choices=SETTINGS, help="number of modes (2)")
     parser.add_argument(
-        "--epochs", type=_common.positive, help="updates of the first stage (900 for two modes)"
+        "--epochs", type=_common.positive, help="updates of the first stage (1200 for two modes)"
     )
     parser.add_argument(
         "--particles", type=_common.positive, help="fresh ones an epoch (256 for two modes)"
@@ -71,7 +85,7 @@ def main() -> None:
         "--width", type=_common.positive, help="of the two hidden layers (32 for two modes)"
     )
     parser.add_argument(
-        "--polish", type=int, help="updates of the second stage, by the Fisher divergence (150)"
+        "--polish", type=int, help="updates of the second stage, by the Fisher divergence (100)"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the weights and of the particles (0)")
     parser.add_argument("--float32", action="store_true", help="train in single precision")
@@ -151,7 +165,12 @@ def training(
         stage.objective,
         optax.chain(optax.clip_by_global_norm(stage.largest_gradient), optax.adam(rate)),
         epochs=epochs,
-        particles=bd.TruncatedPoints(bd.SobolPoints(particles), stage.radius),
+        # Out to 4.6 standard deviations.
+        particles=bd.WidenedPoints(
+            bd.TruncatedPoints(bd.SobolPoints(stage.crowd * particles), radius=3.3),
+            factor=1.4,
+            power=stage.power,
+        ),
         steps=options.steps,
         directory=options.directory and options.directory / name,
         resume=options.resume,
