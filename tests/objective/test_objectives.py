@@ -353,6 +353,11 @@ def test_caustic_penalty_sees_what_is_masked():
     alone, gradient = report_and_gradient(problem, SCORE, bd.CausticPenalty(threshold), x0, WEIGHTS)
     np.testing.assert_allclose(alone.per_time, np.mean(lacking**2, axis=0), rtol=1e-9)
     assert alone.masked_fraction == 0
+    # One without weight, such as those that fill up the devices, does not count.
+    two, _ = report_and_gradient(
+        problem, SCORE, bd.CausticPenalty(threshold), x0, jnp.array([0.7, 0.3, 0.0])
+    )
+    np.testing.assert_allclose(two.per_time, np.mean(lacking[:2] ** 2, axis=0), rtol=1e-9)
     # In a sum the others mask, and it does not.
     total = 0.0 * bd.LogDensityVariance(threshold) + 2.0 * bd.CausticPenalty(threshold)
     both, doubled = report_and_gradient(problem, SCORE, total, x0, WEIGHTS)
