@@ -3,7 +3,7 @@
 A small network is added to the score that sequential matching finds in seconds, and trained end to end: in
 every epoch fresh particles move under the score, and the objective asks how far it is from the score of the
 density that this very flow makes. Most epochs minimise the variance of the log density, which is cheap; the
-last ones the Fisher divergence itself. With two modes it takes minutes on two cores, with four half an hour.
+last ones the Fisher divergence itself. Two modes take minutes on two cores, four the better part of an hour.
 
 The picture training.png shows the loss, the Fisher divergence and the energy error against epochs;
 moments.png shows mean and width of every mode on the exact ones.
