@@ -32,7 +32,7 @@ def quantum_potential(hamiltonian: Hamiltonian, score: Score, t: Time, x: Vector
     """
     s = score(t, x)
     own_slopes = jnp.diagonal(jax.jacfwd(score, argnums=1)(t, x))
-    return -0.25 * hamiltonian.hbar**2 * jnp.sum((own_slopes + 0.5 * s**2) / hamiltonian.mass)
+    return _potential(s, own_slopes, 1 / hamiltonian.masses(x.shape[0]), hamiltonian.hbar)
 
 
 def acceleration(hamiltonian: Hamiltonian, score: Score, t: Time, x: Vector) -> Vector:
@@ -78,9 +78,14 @@ def effective_force_and_slope(
 
 def _quantum(local: LocalScore, inverse_mass: Vector, hbar: Scalar) -> tuple[Scalar, Vector]:
     """Q and minus its gradient."""
-    s, factor = local.score, 0.25 * hbar**2
-    potential = -factor * (inverse_mass @ (jnp.diagonal(local.jacobian) + 0.5 * s**2))
-    return potential, factor * (local.divergence_gradient + (inverse_mass * s) @ local.jacobian)
+    s = local.score
+    force = 0.25 * hbar**2 * (local.divergence_gradient + (inverse_mass * s) @ local.jacobian)
+    return _potential(s, jnp.diagonal(local.jacobian), inverse_mass, hbar), force
+
+
+def _potential(s: Vector, own_slopes: Vector, inverse_mass: Vector, hbar: Scalar) -> Scalar:
+    """Q of a score and of the derivative of each of its components along its own coordinate."""
+    return -0.25 * hbar**2 * (inverse_mass @ (own_slopes + 0.5 * s**2))
 
 
 def hermite_acceleration(
