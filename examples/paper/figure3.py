@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 import _paper
 import bohmdiff as bd
-from bohmdiff.plot.style import style
+from bohmdiff.plot.style import legend_above, style
 
 # Fisher loss at an epoch, and how wrong the mean energy is in the end.
 PAPER = {100: 1.9, 1_000: 4.2e-2, 5_000: 5.8e-3, 10_000: 2.2e-3, 20_000: 1.2e-3, 45_000: 6.1e-4}
@@ -67,11 +67,9 @@ def draw(history: xarray.Dataset, exact: float) -> Figure:
     top.plot(list(PAPER), list(PAPER.values()), color="black", ls="", marker="x", label=label)
     label = "the paper's weights, in the end"
     below.axhline(PAPER_ENERGY_ERROR, color="black", lw=1, ls=(0, (1, 3)), label=label)
-    figure.set_size_inches(8, 6.4)
     with style():
-        # Above the axes, where nothing is drawn.
-        for axes in (top, below):
-            axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False)
+        legend_above(top)
+        legend_above(below)
     return figure
 
 

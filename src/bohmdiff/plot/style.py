@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import matplotlib as mpl
+from matplotlib.axes import Axes
 
 # Okabe and Ito's colours, dark to light, so that they differ in greyscale; dashes tell them apart as well.
 COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -47,3 +48,8 @@ def style() -> Iterator[None]:
     """Our settings of matplotlib, for as long as the context lasts."""
     with mpl.rc_context(_STYLE):
         yield
+
+
+def legend_above(axes: Axes) -> None:
+    """A legend on top of the axes, where nothing is drawn."""
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)

@@ -5,7 +5,7 @@ import numpy as np
 import xarray
 from matplotlib.figure import Figure
 
-from .style import ATOMIC, COLOURS, DASHES, Units, style
+from .style import ATOMIC, COLOURS, DASHES, Units, legend_above, style
 
 
 def training(
@@ -32,7 +32,7 @@ def training(
         )
     validated = history.dropna("epoch", subset=["energy"])
     with style():
-        figure, (top, below) = plt.subplots(2, 1, figsize=(8, 5.6), sharex=True)
+        figure, (top, below) = plt.subplots(2, 1, figsize=(8, 6.4), sharex=True)
         top.plot(history.epoch, history.loss, color="0.6", lw=1.0, label="loss")
         _validations(top, validated, validated.fisher, 1, f"Fisher divergence, 1/({units.length})²")
         if reference_energy is not None:
@@ -43,7 +43,7 @@ def training(
             # Where all is zero there is no logarithm to show.
             if any(np.any(line.get_ydata() > 0) for line in axes.get_lines()):
                 axes.set_yscale("log")
-            axes.legend()
+            legend_above(axes)
         top.set_ylabel("loss")
         below.set_ylabel(f"energy error, {units.energy}")
         below.set_xlabel("epoch")
