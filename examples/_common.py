@@ -8,6 +8,8 @@ from pathlib import Path
 import jax
 import numpy as np
 
+import bohmdiff as bd
+
 # Quantum dynamics wants double precision; bohmdiff never switches it on by itself.
 jax.config.update("jax_enable_x64", True)
 
@@ -67,6 +69,12 @@ def what_it_took(solution, wall_seconds: float) -> dict:
 def worst_rms(errors) -> float:
     """Root-mean-square over time, of the worst coordinate."""
     return float(np.sqrt(np.mean(np.asarray(errors) ** 2, axis=0)).max())
+
+
+def fisher_divergence(problem, score, design, steps: int) -> bd.ObjectiveReport:
+    """How far a score is from that of its own flow, on points that no training has seen."""
+    x0, weights = problem.initial.points(design, jax.random.key(0))
+    return bd.fisher_divergence(problem, score, x0, weights=weights, steps=steps, solver=bd.BlanesMoan4())
 
 
 def run(main) -> None:

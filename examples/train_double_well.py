@@ -58,10 +58,7 @@ def main() -> None:
 
     relative = np.abs(solution.std() / exact.std() - 1)
     before = np.abs(baseline.std() / exact.std() - 1)
-    x0, weights = problem.initial.points(bd.SobolPoints(256), jax.random.key(0))
-    fisher = bd.fisher_divergence(
-        problem, solution.fitted, x0, weights=weights, steps=64, solver=bd.BlanesMoan4()
-    )
+    fisher = _common.fisher_divergence(problem, solution.fitted, bd.SobolPoints(256), steps=64)
     figures = {
         "std_relative_error": float(relative.max()),
         "baseline_std_relative_error": float(before.max()),

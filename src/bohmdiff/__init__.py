@@ -36,6 +36,7 @@ from .objective import ObjectiveSum as ObjectiveSum
 from .objective import fisher_divergence as fisher_divergence
 from .problem import Problem as Problem
 from .score import AbstractScore as AbstractScore
+from .score import BlendedScore as BlendedScore
 from .score import FrozenScore as FrozenScore
 from .score import GaussianScore as GaussianScore
 from .score import GradientScore as GradientScore

@@ -55,6 +55,14 @@ def as_positive_integer(value: Any, name: str, what_to_do: str) -> int:
     return int(value)
 
 
+def as_float(value: Any, name: str) -> float:
+    """`value` as a Python float."""
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} must be a number, but {value!r} was given.") from None
+
+
 def describe(value: Any) -> str:
     """A short text for an error message: the value itself if it is small, else its shape."""
     if not is_concrete(value):

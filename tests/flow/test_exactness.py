@@ -14,7 +14,7 @@ import bohmdiff as bd
 from bohmdiff.flow import bohmian_terms, initial_halves, integrate, pushed_score
 
 slow = pytest.mark.slow
-DIMENSIONS = pytest.mark.parametrize("d", [pytest.param(1, marks=slow), 2, 3])
+DIMENSIONS = pytest.mark.parametrize("d", [pytest.param(1, marks=slow), 2, pytest.param(3, marks=slow)])
 few = settings(max_examples=5)
 SOLVER, STEPS = bd.BlanesMoan4(), 64
 
@@ -74,7 +74,7 @@ def check_order(case, solver, steps):
     assert coarse < 1
 
 
-@pytest.mark.parametrize("d", [pytest.param(1, marks=slow), 2, pytest.param(3, marks=slow)])
+@DIMENSIONS
 @settings(max_examples=4)
 @given(st.data())
 def test_fisher_divergence_falls_with_twice_the_order(d, data):

@@ -139,7 +139,14 @@ def check(result, factors, expected):
     np.testing.assert_allclose(gradient.parameters, slope, rtol=1e-9, atol=1e-9 * size)
 
 
-@pytest.mark.parametrize(("d", "number"), [(1, 3), (2, 3), (3, 2)])
+@pytest.mark.parametrize(
+    ("d", "number"),
+    [
+        pytest.param(1, 3, marks=pytest.mark.slow),
+        (2, 3),
+        pytest.param(3, 2, marks=pytest.mark.slow),
+    ],
+)
 def test_objectives_their_sum_and_their_gradients(d, number):
     problem, x0 = setting(d)
     x0, weights = x0[:number], WEIGHTS[:number] / jnp.sum(WEIGHTS[:number])
@@ -398,6 +405,8 @@ def test_bad_limits(make, bad):
 def test_bad_scales(make, name, bad):
     with unchecked_types(), pytest.raises(ValueError, match=f"{name} must be positive, but {bad!r} was"):
         make(**{name: bad})
+    with unchecked_types(), pytest.raises(ValueError, match=f"{name} must be a number, but 'wide' was"):
+        make(**{name: "wide"})
 
 
 @pytest.mark.parametrize("bad", [0.0, -1.0, np.nan])

@@ -93,6 +93,7 @@ def test_sums_baselines_and_exact_starts(hermite):
     )
     assert score.initial is not None
     check(score + Cubic(), X[:2])
+    check(bd.BlendedScore(score, Cubic(), 0.5, 1.0), X[:2])
     frozen = bd.FrozenScore(hermite).derivatives(0.7, X, 1 / MASS)
     assert_same(frozen, hermite.derivatives(0.7, X, 1 / MASS), rtol=0)
 

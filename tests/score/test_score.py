@@ -1,4 +1,4 @@
-"""Sums, frozen scores, scalars and vectors of one's own, and the score of a coherent state."""
+"""Sums, blends, frozen scores, scalars and vectors of one's own, and the score of a coherent state."""
 
 import equinox as eqx
 import jax
@@ -81,6 +81,48 @@ def test_bad_terms():
         bd.ScoreSum()
     with unchecked_types(), pytest.raises(ValueError, match=r"pass FrozenScore\(solution\)"):
         bd.GradientScore(quartic) + Solved(STRENGTH)
+
+
+def test_blended_score_changes_from_one_to_the_other():
+    first, second = bd.GradientScore(Scalar(STRENGTH)), bd.GradientScore(quartic)
+    blended = bd.BlendedScore(first, second, start=0.5, end=1.5)
+
+    def parts(score, t):
+        return score(t, X), score.log_density(t, X)
+
+    for t in (-1.0, 0.5):
+        jax.tree.map(np.testing.assert_array_equal, parts(blended, t), parts(first, t))
+    for t in (1.5, 7.0):
+        jax.tree.map(np.testing.assert_array_equal, parts(blended, t), parts(second, t))
+    # A quarter of the way 1/64 (10 - 15/4 + 6/16) has changed, and it is the same from the other end.
+    for t, late in ((0.75, 0.103515625), (1.0, 0.5), (1.25, 1 - 0.103515625)):
+        for got, a, b in zip(parts(blended, t), parts(first, t), parts(second, t), strict=True):
+            np.testing.assert_allclose(got, (1 - late) * a + late * b, rtol=1e-12)
+    # It sets in, and ends, without a jump in its rate or in the change of that.
+    switch = bd.BlendedScore(lambda t, x: 0 * x, lambda t, x: x, start=0.5, end=1.5)
+    rate = jax.jacfwd(lambda t: switch(t, X))
+    for t in (0.5 + 1e-6, 1.5 - 1e-6):
+        np.testing.assert_allclose(rate(t), 0, atol=1e-10)
+        np.testing.assert_allclose(jax.jacfwd(rate)(t), 0, atol=1e-4)
+    # It is the score of its log density, and single precision stays single.
+    np.testing.assert_allclose(
+        jax.grad(blended.log_density, argnums=1)(1.1, X), blended(1.1, X), rtol=1e-12
+    )
+    single = bd.BlendedScore(lambda t, x: x, lambda t, x: -x, 0.0, 1.0)
+    assert single(jnp.float32(0.3), X.astype("float32")).dtype == "float32"
+
+
+def test_bad_blends():
+    first = bd.GradientScore(quartic)
+    for start, end in ((1.0, 1.0), (2.0, 1.0), (0.0, np.inf), (np.nan, 1.0)):
+        with pytest.raises(ValueError, match=f"start must be before end, .* start={start} and end={end}"):
+            bd.BlendedScore(first, first, start, end)
+    with unchecked_types(), pytest.raises(ValueError, match="end must be a number, but 'late' was given"):
+        bd.BlendedScore(first, first, 0.0, "late")
+    with unchecked_types(), pytest.raises(ValueError, match=r"pass FrozenScore\(solution\)"):
+        bd.BlendedScore(first, Solved(STRENGTH), 0.0, 1.0)
+    with pytest.raises(ValueError, match="is a vector field without the scalar"):
+        bd.BlendedScore(first, rotation, 0.0, 1.0).log_density(0.7, X)
 
 
 class Solved(eqx.Module):

@@ -225,7 +225,7 @@ def test_discarded_probability(bad):
         bd.GaussHermitePoints(4, discard=bad)
 
 
-@pytest.mark.parametrize("bad", [0, 0.0, -1.0, float("nan")])
+@pytest.mark.parametrize("bad", [0.0, -1.0, float("nan")])
 def test_radius(bad):
     with unchecked_types(), pytest.raises(ValueError, match=f"radius must be positive, but {bad!r} was"):
         bd.TruncatedPoints(bd.SobolPoints(8), radius=bad)
@@ -249,3 +249,17 @@ def test_widening_factor(bad):
 def test_power_of_the_weights(bad):
     with unchecked_types(), pytest.raises(ValueError, match=f"power must be between 0 and 1, but {bad!r}"):
         bd.WidenedPoints(bd.SobolPoints(8), 1.4, bad)
+
+
+@pytest.mark.parametrize("bad", ["wide", [1.4, 2.0], bd.SobolPoints(8)])
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (lambda v: bd.TruncatedPoints(bd.SobolPoints(8), v), "radius"),
+        (lambda v: bd.WidenedPoints(bd.SobolPoints(8), v), "factor"),
+        (lambda v: bd.WidenedPoints(bd.SobolPoints(8), 1.4, v), "power"),
+    ],
+)
+def test_what_is_not_a_number(make, name, bad):
+    with unchecked_types(), pytest.raises(ValueError, match=f"{name} must be a number, but .* was given"):
+        make(bad)

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from .._check import as_float
 from .._types import Key, Points, Scalar, Time, Vector, Weights
 from ..flow import HalfState, Score, pushed_score
 from ..problem import Problem
@@ -352,12 +353,14 @@ def _cauchy_loss(square: Float[Array, " M"], scale: float) -> Float[Array, " M"]
 
 
 def _not_negative(value: float, name: str) -> float:
-    if not value >= 0:
+    number = as_float(value, name)
+    if not number >= 0:
         raise ValueError(f"{name} must not be negative, but {value!r} was given.")
-    return float(value)
+    return number
 
 
 def _positive(value: float, name: str) -> float:
-    if not value > 0:
+    number = as_float(value, name)
+    if not number > 0:
         raise ValueError(f"{name} must be positive, but {value!r} was given.")
-    return float(value)
+    return number

@@ -12,6 +12,7 @@ from .hermite_basis import basis_size as basis_size
 from .neural import NeuralScore as NeuralScore
 from .perceptron import TimeConditionedMLP as TimeConditionedMLP
 from .score import AbstractScore as AbstractScore
+from .score import BlendedScore as BlendedScore
 from .score import FrozenScore as FrozenScore
 from .score import GradientScore as GradientScore
 from .score import ScoreSum as ScoreSum

@@ -1,5 +1,6 @@
 """What a score is, and the ways to make one from something else."""
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -7,8 +8,9 @@ from typing import Any, ClassVar
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array
 
-from .._check import check_output
+from .._check import as_float, check_output
 from .._types import Scalar, Time, Vector
 from .derivatives import LocalScore, local_derivatives
 
@@ -96,6 +98,60 @@ class ScoreSum(AbstractScore):
         r"""The sum of the terms' log densities: $\ln\rho$ up to a function of time."""
         first, *others = (scalar_of(term) for term in self.terms)
         return sum((term(t, x) for term in others), first(t, x))
+
+
+class BlendedScore(AbstractScore):
+    r"""One score early and another late: $s = (1 - w)\,s_\text{early} + w\,s_\text{late}$, where $w(t)$ goes
+    smoothly, with two derivatives, from 0 at `start` to 1 at `end`.
+
+    A fit that follows the bulk best need not be the one to trust in the tails once a density has become
+    skew: degree 6 of `SequentialScoreMatching` may hand over to degree 4.
+
+    ```python
+    early, late = (bd.solve(problem, bd.SequentialScoreMatching(degree)) for degree in (6, 4))
+    baseline = bd.BlendedScore(early.fitted, late.fitted, start=1.6, end=2.8)
+    ```
+
+    **Arguments:**
+
+    - `early`, `late`: scores.
+    - `start`, `end`: times, `start` before `end`. Before `start` and after `end` it is one score alone.
+
+    **Raises:** `ValueError` for what is not a score, and for times that are not in this order.
+    """
+
+    early: Callable[[Time, Vector], Vector]
+    late: Callable[[Time, Vector], Vector]
+    start: float = eqx.field(static=True, converter=lambda v: as_float(v, "start"))
+    end: float = eqx.field(static=True, converter=lambda v: as_float(v, "end"))
+
+    def __check_init__(self):
+        if not all(callable(score) for score in (self.early, self.late)):
+            raise ValueError(
+                f"Two scores, callables s(t, x) -> (d,), are wanted, but {self.early!r} and {self.late!r} "
+                "were given. Of a solution, pass FrozenScore(solution)."
+            )
+        if not -math.inf < self.start < self.end < math.inf:
+            raise ValueError(
+                f"start must be before end, both finite, but start={self.start} and end={self.end} were given."
+            )
+
+    def __call__(self, t: Time, x: Vector) -> Vector:
+        return self._blend(t, self.early(t, x), self.late(t, x))
+
+    def derivatives(self, t: Time, x: Vector, inverse_mass: Vector) -> tuple[LocalScore, LocalScore]:
+        """Those of both scores, each found in its own way, blended."""
+        parts = (local_derivatives(score, t, x, inverse_mass) for score in (self.early, self.late))
+        return jax.tree.map(lambda early, late: self._blend(t, early, late), *parts)
+
+    def log_density(self, t: Time, x: Vector) -> Scalar:
+        r"""The blend of their log densities: $\ln\rho$ up to a function of time."""
+        return self._blend(t, scalar_of(self.early)(t, x), scalar_of(self.late)(t, x))
+
+    def _blend(self, t: Time, early: Array, late: Array) -> Array:
+        passed = jnp.clip((jnp.asarray(t, late.dtype) - self.start) / (self.end - self.start), 0, 1)
+        weight = passed**3 * (10 - 15 * passed + 6 * passed**2)
+        return (1 - weight) * early + weight * late
 
 
 class FrozenScore(AbstractScore):

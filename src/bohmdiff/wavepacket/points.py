@@ -11,7 +11,7 @@ from jaxtyping import ArrayLike, Float
 from scipy.special import roots_hermitenorm
 from scipy.stats import chi, norm, qmc
 
-from .._check import as_positive_integer
+from .._check import as_float, as_positive_integer
 from .._types import Key
 
 _LARGEST_GRID = 50_000_000
@@ -120,7 +120,9 @@ class TruncatedPoints(AbstractPoints):
     """
 
     design: AbstractPoints
-    radius: float | None = None
+    radius: float | None = eqx.field(
+        default=None, converter=lambda v: None if v is None else as_float(v, "radius")
+    )
 
     def __check_init__(self):
         _require_design(self.design)
@@ -160,8 +162,8 @@ class WidenedPoints(AbstractPoints):
     """
 
     design: AbstractPoints
-    factor: float
-    power: float = 1.0
+    factor: float = eqx.field(converter=lambda v: as_float(v, "factor"))
+    power: float = eqx.field(default=1.0, converter=lambda v: as_float(v, "power"))
 
     def __check_init__(self):
         _require_design(self.design)
