@@ -72,11 +72,12 @@ def load(name: str) -> Arrays:
 
 
 def score_from(weights: str | Path):
-    """The trained score, or the polynomial that it is early on without training."""
-    from train_morse_chain import EARLY_DEGREE, load_score
+    """The trained score, or the one it started from."""
+    from train_morse_chain import SETTINGS, load_score
 
     if str(weights) == "sequential":
-        return bd.solve(chain(MODES), bd.SequentialScoreMatching(EARLY_DEGREE)).score
+        degree, *_ = SETTINGS[MODES]
+        return bd.solve(chain(MODES), bd.SequentialScoreMatching(degree)).score
     return load_score(Path(weights), MODES)
 
 

@@ -28,6 +28,7 @@ from .method import solve as solve
 from .objective import AbstractObjective as AbstractObjective
 from .objective import CausticPenalty as CausticPenalty
 from .objective import DirectionalDivergence as DirectionalDivergence
+from .objective import EnergyDrift as EnergyDrift
 from .objective import FisherDivergence as FisherDivergence
 from .objective import ImplicitScoreMatching as ImplicitScoreMatching
 from .objective import LogDensityVariance as LogDensityVariance

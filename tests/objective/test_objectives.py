@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from tests.analytic import driven_gaussians
-from tests.objective.oracle import SCORE, T1, Score, oracle, potential, setting, trapezoid
+from tests.objective.oracle import HBAR, MASS, SCORE, T1, Score, oracle, potential, setting, trapezoid
 from tests.unchecked import unchecked_types
 
 import bohmdiff as bd
@@ -30,14 +30,17 @@ class Sum(bd.ObjectiveSum):
         return self.terms[0][1].smallest_determinant
 
 
-def three(fisher=0.0, directional=0.0, variance=0.0, smallest_determinant=0.1, largest_target=100.0):
-    """A sum of three, of which the factors and limits are arrays: one compilation serves all tests.
+def four(
+    fisher=0.0, directional=0.0, variance=0.0, energy=0.0, smallest_determinant=0.1, largest_target=100.0
+):
+    """A sum of four, of which the factors and limits are arrays: one compilation serves all tests.
 
     As the Fisher divergence asks for all directions, there is nothing random in it."""
     total = (
         fisher * bd.FisherDivergence(smallest_determinant, largest_target)
         + directional * bd.DirectionalDivergence(smallest_determinant)
         + variance * bd.LogDensityVariance(smallest_determinant)
+        + energy * bd.EnergyDrift(smallest_determinant, largest_target)
     )
     return jax.tree.map(jnp.asarray, Sum(total.terms))
 
@@ -60,7 +63,7 @@ class Expected(NamedTuple):
 
 
 def expected_objectives(score, x0, weights, smallest_determinant, largest_target):
-    """What the four objectives should be, from plain numbers of the oracle."""
+    """What the objectives should be, from plain numbers of the oracle."""
     flow = oracle(score, x0, potential, T1, STEPS)
     share = jnp.where(flow.determinant() >= smallest_determinant, weights[:, None], 0)
     share = share / jnp.sum(share, axis=0)
@@ -76,6 +79,8 @@ def expected_objectives(score, x0, weights, smallest_determinant, largest_target
     clipped = jnp.clip(flow.own_score, -largest_target, largest_target)
     along = jnp.einsum("mkji,mkj->mki", flow.deformation, ours - flow.own_score)
     error = at_each(score.log_density, flow.position) - flow.own_log_density
+    change = at_each(jax.jacfwd(score), flow.position)
+    power = 0.25 * HBAR**2 * jnp.sum((ours - clipped) * change / MASS[: x0.shape[1]], axis=2)
     fixed = jax.lax.stop_gradient(flow.position)
 
     def implicit(t, x):
@@ -85,6 +90,7 @@ def expected_objectives(score, x0, weights, smallest_determinant, largest_target
         "fisher": mean(jnp.sum((ours - clipped) ** 2, axis=2)),
         "directional": mean(jnp.sum(along**2, axis=2)),
         "variance": mean((error - mean(error).per_time) ** 2),
+        "energy": Expected(mean(power).per_time ** 2, trapezoid(mean(power).per_time ** 2)),
         "implicit": mean(at_each(implicit, fixed)),
     }
 
@@ -157,14 +163,15 @@ def test_objectives_their_sum_and_their_gradients(d, number):
             {"fisher": 1.0},
             {"directional": 1.0},
             {"variance": 1.0},
-            {"fisher": 1.0, "directional": 0.0, "variance": 0.1},
+            {"energy": 1.0},
+            {"fisher": 1.0, "directional": 0.0, "variance": 0.1, "energy": 10.0},
         ):
-            result = report_and_gradient(problem, SCORE, three(**factors, **limits), x0, weights)
+            result = report_and_gradient(problem, SCORE, four(**factors, **limits), x0, weights)
             check(result, factors, expected(x0, weights, **limits))
             np.testing.assert_allclose(result[0].masked_fraction, fraction, rtol=1e-12)
             values.append(float(result[0].value))
     # The limits make a difference.
-    assert all(abs(one / other - 1) > 1e-3 for one, other in zip(values[:4], values[4:], strict=True))
+    assert all(abs(one / other - 1) > 1e-3 for one, other in zip(values[:5], values[5:], strict=True))
 
 
 @pytest.mark.parametrize(
@@ -210,7 +217,7 @@ def check_unbiased(estimates, exact, largest_error):
 def test_directional_divergence_is_unbiased():
     problem, x0 = setting(2)
     estimates = over_keys(problem, bd.DirectionalDivergence(), x0, 2000).value
-    exact, _ = report_and_gradient(problem, SCORE, three(directional=1.0), x0, WEIGHTS)
+    exact, _ = report_and_gradient(problem, SCORE, four(directional=1.0), x0, WEIGHTS)
     check_unbiased(estimates, exact.value, 0.05)
 
 
@@ -218,7 +225,7 @@ def test_particles_do_not_see_each_other():
     problem, x0 = setting(2)
 
     def per_time(x0):
-        return report_and_gradient(problem, SCORE, three(fisher=1.0), x0, WEIGHTS)[0].per_time
+        return report_and_gradient(problem, SCORE, four(fisher=1.0), x0, WEIGHTS)[0].per_time
 
     alone = jnp.stack([per_time(jnp.broadcast_to(x, x0.shape)) for x in x0])
     np.testing.assert_allclose(per_time(x0), WEIGHTS @ alone, rtol=1e-11)
@@ -226,7 +233,7 @@ def test_particles_do_not_see_each_other():
 
 def test_nothing_depends_on_compilation():
     problem, x0 = setting(1)
-    whole, _ = report_and_gradient(problem, SCORE, three(fisher=1.0), x0, WEIGHTS)
+    whole, _ = report_and_gradient(problem, SCORE, four(fisher=1.0), x0, WEIGHTS)
     op_by_op = evaluate.__wrapped__(problem, SCORE, bd.FisherDivergence(), x0, WEIGHTS, SOLVER, STEPS)
     np.testing.assert_allclose(op_by_op.per_time, whole.per_time, rtol=1e-11)
     np.testing.assert_allclose(op_by_op.value, whole.value, rtol=1e-11)
@@ -256,13 +263,13 @@ def test_objectives_vanish_on_exact_gaussians_only(case):
     problem = case.problem()
     # At the nodes of a product rule |ξ|² would be the same for all, and the variance blind.
     x0, weights = problem.initial.points(bd.SobolPoints(4), KEY)
-    for name in ("fisher", "directional", "variance"):
+    for name in ("fisher", "directional", "variance", "energy"):
 
         def value(factor, objective):
             score = Scaled(jnp.asarray(factor), case)
             return float(evaluate(problem, score, objective, x0, weights, bd.BlanesMoan4(), 32).value)
 
-        objective = three(**{name: 1.0})
+        objective = four(**{name: 1.0})
         assert 0 <= value(1.0, objective) < 1e-10
         assert value(1.3, objective) > 1e-3
 
@@ -419,22 +426,23 @@ def runaway(t, x):
     return -0.5 * jnp.sum(x**6)
 
 
-ALL_FOUR = (
+ALL_FIVE = (
     bd.FisherDivergence(),
     bd.DirectionalDivergence(),
     bd.LogDensityVariance(),
     bd.ImplicitScoreMatching(),
+    bd.EnergyDrift(),
 )
 
 
 class NotFinite(bd.AbstractObjective):
-    """Which of the four are not finite, as the digits of a number."""
+    """Which of the five are not finite, as the digits of a number."""
 
     second_tangents = "all"
     smallest_determinant: float = 0.1
 
     def at(self, problem, score, t, ensemble):
-        values = [objective.at(problem, score, t, ensemble) for objective in ALL_FOUR]
+        values = [objective.at(problem, score, t, ensemble) for objective in ALL_FIVE]
         return sum(jnp.where(jnp.isfinite(one), 0.0, 10.0**k) for k, one in enumerate(values))
 
 
@@ -449,8 +457,27 @@ def test_a_lost_particle_is_never_masked():
     assert float(lost(0.3).value) == 0
     report = lost(50.0)
     assert report.per_time[0] == 0
-    assert report.per_time[-1] == 1111
+    assert report.per_time[-1] == 11111
     assert not np.isfinite(report.minimum_determinant)
+
+
+def test_energy_drift_is_the_rate_of_the_mean_energy():
+    """Of a Gaussian that is wrong and changes: the nodes stay a quadrature of the flow's density."""
+    hamiltonian = bd.Hamiltonian(bd.Quadratic([[1.3, 0.4], [0.4, 0.8]]), jnp.array([0.7, 2.0]), hbar=0.8)
+    problem = bd.Problem(hamiltonian, bd.GaussianWavePacket([0.5, -0.3], 0.4, [0.2, 0.6]), t1=1.0)
+    x0, weights = problem.initial.points(bd.GaussHermitePoints(3, discard=0.0))
+
+    def score(t, x):
+        return -(1.8 + jnp.sin(2 * t)) * (x - 0.1 * t)
+
+    run = {"steps": 32, "solver": bd.BlanesMoan4()}
+    report = evaluate(problem, score, bd.EnergyDrift(), x0, weights, run["solver"], run["steps"])
+    flow = bd.propagate(problem, score, x0, ts=report.ts, tangents=False, **run)
+    energy = weights @ flow.energy
+    # Central differences, of an error that falls with the square of the step.
+    rate = (energy[2:] - energy[:-2]) / (2 / 32)
+    np.testing.assert_allclose(report.per_time[1:-1], rate**2, atol=2e-3 * float(jnp.max(rate**2)))
+    assert float(jnp.max(jnp.abs(rate))) > 0.05
 
 
 def test_a_vector_field_has_no_variance_of_its_log_density():

@@ -1,3 +1,4 @@
+from .energy import EnergyDrift as EnergyDrift
 from .evaluate import ObjectiveReport as ObjectiveReport
 from .evaluate import evaluate as evaluate
 from .fisher import fisher_divergence as fisher_divergence

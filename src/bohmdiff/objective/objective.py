@@ -82,7 +82,12 @@ def _outlier_scale() -> Any:
     return eqx.field(static=True, default=math.inf, converter=lambda v: _positive(v, "outlier_scale"))
 
 
-def _determinant_limit() -> Any:
+def target_limit() -> Any:
+    """A field: where the components of the flow's own score are clipped."""
+    return eqx.field(default=_DEFAULT_LARGEST_TARGET, converter=lambda v: _positive(v, "largest_target"))
+
+
+def determinant_limit() -> Any:
     """A field: below which |det F| a particle is masked."""
     return eqx.field(
         default=_DEFAULT_SMALLEST_DETERMINANT, converter=lambda v: _not_negative(v, "smallest_determinant")
@@ -109,22 +114,14 @@ class FisherDivergence(AbstractObjective):
 
     second_tangents = "all"
 
-    smallest_determinant: float = _determinant_limit()
-    largest_target: float = eqx.field(
-        default=_DEFAULT_LARGEST_TARGET, converter=lambda v: _positive(v, "largest_target")
-    )
+    smallest_determinant: float = determinant_limit()
+    largest_target: float = target_limit()
     outlier_scale: float = _outlier_scale()
 
     def at(self, problem: Problem, score: Score, t: Time, ensemble: Ensemble) -> Scalar:
-        position = ensemble.position
-        assert position.tangent is not None
-        assert position.second is not None
-        own = jax.vmap(lambda *particle: pushed_score(problem, *particle))(
-            ensemble.start, position.tangent, position.second
-        )
-        own = jnp.clip(own, -self.largest_target, self.largest_target)
-        difference = jax.vmap(score, in_axes=(None, 0))(t, position.motion) - own
-        return _mean(ensemble, _cauchy_loss(jnp.sum(difference**2, axis=1), self.outlier_scale))
+        own = own_score(problem, ensemble, self.largest_target)
+        difference = jax.vmap(score, in_axes=(None, 0))(t, ensemble.position.motion) - own
+        return mean(ensemble, _cauchy_loss(jnp.sum(difference**2, axis=1), self.outlier_scale))
 
 
 class DirectionalDivergence(AbstractObjective):
@@ -146,7 +143,7 @@ class DirectionalDivergence(AbstractObjective):
 
     second_tangents = "random"
 
-    smallest_determinant: float = _determinant_limit()
+    smallest_determinant: float = determinant_limit()
 
     def at(self, problem: Problem, score: Score, t: Time, ensemble: Ensemble) -> Scalar:
         directions = ensemble.directions
@@ -164,7 +161,7 @@ class DirectionalDivergence(AbstractObjective):
 
         each = 0 if directions.ndim == 3 else None
         squares = jax.vmap(one, in_axes=(0, 0, each))(ensemble.start, ensemble.position, directions)
-        return _mean(ensemble, squares)
+        return mean(ensemble, squares)
 
 
 class LogDensityVariance(AbstractObjective):
@@ -189,7 +186,7 @@ class LogDensityVariance(AbstractObjective):
     second_tangents = "none"
     needs_gradient = True
 
-    smallest_determinant: float = _determinant_limit()
+    smallest_determinant: float = determinant_limit()
     outlier_scale: float = _outlier_scale()
 
     def at(self, problem: Problem, score: Score, t: Time, ensemble: Ensemble) -> Scalar:
@@ -204,7 +201,7 @@ class LogDensityVariance(AbstractObjective):
             # The mean must not follow the outliers either.
             trust = ensemble.weights / (1 + square / self.outlier_scale**2)
             square = (error - trust @ error / jnp.sum(trust)) ** 2
-        return _mean(ensemble, _cauchy_loss(square, self.outlier_scale))
+        return mean(ensemble, _cauchy_loss(square, self.outlier_scale))
 
 
 class ImplicitScoreMatching(AbstractObjective):
@@ -232,14 +229,14 @@ class ImplicitScoreMatching(AbstractObjective):
     second_tangents = "none"
     through_flow = False
 
-    smallest_determinant: float = _determinant_limit()
+    smallest_determinant: float = determinant_limit()
 
     def at(self, problem: Problem, score: Score, t: Time, ensemble: Ensemble) -> Scalar:
         def one(x: Vector) -> Scalar:
             s = score(t, x)
             return 0.5 * jnp.sum(s**2) + jnp.trace(jax.jacfwd(score, argnums=1)(t, x))
 
-        return _mean(ensemble, jax.vmap(one)(ensemble.position.motion))
+        return mean(ensemble, jax.vmap(one)(ensemble.position.motion))
 
 
 class CausticPenalty(AbstractObjective):
@@ -319,6 +316,17 @@ class ObjectiveSum(AbstractObjective):
         return sum(values, factor * first.at(problem, score, t, ensemble))
 
 
+def own_score(problem: Problem, ensemble: Ensemble, largest: float | Scalar) -> Points:
+    """The score of the density that the flow itself has made, at each particle, clipped; shape `(M, d)`."""
+    position = ensemble.position
+    assert position.tangent is not None
+    assert position.second is not None
+    own = jax.vmap(lambda *particle: pushed_score(problem, *particle))(
+        ensemble.start, position.tangent, position.second
+    )
+    return jnp.clip(own, -largest, largest)
+
+
 def random_directions(objective: AbstractObjective, x0: Points, key: Key | None):
     """The directions along which the flow must carry second tangents."""
     if objective.second_tangents == "none":
@@ -342,7 +350,8 @@ def _summed(terms: tuple[tuple[float, AbstractObjective], ...]) -> ObjectiveSum:
     return ObjectiveSum(terms=terms)  # pyright: ignore[reportCallIssue]
 
 
-def _mean(ensemble: Ensemble, values: Float[Array, " M"]) -> Scalar:
+def mean(ensemble: Ensemble, values: Float[Array, " M"]) -> Scalar:
+    """The weighted mean of a number of each particle, without the masked ones."""
     # Masked entries may be anything; a zero weight alone would not keep NaN out.
     return ensemble.weights @ jnp.where(ensemble.kept, values, 0)
 

@@ -1,0 +1,48 @@
+"""What a wrong score does to the mean energy."""
+
+import jax
+import jax.numpy as jnp
+
+from .._types import Scalar, Time
+from ..flow import Score
+from ..problem import Problem
+from .objective import AbstractObjective, Ensemble, determinant_limit, mean, own_score, target_limit
+
+
+class EnergyDrift(AbstractObjective):
+    r"""The square of the rate at which the mean energy drifts because the score is not that of its flow.
+
+    The mean of $\tfrac12 m v^2 + V + Q_\theta$ over the particles changes at the rate
+    $E_\rho[\partial_t V] + E_\rho[\partial_t Q_\theta]$. The second part is no physics. By parts it is
+
+    $$ E_\rho[\partial_t Q_\theta] = -\sum_i \frac{\hbar^2}{4 m_i}\, E_\rho[(s_\theta - s_\rho)_i\,
+    \partial_t s_{\theta,i}], $$
+
+    which vanishes for every score that is exact, and for many that are not: it is one condition for each
+    time. In a sum with the Fisher divergence it makes the network spend its errors where they cost no energy.
+    It carries `d` second tangents, which the Fisher divergence needs as well.
+
+    ```python
+    objective = bd.FisherDivergence() + 100.0 * bd.EnergyDrift()
+    ```
+
+    **Arguments:**
+
+    - `smallest_determinant`, `largest_target`: as for [`FisherDivergence`][bohmdiff.FisherDivergence].
+    """
+
+    second_tangents = "all"
+
+    smallest_determinant: float = determinant_limit()
+    largest_target: float = target_limit()
+
+    def at(self, problem: Problem, score: Score, t: Time, ensemble: Ensemble) -> Scalar:
+        hamiltonian = problem.hamiltonian
+
+        def along(t: Time):
+            return jax.vmap(score, in_axes=(None, 0))(t, ensemble.position.motion)
+
+        s, rate = jax.jvp(along, (t,), (jnp.ones_like(t),))
+        error = s - own_score(problem, ensemble, self.largest_target)
+        power = jnp.sum(error * rate / hamiltonian.masses(problem.dimension), axis=1)
+        return (0.25 * hamiltonian.hbar**2 * mean(ensemble, power)) ** 2
