@@ -13,3 +13,8 @@ from hypothesis import settings  # noqa: E402
 
 settings.register_profile("bohmdiff", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("bohmdiff")
+
+
+def pytest_collection_modifyitems(items):
+    """The longest file first: at the end the other workers would wait for it."""
+    items.sort(key=lambda item: item.path.name != "test_docs.py")
