@@ -41,8 +41,8 @@ import morse_chain  # noqa: E402
 # does not fit the bulk as well but keeps them apart.
 SETTINGS = {
     1: (6, 4, 32, 128, 300, 50),
-    2: (6, 4, 32, 256, 1000, 80),
-    3: (6, 4, 32, 256, 1000, 80),
+    2: (6, 4, 32, 256, 1000, 100),
+    3: (6, 4, 32, 256, 1000, 100),
     4: (6, 6, 40, 384, 1200, 60),
 }
 HANDOVER = (1.6, 2.8)
@@ -53,7 +53,6 @@ class Stage(NamedTuple):
 
     objective: bd.AbstractObjective
     rate: float
-    warm_up: int  # epochs: the first steps of Adam are large in every direction
     largest_gradient: float  # where the norm is clipped: a few times its usual size
     power: float  # of the particles' importance weights: below 1 the tails count more than they weigh
     crowd: int  # how many times the number of particles
@@ -66,15 +65,13 @@ STAGES = {
     "variance": Stage(
         bd.LogDensityVariance(outlier_scale=0.3) + bd.CausticPenalty(0.4),
         rate=1e-2,
-        warm_up=0,
         largest_gradient=0.03,
         power=1.0,
         crowd=1,
     ),
     "fisher": Stage(
-        bd.FisherDivergence(outlier_scale=3.0) + 300.0 * bd.EnergyDrift() + 3.0 * bd.CausticPenalty(0.4),
+        bd.FisherDivergence(outlier_scale=3.0) + 30.0 * bd.EnergyDrift() + 3.0 * bd.CausticPenalty(0.4),
         rate=4e-3,
-        warm_up=10,
         largest_gradient=0.1,
         power=0.75,
         crowd=2,
@@ -95,7 +92,7 @@ def main() -> None:
         "--width", type=_common.positive, help="of the two hidden layers (32 for two modes)"
     )
     parser.add_argument(
-        "--polish", type=int, help="updates of the second stage, by the Fisher divergence (80)"
+        "--polish", type=int, help="updates of the second stage, by the Fisher divergence (100)"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the weights and of the particles (0)")
     parser.add_argument("--float32", action="store_true", help="train in single precision")
@@ -172,10 +169,7 @@ def training(
 ) -> bd.SelfConsistentScoreMatching:
     """One stage of the training."""
     stage = STAGES[name]
-    warm_up = min(stage.warm_up, epochs // 4)
-    rate = optax.warmup_cosine_decay_schedule(
-        0.0 if warm_up else stage.rate, stage.rate, warm_up, epochs, 0.005 * stage.rate
-    )
+    rate = optax.cosine_decay_schedule(stage.rate, epochs, 0.005)
     return bd.SelfConsistentScoreMatching(
         score,
         stage.objective,
