@@ -99,7 +99,9 @@ def main() -> None:
     parser.add_argument("--directory", type=Path, metavar="DIR", help="log and checkpoints go here")
     parser.add_argument("--resume", action="store_true", help="go on with the run in DIR")
     parser.add_argument("--save-weights", type=Path, metavar="FILE", help="write the trained score here")
-    parser.add_argument("--weights", type=Path, metavar="FILE", help="do not train: evaluate these weights")
+    parser.add_argument(
+        "--weights", type=Path, metavar="FILE", help="evaluate these weights; with --polish, train them on"
+    )
     options = parser.parse_args()
     degree, late_degree, width, particles, epochs, polish = SETTINGS[options.dim]
     degree, width = options.degree or degree, options.width or width
@@ -110,23 +112,24 @@ def main() -> None:
     ts = np.append(np.arange(32) / 10, 3.14)
     history = None
     if options.weights:
-        trained = load_score(options.weights, options.dim)
+        trained, stages = load_score(options.weights, options.dim), {"fisher": options.polish or 0}
     else:
         trained = initial_score(problem, (degree, late_degree), width, jax.random.key(options.seed))
-        # The precision of a problem is that of the training; the start is found in double precision.
-        trained_in = in_single_precision(problem) if options.float32 else problem
-        for name, number in {"variance": epochs, "fisher": polish}.items():
-            if number == 0:
-                continue
-            method = training(name, trained, number, particles, options)
-            key = jax.random.key(1000 + options.seed)
-            solution = bd.solve(trained_in, method, key=key, ts=ts, progress=True)
-            trained, history = solution.fitted, joined(history, solution.history)
-            if solution.history.epoch[-1] < number:
-                print("interrupted: --resume goes on")
-                break
-        if options.save_weights:
-            save_score(options.save_weights, trained)
+        stages = {"variance": epochs, "fisher": polish}
+    # The precision of a problem is that of the training; the start is found in double precision.
+    trained_in = in_single_precision(problem) if options.float32 else problem
+    for name, number in stages.items():
+        if number == 0:
+            continue
+        method = training(name, trained, number, particles, options)
+        key = jax.random.key(1000 + options.seed)
+        solution = bd.solve(trained_in, method, key=key, ts=ts, progress=True)
+        trained, history = solution.fitted, joined(history, solution.history)
+        if solution.history.epoch[-1] < number:
+            print("interrupted: --resume goes on")
+            break
+    if options.save_weights:
+        save_score(options.save_weights, trained)
     trained_at = time.perf_counter()
 
     solution = bd.solve(problem, bd.GivenScore(trained), ts=ts)
