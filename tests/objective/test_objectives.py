@@ -271,7 +271,8 @@ def test_objectives_vanish_on_exact_gaussians_only(case):
 
         objective = four(**{name: 1.0})
         assert 0 <= value(1.0, objective) < 1e-10
-        assert value(1.3, objective) > 1e-3
+        # A wrong score that happens to keep the energy is no contradiction.
+        assert name == "energy" or value(1.3, objective) > 1e-3
 
 
 @few
