@@ -163,7 +163,7 @@ def test_objectives_their_sum_and_their_gradients(d, number):
             {"fisher": 1.0},
             {"directional": 1.0},
             {"variance": 1.0},
-            {"energy": 1.0},
+            {"energy": 100.0},
             {"fisher": 1.0, "directional": 0.0, "variance": 0.1, "energy": 10.0},
         ):
             result = report_and_gradient(problem, SCORE, four(**factors, **limits), x0, weights)
