@@ -37,8 +37,8 @@ import morse_chain  # noqa: E402
 # particles an epoch, epochs of the first stage and of the second.
 #
 # Late, one tail of the density is exponential and the other Gaussian, and degree 6 is so wrong in one of them
-# that trajectories cross. With few modes, where particles get that far out, it hands over to degree 4, which
-# does not fit the bulk as well but keeps them apart.
+# that trajectories cross. There it hands over to degree 4, which does not fit the bulk as well but keeps them
+# apart. With four modes the worse fit cost more than the crossings.
 SETTINGS = {
     1: (6, 4, 32, 128, 300, 50),
     2: (6, 4, 32, 256, 1000, 100),
@@ -203,8 +203,11 @@ def initial_score(
     problem: bd.Problem, degrees: Sequence[int], width: int, key: jax.Array
 ) -> bd.NeuralScore:
     """The network before training, on top of what sequential matching finds."""
-    early, late = (bd.solve(problem, bd.SequentialScoreMatching(degree)).fitted for degree in degrees)
-    baseline = early if degrees[0] == degrees[1] else bd.BlendedScore(early, late, *HANDOVER)
+    early_degree, late_degree = degrees
+    baseline = bd.solve(problem, bd.SequentialScoreMatching(early_degree)).fitted
+    if late_degree != early_degree:
+        late = bd.solve(problem, bd.SequentialScoreMatching(late_degree)).fitted
+        baseline = bd.BlendedScore(baseline, late, *HANDOVER)
     return bd.NeuralScore(problem, baseline=baseline, fade_in=3, width=width, output_scale=0.03, key=key)
 
 
