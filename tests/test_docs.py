@@ -37,7 +37,16 @@ def name_of(page: Path) -> str:
     return page.relative_to(ROOT).as_posix()
 
 
-@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p.read_text(encoding="utf-8"))], ids=name_of)
+# They train, or solve by every method.
+LONG = {"docs/guide/training.md", "docs/guide/which-method.md", "docs/guide/own-score.md"}
+RUNNABLE = [
+    pytest.param(page, id=name_of(page), marks=[pytest.mark.slow] if name_of(page) in LONG else [])
+    for page in PAGES
+    if blocks(page.read_text(encoding="utf-8"))
+]
+
+
+@pytest.mark.parametrize("page", RUNNABLE)
 def test_blocks_of_a_page_run(page, monkeypatch, tmp_path):
     monkeypatch.setenv("MPLBACKEND", "Agg")
     monkeypatch.chdir(tmp_path)

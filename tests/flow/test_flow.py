@@ -174,6 +174,7 @@ def leaves_close(got, expected, **tolerance):
         np.testing.assert_allclose(a, b, **tolerance)
 
 
+@pytest.mark.slow
 def test_vmap_and_ensemble_and_loop_agree():
     problem, score = setting()
     together = propagate(problem, score, X0)

@@ -262,6 +262,7 @@ def test_energy_in_many_dimensions(d):
     np.testing.assert_allclose(solution.energy()[0], exact, rtol=1e-12 if d < 10 else 1e-4)
 
 
+@pytest.mark.slow
 def test_single_precision():
     packet = bd.GaussianWavePacket(jnp.array([0.5, 0.1], jnp.float32), 0.3)
     solution = solve(static(COUPLED), packet, t1=2.0, mass=UNEQUAL, steps=50)
@@ -275,6 +276,7 @@ def test_single_precision():
     np.testing.assert_allclose(solution.covariance()[-1], 0.5 * np.linalg.inv(A.imag), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_gradient_in_a_parameter_of_the_potential():
     def loss(depth):
         packet = bd.GaussianWavePacket([0.6], 0.25, [0.3])

@@ -114,7 +114,12 @@ def saved_epochs(folder):
 
 
 @pytest.mark.parametrize(
-    "objective", [bd.FisherDivergence(), bd.DirectionalDivergence(), bd.LogDensityVariance()]
+    "objective",
+    [
+        bd.FisherDivergence(),
+        pytest.param(bd.DirectionalDivergence(), marks=pytest.mark.slow),
+        pytest.param(bd.LogDensityVariance(), marks=pytest.mark.slow),
+    ],
 )
 def test_a_wrong_score_becomes_the_exact_one(objective):
     solution = train(objective=objective, epochs=120, validate_every=200)
@@ -447,6 +452,7 @@ class Swirl(eqx.Module):
         return -self.precision * x + self.curl * jnp.stack([-x[1], x[0]])
 
 
+@pytest.mark.slow
 def test_a_vector_field_warns_and_trains_in_single_precision(recwarn):
     centre = jnp.zeros(2, jnp.float32)
     plane = bd.Problem(bd.Hamiltonian(well), bd.GaussianWavePacket(centre, 0.5), t1=1.0)

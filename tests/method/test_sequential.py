@@ -19,7 +19,7 @@ KEY = jax.random.key(0)
 TS = jnp.array([0.0, 0.4, 1.0])
 
 
-@pytest.mark.parametrize(("d", "degree"), [(1, 4), (2, 2)])
+@pytest.mark.parametrize(("d", "degree"), [(1, 4), pytest.param(2, 2, marks=pytest.mark.slow)])
 @settings(max_examples=3)
 @given(st.data())
 def test_gaussians_are_exact(d, degree, data):
@@ -110,9 +110,8 @@ def line(solver, key=KEY):
     return bd.solve(problem, bd.SequentialScoreMatching(3, 64, solver=solver, steps=32), ts=TS, key=key)
 
 
-@pytest.mark.parametrize(
-    "solver", [bd.VelocityVerlet(), pytest.param(bd.BlanesMoan6(), marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("solver", [bd.VelocityVerlet(), bd.BlanesMoan6()])
 def test_solvers_agree(solver):
     ours, default = line(solver), line(bd.BlanesMoan4())
     np.testing.assert_allclose(ours.std(), default.std(), atol=5e-4)
@@ -180,6 +179,7 @@ def test_particles_in_the_far_tail_stay(chain_solution):
     np.testing.assert_allclose(chain_solution.energy(), chain_solution.energy()[0], atol=2e-3)
 
 
+@pytest.mark.slow
 def test_single_precision():
     packet = bd.GaussianWavePacket(jnp.array([0.6, -0.3], jnp.float32), [0.3, 0.2], [0.2, 0.5])
     single = bd.solve(eqx.tree_at(lambda p: p.initial, wells(), packet), METHOD, ts=TS)
@@ -195,6 +195,7 @@ def test_single_precision():
     assert single.score(0.5, x).dtype == single.log_density(0.5, x).dtype == jnp.float32
 
 
+@pytest.mark.slow
 def test_gradient_in_a_parameter_of_the_potential():
     @eqx.filter_jit
     @jax.value_and_grad

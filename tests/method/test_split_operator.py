@@ -210,6 +210,7 @@ def test_static_and_time_dependent_programs_agree():
     np.testing.assert_allclose(results[0].energy(), results[1].energy(), atol=1e-12)
 
 
+@pytest.mark.slow
 def test_four_coordinates_are_the_product_of_two_and_two():
     def four(t, x):
         return quadratic(t, x[:2]) + quadratic(t, x[2:])

@@ -231,6 +231,7 @@ def test_particles_do_not_see_each_other():
     np.testing.assert_allclose(per_time(x0), WEIGHTS @ alone, rtol=1e-11)
 
 
+@pytest.mark.slow
 def test_nothing_depends_on_compilation():
     problem, x0 = setting(1)
     whole, _ = report_and_gradient(problem, SCORE, four(fisher=1.0), x0, WEIGHTS)
@@ -329,6 +330,7 @@ def cauchy(error, scale):
     return scale**2 * np.log1p((error / scale) ** 2)
 
 
+@pytest.mark.slow
 def test_outliers_count_logarithmically():
     problem, x0 = setting(2)
     flow, _, _ = expected(x0, WEIGHTS, **UNLIMITED)

@@ -82,6 +82,7 @@ def test_one_dimension():
     check(bd.NeuralScore(problem(1), output_scale=1.0, width=5, key=KEY), X[:1])
 
 
+@pytest.mark.slow
 def test_sums_baselines_and_exact_starts(hermite):
     score = bd.NeuralScore(
         problem(2),
