@@ -20,6 +20,7 @@ from .._check import (
 )
 from .._types import Numbers, Paths, Points, Times
 from ..problem import Problem, saved_times
+from .chunks import in_chunks
 from .quantum import Score, effective_force
 from .state import HalfState
 from .terms import bohmian_terms, initial_halves
@@ -140,35 +141,40 @@ def _propagate(
 ) -> Trajectory:
     hamiltonian = problem.hamiltonian
 
+    def force(t: Any, x: Points):
+        return jax.vmap(lambda y: effective_force(hamiltonian, score, t, y))(x)
+
     def save(t: Any, y: tuple[HalfState, HalfState], args: Any):
         position, velocity = y
-        potential, _ = jax.vmap(lambda x: effective_force(hamiltonian, score, t, x))(position.motion)
+        potential, _ = force(t, position.motion)
         energy = jax.vmap(hamiltonian.kinetic_energy)(velocity.motion) + potential
         return position, velocity, energy
 
-    solution = integrate(
-        problem,
-        bohmian_terms(problem, score),
-        initial_halves(problem, x0, tangents=tangents),
-        diffrax.SaveAt(ts=ts, fn=save),
-        solver,
-        steps,
-    )
-    position, velocity, energy = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, 1), solution.ys)
-    log_density = None
-    if tangents:
-        _, log_determinant = jnp.linalg.slogdet(position.tangent)
-        log_density = jax.vmap(problem.initial.log_density)(x0)[:, None] - log_determinant
-    return Trajectory(
-        ts=ts,
-        position=position.motion,
-        velocity=velocity.motion,
-        phase=position.action + velocity.action,
-        energy=energy,
-        deformation=position.tangent,
-        deformation_rate=velocity.tangent,
-        log_density=log_density,
-    )
+    def move(x0: Points) -> dict[str, Any]:
+        solution = integrate(
+            problem,
+            bohmian_terms(problem, score),
+            initial_halves(problem, x0, tangents=tangents),
+            diffrax.SaveAt(ts=ts, fn=save),
+            solver,
+            steps,
+        )
+        position, velocity, energy = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, 1), solution.ys)
+        log_density = None
+        if tangents:
+            _, log_determinant = jnp.linalg.slogdet(position.tangent)
+            log_density = jax.vmap(problem.initial.log_density)(x0)[:, None] - log_determinant
+        return dict(
+            position=position.motion,
+            velocity=velocity.motion,
+            phase=position.action + velocity.action,
+            energy=energy,
+            deformation=position.tangent,
+            deformation_rate=velocity.tangent,
+            log_density=log_density,
+        )
+
+    return Trajectory(ts=ts, **in_chunks(move, lambda x: force(problem.t0, x), x0))
 
 
 def check_ensemble(problem: Problem, score: _AnyScore, x0: Numbers) -> tuple[Problem, _AnyScore, Points]:
