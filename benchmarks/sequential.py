@@ -1,0 +1,92 @@
+"""Sequential score matching: seconds to compile and to run, and errors, as degree and dimension grow.
+
+The errors are against exact moments in any dimension that is a multiple of four: chains of four modes side by
+side, uncoupled, each with the moments that the examples bundle. The basis does not know that they are; with
+`--coupled` it is one long chain instead, for which only the drift of the energy is known.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import jax
+
+jax.config.update("jax_enable_x64", True)
+
+import jax.numpy as jnp  # noqa: E402
+import numpy as np  # noqa: E402
+
+import bohmdiff as bd  # noqa: E402
+from _straightforward import COUPLING, DEPTH, VARIANCE, WIDTH, timed  # noqa: E402
+
+EXACT = Path(__file__).parents[1] / "examples" / "data" / "morse_chain.npz"
+MODES = 4
+# Degree and dimension, and the particles where there are too many modes for a Gauss-Hermite grid.
+CASES = ("4x4", "4x6", "8x4", "16x3")
+
+
+def chains(dimension: int, coupled: bool) -> bd.Problem:
+    one = bd.MorseChain(depth=DEPTH, width=WIDTH, coupling=COUPLING)
+
+    def side_by_side(t, x):
+        return jnp.sum(jax.vmap(lambda modes: one(t, modes))(x.reshape(-1, MODES)))
+
+    first = jnp.arange(dimension) % (dimension if coupled else MODES) == 0
+    initial = bd.GaussianWavePacket(1.0 * first, VARIANCE)
+    return bd.Problem(bd.Hamiltonian(one if coupled else side_by_side), initial, t1=jnp.pi)
+
+
+def rms(errors) -> float:
+    """Root-mean-square over time, of the worst mode."""
+    return float(np.sqrt(np.mean(errors**2, axis=0)).max())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("cases", nargs="*", default=CASES, help="modes x degree (4x4 4x6 8x4 16x3)")
+    parser.add_argument("--coupled", action="store_true", help="one long chain")
+    parser.add_argument("--particles", type=int, help="Sobol points; the method's own choice if not given")
+    parser.add_argument("--steps", type=int, default=64, help="steps of the solver of order 4 (64)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE")
+    options = parser.parse_args()
+    with np.load(EXACT) as data:
+        exact = {name: data[f"{name}_{MODES}"] for name in ("mean", "std")}
+        ts = data["time"]
+    figures: dict = {"coupled": options.coupled, "cases": {}}
+    for case in options.cases:
+        dimension, degree = map(int, case.split("x"))
+        problem = chains(dimension, options.coupled)
+        method = bd.SequentialScoreMatching(degree, options.particles, options.steps)
+
+        def solve(problem=problem, method=method):
+            solution = bd.solve(problem, method, key=jax.random.key(0), ts=ts)
+            return solution, jax.block_until_ready(solution.mean())
+
+        first, seconds, (solution, _) = timed(solve, repeats=1)
+        energy = np.asarray(solution.energy())
+        row = {
+            "particles": solution.particles,
+            "seconds": seconds,
+            "compile_seconds": first - seconds,
+            "energy_drift": float(np.abs(energy - energy[0]).max()),
+        }
+        message = "{particles} particles, {seconds:.2f} s after {compile_seconds:.1f} s of compiling"
+        if not options.coupled or dimension == MODES:
+            copies = (1, dimension // MODES)
+            row["mean_error"] = rms(solution.mean() - np.tile(exact["mean"], copies))
+            row["std_error"] = rms(solution.std() - np.tile(exact["std"], copies))
+            message += ", mean to {mean_error:.1e}, std to {std_error:.1e}"
+        message += ", energy drifts by {energy_drift:.1e}"
+        figures["cases"][case] = row
+        print(f"{dimension} modes, degree {degree}:", message.format(**row), flush=True)
+    rows = list(figures["cases"].values())
+    figures["ratio"] = rows[-1]["seconds"] / rows[0]["seconds"]
+    print(f"{options.cases[-1]} takes {figures['ratio']:.1f} times as long as {options.cases[0]}")
+    if options.json:
+        options.json.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
