@@ -61,6 +61,7 @@ def mobius(K, mass, hbar, packet, t):
     return q, p, (c + e @ A0) @ np.linalg.inv(a + b @ A0)
 
 
+@pytest.mark.slow
 def test_free_packet_spreads():
     m, hbar, C0, p, chirp = 1.7, 0.6, 0.3, 0.9, 0.4
     packet = bd.GaussianWavePacket([0.5], C0, [p], [[chirp]])
@@ -253,6 +254,7 @@ def test_thawed_gaussian_becomes_exact_for_small_hbar():
     np.testing.assert_allclose(solution.mean()[-1, 0], run.y[0, -1], atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("d", [2, 5, 10])
 def test_energy_in_many_dimensions(d):
     """Beyond three coordinates with fewer nodes, from ten with Sobol points."""

@@ -164,6 +164,7 @@ def test_clipping_and_schedules():
     assert outcome(one) != outcome(three) == outcome(eight)
 
 
+@pytest.mark.slow
 def test_the_rate_falls_when_the_loss_stalls():
     plateau = optax.contrib.reduce_on_plateau(factor=0.5, patience=2)
     optimizer = optax.chain(optax.scale_by_sign(), optax.scale(-1e-3), plateau)
@@ -178,6 +179,7 @@ def test_the_rate_falls_when_the_loss_stalls():
     assert precision - 1.2 == pytest.approx(1e-3 * sum(scales), rel=1e-9)
 
 
+@pytest.mark.slow
 def test_lbfgs_has_all_that_its_line_search_wants():
     solution = train(optimizer=optax.lbfgs(), epochs=8)
     np.testing.assert_allclose(parameters(solution), [2.0, 1.0], atol=1e-3)

@@ -174,6 +174,7 @@ def test_objectives_their_sum_and_their_gradients(d, number):
     assert all(abs(one / other - 1) > 1e-3 for one, other in zip(values[:5], values[5:], strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "name"), [(bd.LogDensityVariance, "variance"), (bd.ImplicitScoreMatching, "implicit")]
 )

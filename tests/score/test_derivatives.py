@@ -142,6 +142,7 @@ def test_a_score_of_ones_own_may_offer_them():
     )
 
 
+@pytest.mark.slow
 def test_they_can_be_differentiated_once_more(hermite):
     """The Fisher divergence differentiates them along the particles' starts, training with respect to
     parameters."""
