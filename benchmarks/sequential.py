@@ -17,23 +17,24 @@ import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 
 import bohmdiff as bd  # noqa: E402
-from _straightforward import COUPLING, DEPTH, VARIANCE, WIDTH, timed  # noqa: E402
+from _straightforward import VARIANCE, morse_chain, timed  # noqa: E402
 
 EXACT = Path(__file__).parents[1] / "examples" / "data" / "morse_chain.npz"
 MODES = 4
-# Degree and dimension, and the particles where there are too many modes for a Gauss-Hermite grid.
+# Modes and degree.
 CASES = ("4x4", "4x6", "8x4", "16x3")
 
 
-def chains(dimension: int, coupled: bool) -> bd.Problem:
-    one = bd.MorseChain(depth=DEPTH, width=WIDTH, coupling=COUPLING)
+def side_by_side(dimension: int) -> bd.Problem:
+    """Chains of four modes, uncoupled, each as the one of `morse_chain(4)`."""
+    one = morse_chain(MODES)
 
-    def side_by_side(t, x):
-        return jnp.sum(jax.vmap(lambda modes: one(t, modes))(x.reshape(-1, MODES)))
+    def potential(t, x):
+        chains = x.reshape(-1, MODES)
+        return jnp.sum(jax.vmap(one.hamiltonian.potential, in_axes=(None, 0))(t, chains))
 
-    first = jnp.arange(dimension) % (dimension if coupled else MODES) == 0
-    initial = bd.GaussianWavePacket(1.0 * first, VARIANCE)
-    return bd.Problem(bd.Hamiltonian(one if coupled else side_by_side), initial, t1=jnp.pi)
+    mean = jnp.tile(one.initial.mean, dimension // MODES)
+    return bd.Problem(bd.Hamiltonian(potential), bd.GaussianWavePacket(mean, VARIANCE), t1=one.t1)
 
 
 def rms(errors) -> float:
@@ -57,7 +58,7 @@ def main() -> None:
     figures: dict = {"coupled": options.coupled, "cases": {}}
     for case in options.cases:
         dimension, degree = map(int, case.split("x"))
-        problem = chains(dimension, options.coupled)
+        problem = (morse_chain if options.coupled else side_by_side)(dimension)
         method = bd.SequentialScoreMatching(degree, options.particles, options.steps)
 
         def solve(problem=problem, method=method):
