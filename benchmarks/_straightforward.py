@@ -51,20 +51,42 @@ def acceleration(score, t, x):
     return -jax.grad(total)(x)
 
 
-def end_point(score, x0, t1, steps):
-    """Where one particle is in the end, shape `(d,)`."""
+def path(score, x0, t1, steps):
+    """Positions of one particle, shape `(steps + 1, d)`; of the steps only the states are kept for a gradient."""
     h = t1 / steps
 
+    @jax.checkpoint
     def step(state, t):
         x, v, a = state
         v = v + 0.5 * h * a
         x = x + h * v
         a = acceleration(score, t + h, x)
-        return (x, v + 0.5 * h * a, a), None
+        return (x, v + 0.5 * h * a, a), x
 
     start = (x0, jnp.zeros_like(x0), acceleration(score, jnp.zeros_like(t1), x0))
-    (x, _, _), _ = jax.lax.scan(step, start, h * jnp.arange(steps))
-    return x
+    _, later = jax.lax.scan(step, start, h * jnp.arange(steps))
+    return jnp.concatenate([x0[None], later])
+
+
+def fisher_divergence(score, x0, mean, t1, steps, smallest_determinant=0.1):
+    """The mean over particles away from caustics, and over times by the trapezoidal rule."""
+    ts = t1 / steps * jnp.arange(steps + 1)
+
+    def log_determinant(x):
+        deformation = jax.jacfwd(lambda y: path(score, y, t1, steps))(x)
+        return jnp.linalg.slogdet(deformation)[1], deformation
+
+    def one(x):
+        slopes, deformation = jax.jacfwd(log_determinant, has_aux=True)(x)
+        start = -(x - mean) / VARIANCE
+        own = jax.vmap(lambda f, slope: jnp.linalg.solve(f.T, start - slope))(deformation, slopes)
+        ours = jax.vmap(lambda t, y: field(score, t, y))(ts, path(score, x, t1, steps))
+        kept = jnp.abs(jnp.linalg.det(deformation)) >= smallest_determinant
+        return kept, jnp.sum((ours - own) ** 2, axis=1)
+
+    kept, errors = jax.vmap(one)(x0)
+    per_time = jnp.sum(jnp.where(kept, errors, 0), axis=0) / jnp.sum(kept, axis=0)
+    return 0.5 * jnp.mean(per_time[1:] + per_time[:-1])
 
 
 def timed(function, *arguments, repeats: int = 2):

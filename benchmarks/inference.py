@@ -21,7 +21,7 @@ import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 
 import bohmdiff as bd  # noqa: E402
-from _straightforward import end_point, morse_chain, network, timed  # noqa: E402
+from _straightforward import morse_chain, network, path, timed  # noqa: E402
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -63,7 +63,7 @@ def main() -> None:
 
     @eqx.filter_jit
     def straightforward(score, x0):
-        return jax.vmap(lambda x: end_point(score, x, problem.t1, options.steps))(x0)
+        return jax.vmap(lambda x: path(score, x, problem.t1, options.steps)[-1])(x0)
 
     reference = np.asarray(end_points(score, x0[:100], bd.BlanesMoan6(), options.steps))
     figures: dict = {"score": "bundled" if options.trained else f"FiLM {options.width} x {options.width}"}

@@ -52,15 +52,17 @@ def assert_same(one, other, rtol=1e-11):
 
 
 @eqx.filter_jit
-def both(score, t, x):
-    return local_derivatives(score, t, x, 1 / MASS[: x.shape[0]]), differentiated(
-        score, t, x, 1 / MASS[: x.shape[0]]
-    )
+def in_both_ways(score, t, x, order):
+    inverse_mass = 1 / MASS[: x.shape[0]]
+    return [find(score, t, x, inverse_mass, order) for find in (local_derivatives, differentiated)]
 
 
-def check(score, x=X):
+def check(score, x=X, orders=(2,)):
     assert hasattr(score, "derivatives")
-    assert_same(*both(score, 0.7, x))
+    for order in orders:
+        ours, expected = in_both_ways(score, 0.7, x, order)
+        assert len(ours) == order + 1
+        assert_same(ours, expected)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +81,7 @@ def test_networks(options):
 
 
 def test_one_dimension():
-    check(bd.NeuralScore(problem(1), output_scale=1.0, width=5, key=KEY), X[:1])
+    check(bd.NeuralScore(problem(1), output_scale=1.0, width=5, key=KEY), X[:1], orders=(0, 1, 2))
 
 
 @pytest.mark.slow
@@ -100,7 +102,7 @@ def test_sums_baselines_and_exact_starts(hermite):
 
 
 def test_hermite_expansion(hermite):
-    check(hermite)
+    check(hermite, orders=(0, 1, 2))
 
 
 def test_beyond_the_trust_radius(hermite):
@@ -113,15 +115,16 @@ def test_beyond_the_trust_radius(hermite):
 
     @eqx.filter_jit
     def look(score, far, near):
-        (local, slopes), (there, _) = (score.derivatives(0.7, x, 1 / MASS) for x in (far, near))
-        along = jax.jacfwd(lambda x: score.derivatives(0.7, x, 1 / MASS)[0])(far)
+        local, *slopes = score.derivatives(0.7, far, 1 / MASS, 2)
+        (there,) = score.derivatives(0.7, near, 1 / MASS, 0)
+        along = jax.jacfwd(lambda x: score.derivatives(0.7, x, 1 / MASS))(far)
         return local, slopes, there, along
 
     local, slopes, there, along = look(hermite, far, near)
     np.testing.assert_allclose(local.score, hermite(0.7, far), rtol=1e-12)
     np.testing.assert_allclose(local.jacobian, there.jacobian, rtol=1e-10)
     np.testing.assert_allclose(local.divergence_gradient, there.divergence_gradient, rtol=1e-10)
-    assert_same(slopes, along)
+    assert_same(slopes, list(along))
 
 
 def test_a_score_of_ones_own_may_offer_them():
@@ -129,17 +132,15 @@ def test_a_score_of_ones_own_may_offer_them():
         def __call__(self, t, x):
             return -x
 
-        def derivatives(self, t, x, inverse_mass):
+        def derivatives(self, t, x, inverse_mass, order):
+            assert order == 0
             d = x.shape[0]
-            zeros = jnp.zeros((d, d))
-            local = LocalScore(-x, -jnp.eye(d), 7.0 * jnp.ones(d))
-            return local, LocalScore(-jnp.eye(d), jnp.zeros((d, d, d)), zeros)
+            return (LocalScore(-x, -jnp.eye(d), 7.0 * jnp.ones(d)),)
 
-    local, _ = local_derivatives(Counted(), 0.0, X, 1 / MASS)
+    (local,) = local_derivatives(Counted(), 0.0, X, 1 / MASS, 0)
     assert float(local.divergence_gradient[0]) == 7.0
-    assert_same(
-        local_derivatives(Cubic(), 0.7, X, 1 / MASS), differentiated(Cubic(), 0.7, X, 1 / MASS), rtol=0
-    )
+    ours, expected = (find(Cubic(), 0.7, X, 1 / MASS, 1) for find in (local_derivatives, differentiated))
+    assert_same(ours, expected, rtol=0)
 
 
 @pytest.mark.slow
@@ -152,7 +153,8 @@ def test_they_can_be_differentiated_once_more(hermite):
     @eqx.filter_jit
     def differentiate(find, score):
         def total(score, x):
-            return sum(jnp.sum(jnp.sin(leaf)) for leaf in jax.tree.leaves(find(score, 0.7, x, 1 / MASS)))
+            leaves = jax.tree.leaves(find(score, 0.7, x, 1 / MASS, 1))
+            return sum(jnp.sum(jnp.sin(leaf)) for leaf in leaves)
 
         slope = jax.jvp(lambda x: total(score, x), (X,), (along,))[1]
         return slope, eqx.filter_grad(total)(score, X).network.hidden[0].weight

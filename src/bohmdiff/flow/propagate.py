@@ -109,9 +109,12 @@ def integrate(
     saveat: diffrax.SaveAt,
     solver: diffrax.AbstractSolver,
     steps: int,
+    *,
+    checkpoints: int | None = None,
     progress: bool = False,
 ) -> diffrax.Solution:
-    """`diffeqsolve` over the span of a problem in equal steps, with recursive checkpoints."""
+    """`diffeqsolve` over the span of a problem in equal steps, with recursive checkpoints: so many, or
+    Diffrax's choice."""
     grid = jnp.linspace(problem.t0, problem.t1, steps + 1, dtype=problem.dtype)
     return diffrax.diffeqsolve(
         terms,
@@ -122,7 +125,7 @@ def integrate(
         y0,
         saveat=saveat,
         stepsize_controller=diffrax.StepTo(ts=grid),
-        adjoint=diffrax.RecursiveCheckpointAdjoint(),
+        adjoint=diffrax.RecursiveCheckpointAdjoint(checkpoints),
         max_steps=steps,
         throw=False,  # what went wrong is said by whoever calls, who knows what was integrated
         progress_meter=diffrax.TqdmProgressMeter() if progress else diffrax.NoProgressMeter(),

@@ -1,13 +1,14 @@
 """The quantum potential of a score, and the force that it exerts."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array
 
-from .._types import Matrix, Points, Scalar, Time, Vector
+from .._types import Points, Scalar, Time, Vector
 from ..hamiltonian import Hamiltonian
-from ..score import HermiteExpansion, LocalScore, local_derivatives
+from ..score import HermiteExpansion, LocalScore, ladder, local_derivatives
 
 Score = Callable[[Time, Vector], Vector]
 
@@ -37,50 +38,44 @@ def quantum_potential(hamiltonian: Hamiltonian, score: Score, t: Time, x: Vector
 
 def acceleration(hamiltonian: Hamiltonian, score: Score, t: Time, x: Vector) -> Vector:
     r"""$-\nabla(V + Q) / m$ at one point, shape `(d,)`."""
-    return effective_force(hamiltonian, score, t, x)[1] / hamiltonian.mass
+    _, force = effective_force(hamiltonian, score, t, x)
+    return force / hamiltonian.mass
 
 
-def effective_force(hamiltonian: Hamiltonian, score: Score, t: Time, x: Vector) -> tuple[Scalar, Vector]:
-    """V + Q and minus its gradient at one point."""
+def effective_force(
+    hamiltonian: Hamiltonian, score: Score, t: Time, x: Vector, order: int = 0
+) -> tuple[Array, ...]:
+    """V + Q at one point, minus its gradient, and the derivatives of that up to `order`: 0, 1 or 2, each with
+    one axis more."""
     inverse_mass = 1 / hamiltonian.masses(x.shape[0])
-    local, _ = local_derivatives(score, t, x, inverse_mass)
-    potential, gradient = jax.value_and_grad(hamiltonian.potential, argnums=1)(t, x)
-    quantum, force = _quantum(local, inverse_mass, hamiltonian.hbar)
-    return potential + quantum, force - gradient
+    local = local_derivatives(score, t, x, inverse_mass, order)
+    classical = ladder(lambda y: jax.value_and_grad(hamiltonian.potential, argnums=1)(t, y), x, order)
+    s, own_slopes = local[0].score, jnp.diagonal(local[0].jacobian)
+    potential = classical[0][0] + _potential(s, own_slopes, inverse_mass, hamiltonian.hbar)
+    forces = _quantum_force(local, inverse_mass, hamiltonian.hbar)
+    return potential, *(force - gradient for force, (_, gradient) in zip(forces, classical, strict=True))
 
 
-def effective_force_and_slope(
-    hamiltonian: Hamiltonian, score: Score, t: Time, x: Vector
-) -> tuple[Scalar, Vector, Matrix]:
-    """V + Q at one point, minus its gradient, and the derivative of that, shape `(d, d)`."""
-    inverse_mass = 1 / hamiltonian.masses(x.shape[0])
-
-    def classical(y: Vector) -> tuple[Scalar, Vector]:
-        return jax.value_and_grad(hamiltonian.potential, argnums=1)(t, y)
-
-    def classical_along(axis: Vector):
-        (potential, gradient), (_, slope) = jax.jvp(classical, (x,), (axis,))
-        return potential, gradient, slope
-
-    def quantum_along(change: LocalScore):
-        return jax.jvp(lambda here: _quantum(here, inverse_mass, hamiltonian.hbar)[1], (local,), (change,))[
-            1
-        ]
-
-    potential, gradient, curvature = jax.vmap(classical_along, out_axes=(None, None, 1))(
-        jnp.eye(x.shape[0], dtype=x.dtype)
-    )
-    local, slopes = local_derivatives(score, t, x, inverse_mass)
-    quantum, force = _quantum(local, inverse_mass, hamiltonian.hbar)
-    slope = jax.vmap(quantum_along, in_axes=-1, out_axes=-1)(slopes)
-    return potential + quantum, force - gradient, slope - curvature
-
-
-def _quantum(local: LocalScore, inverse_mass: Vector, hbar: Scalar) -> tuple[Scalar, Vector]:
-    """Q and minus its gradient."""
-    s = local.score
-    force = 0.25 * hbar**2 * (local.divergence_gradient + (inverse_mass * s) @ local.jacobian)
-    return _potential(s, jnp.diagonal(local.jacobian), inverse_mass, hbar), force
+def _quantum_force(local: tuple[LocalScore, ...], inverse_mass: Vector, hbar: Scalar) -> Iterator[Array]:
+    r"""$-\nabla Q = \tfrac{\hbar^2}{4}(\nabla\,\mathrm{div}\,m^{-1}s + J^\top m^{-1}s)$ and its derivatives: the
+    product rule for the second term."""
+    s, jacobian = ([getattr(part, name) for part in local] for name in ("score", "jacobian"))
+    products = [jnp.einsum("i,i,ik->k", inverse_mass, s[0], jacobian[0])]
+    if len(local) > 1:
+        products.append(
+            jnp.einsum("i,il,ik->kl", inverse_mass, s[1], jacobian[0])
+            + jnp.einsum("i,i,ikl->kl", inverse_mass, s[0], jacobian[1])
+        )
+    if len(local) > 2:
+        crossed = jnp.einsum("i,il,ikm->klm", inverse_mass, s[1], jacobian[1])
+        products.append(
+            jnp.einsum("i,ilm,ik->klm", inverse_mass, s[2], jacobian[0])
+            + crossed
+            + jnp.swapaxes(crossed, 1, 2)
+            + jnp.einsum("i,i,iklm->klm", inverse_mass, s[0], jacobian[2])
+        )
+    for part, product in zip(local, products, strict=True):
+        yield 0.25 * hbar**2 * (part.divergence_gradient + product)
 
 
 def _potential(s: Vector, own_slopes: Vector, inverse_mass: Vector, hbar: Scalar) -> Scalar:

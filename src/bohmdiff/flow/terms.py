@@ -5,9 +5,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._types import Points, Time, Vector
+from .._types import Matrix, Points, Scalar, Time, Vector
 from ..problem import Problem
-from .quantum import Score, effective_force, effective_force_and_slope
+from .quantum import Score, effective_force
 from .state import FlowState, HalfState
 
 # Tangents with respect to x0 are part of the state, not derivatives taken through the solver. A
@@ -33,37 +33,53 @@ def bohmian_terms(
         `(M, n, d)` for each particle its own.
     """
     along_axis = _along_axis(directions)
-    mass = problem.hamiltonian.mass
 
     def drift(velocity: HalfState) -> HalfState:
         kinetic = problem.hamiltonian.kinetic_energy(velocity.motion)
         return velocity._replace(action=kinetic)
 
-    def first_order(t: Time, x: Vector, tangent: Float[Array, "d d"]):
-        potential, force, slope = effective_force_and_slope(problem.hamiltonian, score, t, x)
+    def forces(t: Time, x: Vector, order: int) -> tuple[Scalar, list[Array]]:
+        """V + Q, the acceleration, and its derivatives."""
+        potential, *rungs = effective_force(problem.hamiltonian, score, t, x, order)
         masses = problem.hamiltonian.masses(x.shape[0])
-        return potential, force / masses, slope @ tangent / masses[:, None]
+        return potential, [rung / masses.reshape(-1, *[1] * (rung.ndim - 1)) for rung in rungs]
+
+    def first_order(t: Time, x: Vector, tangent: Matrix) -> tuple[Vector, Scalar, Matrix]:
+        potential, (acceleration, slope) = forces(t, x, 1)
+        return acceleration, -potential, slope @ tangent
 
     def kick(t: Time, position: HalfState, directions: Float[Array, "n d"] | None) -> HalfState:
         x, tangent, second = position.motion, position.tangent, position.second
         if tangent is None:
-            potential, force = effective_force(problem.hamiltonian, score, t, x)
-            return HalfState(force / mass, -potential, None, None)
+            potential, (acceleration,) = forces(t, x, 0)
+            return HalfState(acceleration, -potential, None, None)
         if second is None:
-            potential, acceleration, rate = first_order(t, x, tangent)
-            return HalfState(acceleration, -potential, rate, None)
+            acceleration, action_rate, rate = first_order(t, x, tangent)
+            return HalfState(acceleration, action_rate, rate, None)
         assert directions is not None
+        if directions.shape[0] < x.shape[0]:
+            return along_directions(t, position, directions)
+        potential, (acceleration, slope, curvature) = forces(t, x, 2)
+        changes = jnp.einsum("ikl,lm,nm->ikn", curvature, tangent, directions)
+        second_rate = jnp.einsum("ikn,kj->ijn", changes, tangent) + jnp.einsum("ik,kjn->ijn", slope, second)
+        return HalfState(acceleration, -potential, slope @ tangent, second_rate)
 
-        def along(direction: Vector, second_slice: Float[Array, "d d"]):
-            primal, change = jax.jvp(
-                lambda y, f: first_order(t, y, f), (x, tangent), (tangent @ direction, second_slice)
+    def along_directions(t: Time, position: HalfState, directions: Float[Array, "n d"]) -> HalfState:
+        """Along fewer directions than there are coordinates, without the whole curvature of the force."""
+        x, tangent, second = position.motion, position.tangent, position.second
+        assert tangent is not None
+        assert second is not None
+
+        def along(direction: Vector, change: Matrix):
+            here, changes = jax.jvp(
+                lambda y, f: first_order(t, y, f), (x, tangent), (tangent @ direction, change)
             )
-            return primal, change[2]
+            return here, changes[2]
 
-        (potential, acceleration, rate), second_rate = jax.vmap(along, in_axes=(0, 2), out_axes=(None, 2))(
-            directions, second
-        )
-        return HalfState(acceleration, -potential, rate, second_rate)
+        (acceleration, action_rate, rate), second_rate = jax.vmap(
+            along, in_axes=(0, 2), out_axes=(None, 2)
+        )(directions, second)
+        return HalfState(acceleration, action_rate, rate, second_rate)
 
     return (
         diffrax.ODETerm(lambda t, velocity, args: jax.vmap(drift)(velocity)),

@@ -183,7 +183,7 @@ def _run(
         ),
         method.solver,
         method.steps,
-        progress,
+        progress=progress,
     )
     assert solution.ts is not None
     assert solution.ys is not None

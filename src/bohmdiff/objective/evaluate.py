@@ -14,6 +14,9 @@ from ..problem import Problem
 from ..score import held_fixed
 from .objective import AbstractObjective, Ensemble, random_directions
 
+# What the states may take that the reverse pass starts from.
+_CHECKPOINT_BYTES = 2**28
+
 
 class ObjectiveReport(eqx.Module):
     r"""An objective along the flow of a score.
@@ -92,13 +95,15 @@ def evaluate(
 
     moving = score if objective.through_flow else held_fixed(score)
     keep = (lambda t, position: at(index_of(t), t, position)) if objective.through_flow else _itself
+    start = initial_halves(problem, x0, directions=directions)
     solution = integrate(
         problem,
         bohmian_terms(problem, moving, directions),
-        initial_halves(problem, x0, directions=directions),
+        start,
         diffrax.SaveAt(t0=True, steps=True, fn=lambda t, y, args: keep(t, y[0])),
         solver,
         steps,
+        checkpoints=_checkpoints(start, steps),
     )
     assert solution.ts is not None
     assert solution.ys is not None
@@ -126,6 +131,14 @@ def _chosen(steps: int, times: int | None, key: Key | None) -> Array | None:
         raise ValueError("A random subset of times needs a key: pass key=jax.random.key(0).")
     order = jax.random.permutation(key, steps + 1)
     return order < times
+
+
+def _checkpoints(state: tuple[HalfState, HalfState], steps: int) -> int | None:
+    """How many states the reverse pass starts from: all if they fit, so that no step is taken twice; else as
+    many as do, or `None`, for about the square root of twice the steps, if that is more."""
+    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+    fitting = min(_CHECKPOINT_BYTES // size, steps)
+    return fitting if fitting == steps or fitting**2 > 2 * steps else None
 
 
 def _itself(t: Any, position: HalfState) -> HalfState:

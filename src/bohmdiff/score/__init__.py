@@ -1,4 +1,5 @@
 from .derivatives import LocalScore as LocalScore
+from .derivatives import ladder as ladder
 from .derivatives import local_derivatives as local_derivatives
 from .gaussian import GaussianScore as GaussianScore
 from .gaussian import MovingGaussian as MovingGaussian

@@ -1,28 +1,33 @@
-"""The derivatives of a score that the quantum force and its gradient are made of.
+"""The derivatives of a score that the quantum force and its derivatives are made of.
 
-The force needs third derivatives of ln ρ, its gradient fourth ones. Nested automatic differentiation finds
-them for any score; one that knows a shorter way offers it as a method `derivatives`.
+The force needs third derivatives of ln ρ, its own derivatives fourth and fifth ones. Nested automatic
+differentiation finds them for any score; one that knows a shorter way offers it as a method `derivatives`.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from itertools import combinations_with_replacement, product
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from .._types import Time, Vector
 
+_Value = TypeVar("_Value")
+
 
 class LocalScore(NamedTuple):
-    r"""A score at one point, and what the quantum force needs besides; or, with one axis more, the
-    derivative of each part along every coordinate.
+    r"""A score at one point, and what the quantum force needs besides; or, with more axes at the end, the
+    derivatives of each part along the coordinates.
 
-    A score with a method `derivatives(t, x, inverse_mass)` that returns one of each, in this order, is not
-    differentiated automatically; `inverse_mass` has shape `(d,)`.
+    A score with a method `derivatives(t, x, inverse_mass, order)` is not differentiated automatically. The
+    method returns a tuple: these parts, their first derivatives and so on up to `order`, which is 0, 1 or 2;
+    `inverse_mass` has shape `(d,)`.
 
     ```python
-    here, slopes = score.derivatives(t, x, 1 / mass)
+    here, slopes = score.derivatives(t, x, 1 / mass, 1)
     ```
 
     - `score`: $s_i$, shape `(d,)`.
@@ -35,22 +40,39 @@ class LocalScore(NamedTuple):
     divergence_gradient: Float[Array, "d *n"]
 
 
-def local_derivatives(
-    score: Callable[[Time, Vector], Vector], t: Time, x: Vector, inverse_mass: Vector
-) -> tuple[LocalScore, LocalScore]:
-    """A score at one point, and the derivatives of it along the coordinates, in a last axis.
+class ScalarDerivatives(NamedTuple):
+    r"""Derivatives of a scalar at one point; $\Delta = \sum_i \partial_i^2 / m_i$.
 
-    By the score's own method `derivatives(t, x, inverse_mass)` if it has one.
+    - `tensors`: gradient, Hessian and so on, shapes `(d,)`, `(d, d)`, ...: two at least.
+    - `laplacian`: the derivative of $\Delta$ with one axis less than the last of them.
+    """
+
+    tensors: tuple[Float[Array, "d *n"], ...]
+    laplacian: Float[Array, "d *n"]
+
+    def as_score(self, inverse_mass: Vector) -> tuple[LocalScore, ...]:
+        """The gradient as a score, as [`local_derivatives`][bohmdiff.score.local_derivatives] has it."""
+        laplacians = [jnp.einsum("i,ii...->...", inverse_mass, part) for part in self.tensors[2:]]
+        return tuple(map(LocalScore, self.tensors, self.tensors[1:], (*laplacians, self.laplacian)))
+
+
+def local_derivatives(
+    score: Callable[[Time, Vector], Vector], t: Time, x: Vector, inverse_mass: Vector, order: int
+) -> tuple[LocalScore, ...]:
+    """A score at one point, and its derivatives along the coordinates up to `order`, each in one last axis
+    more.
+
+    By the score's own method `derivatives(t, x, inverse_mass, order)` if it has one.
     """
     own: Any = getattr(score, "derivatives", None)
     if own is not None:
-        return own(t, x, inverse_mass)
-    return differentiated(score, t, x, inverse_mass)
+        return own(t, x, inverse_mass, order)
+    return differentiated(score, t, x, inverse_mass, order)
 
 
 def differentiated(
-    score: Callable[[Time, Vector], Vector], t: Time, x: Vector, inverse_mass: Vector
-) -> tuple[LocalScore, LocalScore]:
+    score: Callable[[Time, Vector], Vector], t: Time, x: Vector, inverse_mass: Vector, order: int
+) -> tuple[LocalScore, ...]:
     """The same for any score, by automatic differentiation."""
 
     def local(y: Vector) -> LocalScore:
@@ -61,6 +83,29 @@ def differentiated(
             score(t, y), jacobian(y), jax.grad(lambda z: inverse_mass @ jnp.diagonal(jacobian(z)))(y)
         )
 
-    return jax.vmap(lambda axis: jax.jvp(local, (x,), (axis,)), out_axes=(None, -1))(
-        jnp.eye(x.shape[0], dtype=x.dtype)
-    )
+    return ladder(local, x, order)
+
+
+def ladder(function: Callable[[Vector], _Value], x: Vector, order: int) -> tuple[_Value, ...]:
+    """`function(x)` and its derivatives up to `order`, each in one last axis more, forwards."""
+    if order == 0:
+        return (function(x),)
+
+    def along(axis: Vector):
+        rungs, slopes = jax.jvp(lambda y: ladder(function, y, order - 1), (x,), (axis,))
+        return rungs, slopes[-1]
+
+    rungs, last = jax.vmap(along, out_axes=(None, -1))(jnp.eye(x.shape[0], dtype=x.dtype))
+    return (*rungs, last)
+
+
+def combinations(dimension: int, order: int) -> list[tuple[int, ...]]:
+    """The components of a symmetric tensor, each once."""
+    return list(combinations_with_replacement(range(dimension), order))
+
+
+def spread(dimension: int, order: int) -> np.ndarray:
+    """Which of these `combinations` each component of the whole tensor is, shape `(d,) * order`."""
+    place = {combination: index for index, combination in enumerate(combinations(dimension, order))}
+    components = product(range(dimension), repeat=order)
+    return np.array([place[tuple(sorted(index))] for index in components]).reshape((dimension,) * order)

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .._types import Matrix, Points, Scalar, Time, Vector, Weights
-from .derivatives import LocalScore
+from .derivatives import LocalScore, ScalarDerivatives, combinations, ladder, spread
 from .hermite_basis import basis_size, differentiate, expand, expected_gradients, hermite_basis
 from .score import AbstractScore
 
@@ -77,8 +77,8 @@ class HermiteExpansion(eqx.Module):
         in_frame = in_frame + (xi - trusted) @ metric
         return 0.25 * hbar**2 * in_frame @ self._inverse
 
-    def derivatives(self, x: Vector, inverse_mass: Vector) -> tuple[LocalScore, LocalScore]:
-        """The score at one point with what the quantum force needs of it, and the derivatives of each.
+    def derivatives(self, x: Vector, inverse_mass: Vector, order: int = 1) -> tuple[LocalScore, ...]:
+        """The score at one point with what the quantum force needs of it, and their derivatives.
 
         Beyond the trust radius the polynomial's part of each is taken from there, as that of the score is.
         """
@@ -88,32 +88,35 @@ class HermiteExpansion(eqx.Module):
             in_frame = [differentiate(coefficients, i, d, self.degree) for i in range(d)]
             return jnp.einsum("ik,i...n->...kn", inverse, jnp.stack(in_frame))
 
-        gradient = along_axes(self._all_coefficients())
-        hessian = along_axes(gradient)
-        third = along_axes(hessian)
-        laplacian_gradient = jnp.einsum("i,iikn->kn", inverse_mass, third)
-        columns = (gradient, laplacian_gradient, hessian, along_axes(laplacian_gradient), third)
-        flat = jnp.concatenate([c.reshape(-1, c.shape[-1]) for c in columns])
-        xi = self._into_frame(x[None])
-        values = hermite_basis(self._trusted(xi), self.degree - 1)[0] @ self._low(flat).T
-        ends = np.cumsum([math.prod(c.shape[:-1]) for c in columns])
-        gradient, laplacian_gradient, hessian, laplacian_hessian, third = (
-            part.reshape(c.shape[:-1])
+        columns = [along_axes(self._all_coefficients())]
+        for _ in range(order + 1):
+            columns.append(along_axes(columns[-1]))
+        columns.append(along_axes(jnp.einsum("i,ii...->...", inverse_mass, columns[-1])))
+        # Of symmetric ones each component once.
+        flat = jnp.concatenate([c[tuple(np.transpose(combinations(d, c.ndim - 1)))] for c in columns])
+        at = self._into_place(x)
+        basis = hermite_basis(self._into_frame(at[None]), self.degree - 1)[0]
+        values = basis @ self._low(flat).T
+        ends = np.cumsum([len(combinations(d, c.ndim - 1)) for c in columns])
+        parts = [
+            part[spread(d, c.ndim - 1)]
             for part, c in zip(jnp.split(values, ends[:-1]), columns, strict=True)
-        )
-        precision = inverse.T @ inverse
-        local = LocalScore(gradient - xi[0] @ inverse, hessian - precision, laplacian_gradient)
-        slopes = LocalScore(hessian, third, laplacian_hessian)
+        ]
+        correction = ScalarDerivatives(tuple(parts[:-1]), parts[-1]).as_score(inverse_mass)
         if not math.isinf(self.trust_radius):
-            # The derivative of the projection onto the sphere: nothing along the ray.
-            length = jnp.sqrt(jnp.maximum(jnp.sum(xi**2), self.trust_radius**2))
-            outside = jnp.sum(xi**2) > self.trust_radius**2
-            ray, along_ray = (x - self.mean) / length, jnp.where(outside, xi[0] @ inverse / length, 0)
-            slopes = jax.tree.map(
-                lambda part: self.trust_radius / length * (part - (part @ ray)[..., None] * along_ray),
-                slopes,
-            )
-        return local, slopes._replace(score=slopes.score - precision)
+            correction = _moved(correction, ladder(self._into_place, x, order)[1:])
+        precision = inverse.T @ inverse
+        first, *others = correction
+        first = first._replace(
+            score=first.score - precision @ (x - self.mean), jacobian=first.jacobian - precision
+        )
+        if others:
+            others[0] = others[0]._replace(score=others[0].score - precision)
+        return (first, *others)
+
+    def _into_place(self, x: Vector) -> Vector:
+        """x, or where the ray from the centre to it leaves the trust radius."""
+        return self.mean + self.cholesky @ self._trusted(self._into_frame(x[None]))[0]
 
     def log_density(self, x: Vector) -> Scalar:
         r"""$\ln\rho(x)$ at one point; worth something where the particles of the fit are."""
@@ -159,6 +162,26 @@ class HermiteExpansion(eqx.Module):
         trusted = self._trusted(xi)
         inside = expand(trusted, self._all_coefficients()[None], self.degree)[:, 0]
         return inside + jnp.sum(self._correction_gradient(trusted) * (xi - trusted), axis=1)
+
+
+def _moved(parts: tuple[LocalScore, ...], place: tuple[Array, ...]) -> tuple[LocalScore, ...]:
+    """Derivatives at y(x) turned into derivatives along x, by the derivatives of y."""
+    here, *others = parts
+    if not others:
+        return parts
+    slope = place[0]
+    slopes = jax.tree.map(lambda part: part @ slope, others[0])
+    if len(others) == 1:
+        return here, slopes
+    curvatures = jax.tree.map(
+        lambda second, first: (
+            jnp.einsum("...ij,ik,jl->...kl", second, slope, slope)
+            + jnp.einsum("...i,ikl->...kl", first, place[1])
+        ),
+        others[1],
+        others[0],
+    )
+    return here, slopes, curvatures
 
 
 def mass_metric(cholesky: Matrix, mass: Vector) -> Matrix:
@@ -263,9 +286,11 @@ class HermiteScore(AbstractScore):
     def __call__(self, t: Time, x: Vector) -> Vector:
         return self.at(t).score(x[None])[0]
 
-    def derivatives(self, t: Time, x: Vector, inverse_mass: Vector) -> tuple[LocalScore, LocalScore]:
-        """The score at one point with what the quantum force needs of it, and the derivatives of each."""
-        return self.at(t).derivatives(x, inverse_mass)
+    def derivatives(
+        self, t: Time, x: Vector, inverse_mass: Vector, order: int = 1
+    ) -> tuple[LocalScore, ...]:
+        """The score at one point with what the quantum force needs of it, and their derivatives."""
+        return self.at(t).derivatives(x, inverse_mass, order)
 
     def log_density(self, t: Time, x: Vector) -> Scalar:
         """The normalised log density that belongs to the score."""

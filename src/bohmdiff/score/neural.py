@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import reduce
 from typing import Any, ClassVar, Literal
 
 import equinox as eqx
@@ -14,7 +15,7 @@ from .._types import Key, Scalar, Time, Vector
 from ..problem import Problem
 from ..wavepacket import AbstractInitialState, GaussHermitePoints
 from .derivatives import LocalScore, differentiated
-from .perceptron import ScalarDerivatives, TimeConditionedMLP, softplus
+from .perceptron import TimeConditionedMLP, softplus
 from .score import AbstractScore, FrozenScore, scalar_of
 
 
@@ -166,33 +167,34 @@ class NeuralScore(AbstractScore):
             phi = phi + (1 - self.time.fraction(t)) * missing
         return phi
 
-    def derivatives(self, t: Time, x: Vector, inverse_mass: Vector) -> tuple[LocalScore, LocalScore]:
-        """The score at one point with what the quantum force needs of it, and the derivatives of each."""
-        parts = [self._network_derivatives(t, x, inverse_mass)]
+    def derivatives(
+        self, t: Time, x: Vector, inverse_mass: Vector, order: int = 1
+    ) -> tuple[LocalScore, ...]:
+        """The score at one point with what the quantum force needs of it, and their derivatives."""
+        parts = [self._network_derivatives(t, x, inverse_mass, order)]
         if self.baseline is not None:
-            parts.append(self.baseline.derivatives(t, x, inverse_mass))
+            parts.append(self.baseline.derivatives(t, x, inverse_mass, order))
         if self.initial is not None:
             late = self.time.fraction(t)
-            parts.append(_scaled(1 - late, self.initial.derivatives(t, x, inverse_mass)))
+            parts.append(_scaled(1 - late, self.initial.derivatives(t, x, inverse_mass, order)))
             if self.baseline is not None:
-                parts.append(_scaled(late - 1, self.baseline.derivatives(self.time.t0, x, inverse_mass)))
+                at_start = self.baseline.derivatives(self.time.t0, x, inverse_mass, order)
+                parts.append(_scaled(late - 1, at_start))
         return jax.tree.map(lambda *leaves: sum(leaves[1:], leaves[0]), *parts)
 
     def _network_derivatives(
-        self, t: Time, x: Vector, inverse_mass: Vector
-    ) -> tuple[LocalScore, LocalScore]:
+        self, t: Time, x: Vector, inverse_mass: Vector, order: int
+    ) -> tuple[LocalScore, ...]:
         if not isinstance(self.network, TimeConditionedMLP):
-            return differentiated(jax.grad(self._correction, argnums=1), t, x, inverse_mass)
+            return differentiated(jax.grad(self._correction, argnums=1), t, x, inverse_mass, order)
         std = self.standardise.std
-        of_z = self.network.derivatives(self.time(t), self.standardise(x), inverse_mass / std**2)
+        of_z = self.network.derivatives(self.time(t), self.standardise(x), inverse_mass / std**2, order + 2)
         size = self._size(t)
-        of_x = ScalarDerivatives(
-            size * of_z.gradient / std,
-            size * of_z.hessian / (std * std[:, None]),
-            size * of_z.third / (std * std[:, None] * std[:, None, None]),
-            size * of_z.laplacian_hessian / (std * std[:, None]),
-        )
-        return of_x.as_score(inverse_mass)
+
+        def of_x(tensor: Array) -> Array:
+            return size * tensor / reduce(jnp.multiply.outer, [std] * tensor.ndim)
+
+        return jax.tree.map(of_x, of_z).as_score(inverse_mass)
 
     def _correction(self, t: Time, x: Vector) -> Scalar:
         return self._size(t) * self.network(self.time(t), self.standardise(x))
@@ -201,7 +203,7 @@ class NeuralScore(AbstractScore):
         return self.output_scale * self.time.fraction(t) ** self.fade_in
 
 
-def _scaled(factor: Scalar, parts: tuple[LocalScore, LocalScore]) -> tuple[LocalScore, LocalScore]:
+def _scaled(factor: Scalar, parts: tuple[LocalScore, ...]) -> tuple[LocalScore, ...]:
     return jax.tree.map(lambda leaf: factor * leaf, parts)
 
 

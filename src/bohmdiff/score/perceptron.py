@@ -1,8 +1,7 @@
 """A multilayer perceptron that is told the time, and its derivatives without nested differentiation."""
 
 from collections.abc import Callable
-from itertools import combinations_with_replacement, permutations, product
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import equinox as eqx
 import jax
@@ -11,7 +10,8 @@ from jaxtyping import Array, Float
 
 from .._check import as_positive_integer
 from .._types import Key, Scalar, Vector
-from .derivatives import LocalScore
+from .derivatives import ScalarDerivatives, combinations, spread
+from .jet import Index, Jet, activate, activate_affine
 
 
 @jax.custom_jvp
@@ -21,27 +21,6 @@ def softplus(x: Array) -> Array:
 
 
 softplus.defjvps(lambda tangent, value, x: tangent * jax.lax.logistic(x))
-
-
-class ScalarDerivatives(NamedTuple):
-    r"""Derivatives of a scalar at one point; $\Delta = \sum_i \partial_i^2 / m_i$.
-
-    - `gradient`, `hessian`, `third`: shapes `(d,)`, `(d, d)`, `(d, d, d)`.
-    - `laplacian_hessian`: $\partial_k \partial_l \Delta$, shape `(d, d)`.
-    """
-
-    gradient: Float[Array, " d"]
-    hessian: Float[Array, "d d"]
-    third: Float[Array, "d d d"]
-    laplacian_hessian: Float[Array, "d d"]
-
-    def as_score(self, inverse_mass: Vector) -> tuple[LocalScore, LocalScore]:
-        """The gradient as a score, as `local_derivatives` has it."""
-        laplacian_gradient = jnp.einsum("i,iik->k", inverse_mass, self.third)
-        return (
-            LocalScore(self.gradient, self.hessian, laplacian_gradient),
-            LocalScore(self.hessian, self.third, self.laplacian_hessian),
-        )
 
 
 class TimeConditionedMLP(eqx.Module):
@@ -116,23 +95,17 @@ class TimeConditionedMLP(eqx.Module):
         return self.output(z)
 
     def derivatives(
-        self, features: Float[Array, " features"], z: Vector, inverse_mass: Vector
+        self, features: Float[Array, " features"], z: Vector, inverse_mass: Vector, order: int
     ) -> ScalarDerivatives:
-        """The derivatives with respect to `z`: layer by layer, each component by itself."""
+        """The derivatives with respect to `z` up to `order`, at least 2: layer by layer, each component by
+        itself."""
         (weight, bias), *others = self._layers(features)
-        preactivation = z @ weight.T + bias
-        slopes = _slopes(self.activation, preactivation)
-        first = _FirstLayer(slopes, tuple(weight.T), inverse_mass)
-        readout = self.output.weight[0]
-        if not others:
-            return first.read_out(readout)
-        (weight, bias), *others = others
-        jet = first.through(weight, bias)
+        jet = activate_affine(self.activation, z @ weight.T + bias, weight.T, inverse_mass, order)
         for weight, bias in others:
-            jet = _activate(self.activation, jet, inverse_mass)
-            jet = jax.tree.map(lambda part, weight=weight: part @ weight.T, jet)
-            jet = jet._replace(value=jet.value + bias)
-        return _read_out(_activate(self.activation, jet, inverse_mass), readout)
+            jet = _through(jet, weight)
+            jet = jet._replace(parts={**jet.parts, (): jet.parts[()] + bias})
+            jet = activate(self.activation, jet, inverse_mass)
+        return _tensors(_through(jet, self.output.weight), z.shape[0])
 
     def _layers(self, features: Float[Array, " features"]) -> list[tuple[Array, Array]]:
         """Weights and biases of the hidden layers at one time."""
@@ -148,126 +121,18 @@ class TimeConditionedMLP(eqx.Module):
         ]
 
 
-class _Jet(NamedTuple):
-    """The derivatives of every unit of a layer; of symmetric ones each component once, in the order of
-    `combinations_with_replacement`."""
-
-    value: Float[Array, " width"]
-    gradient: tuple[Float[Array, " width"], ...]
-    hessian: tuple[Float[Array, " width"], ...]
-    third: tuple[Float[Array, " width"], ...]
-    laplacian_hessian: tuple[Float[Array, " width"], ...]
+def _through(jet: Jet, weight: Float[Array, "after width"]) -> Jet:
+    return jax.tree.map(lambda part: part @ weight.T, jet)
 
 
-class _FirstLayer(NamedTuple):
-    """The first layer after its activation, whose derivatives factorise: those of the activation, one for
-    each particle, times products of `rows`, the columns of the weight matrix, the same for all."""
+def _tensors(jet: Jet, dimension: int) -> ScalarDerivatives:
+    """The derivatives of a layer of one unit."""
 
-    slopes: tuple[Float[Array, " width"], ...]
-    rows: tuple[Float[Array, " width"], ...]
-    inverse_mass: Vector
+    def tensor(parts: dict[Index, Array], order: int) -> Array:
+        components = jnp.concatenate([parts[index] for index in combinations(dimension, order)])
+        return components[spread(dimension, order)]
 
-    def _square(self) -> Float[Array, " width"]:
-        return self.inverse_mass @ jnp.stack(self.rows) ** 2
-
-    def through(self, weight: Float[Array, "after width"], bias: Float[Array, " after"]) -> _Jet:
-        """The next layer before its activation."""
-        value, *slopes = self.slopes
-        rows, d = self.rows, len(self.rows)
-        square = self._square()
-        pairs, triples = _combinations(d, 2), _combinations(d, 3)
-        return _Jet(
-            value @ weight.T + bias,
-            tuple(slopes[0] @ (weight * row).T for row in rows),
-            tuple(slopes[1] @ (weight * (rows[i] * rows[j])).T for i, j in pairs),
-            tuple(slopes[2] @ (weight * (rows[i] * rows[j] * rows[k])).T for i, j, k in triples),
-            tuple(slopes[3] @ (weight * (square * rows[i] * rows[j])).T for i, j in pairs),
-        )
-
-    def read_out(self, weight: Float[Array, " width"]) -> ScalarDerivatives:
-        _, *slopes = self.slopes
-        rows = jnp.stack(self.rows)
-        d, width = rows.shape
-        pairs = rows[:, None] * rows
-        triples = rows[:, None, None] * pairs
-        return ScalarDerivatives(
-            slopes[0] @ (weight * rows).T,
-            (slopes[1] @ (weight * pairs).reshape(-1, width).T).reshape(d, d),
-            (slopes[2] @ (weight * triples).reshape(-1, width).T).reshape(d, d, d),
-            (slopes[3] @ (weight * self._square() * pairs).reshape(-1, width).T).reshape(d, d),
-        )
-
-
-def _combinations(d: int, order: int) -> list[tuple[int, ...]]:
-    return list(combinations_with_replacement(range(d), order))
-
-
-def _slopes(activation: Callable[[Array], Array], u: Array) -> tuple[Array, ...]:
-    """The activation and its first four derivatives at `u`."""
-    functions = [activation]
-    for _ in range(4):
-        functions.append(lambda v, last=functions[-1]: jax.jvp(last, (v,), (jnp.ones_like(v),))[1])
-    return tuple(function(u) for function in functions)
-
-
-def _activate(activation: Callable[[Array], Array], jet: _Jet, inverse_mass: Vector) -> _Jet:
-    """The chain rule for an activation, up to the second derivative of the Laplacian."""
-    d = len(jet.gradient)
-    axes = range(d)
-    pairs, triples = _combinations(d, 2), _combinations(d, 3)
-    value, s1, s2, s3, s4 = _slopes(activation, jet.value)
-    g, w = jet.gradient, inverse_mass
-    h, t = _at_any_order(pairs, jet.hessian), _at_any_order(triples, jet.third)
-    k = dict(zip(pairs, jet.laplacian_hessian, strict=True))
-    # |∇u|² and Δu of the layer u before its activation, and their derivatives.
-    square = sum(w[i] * g[i] ** 2 for i in axes)
-    laplacian = sum(w[i] * h[i, i] for i in axes)
-    square_slope = [2 * sum(w[i] * g[i] * h[i, a] for i in axes) for a in axes]
-    laplacian_slope = [sum(w[i] * t[i, i, a] for i in axes) for a in axes]
-
-    def laplacian_curvature(a: int, b: int) -> Array:
-        square_curvature = 2 * sum(w[i] * (h[i, a] * h[i, b] + g[i] * t[i, a, b]) for i in axes)
-        return (
-            (s4 * square + s3 * laplacian) * g[a] * g[b]
-            + (s3 * square_slope[a] + s2 * laplacian_slope[a]) * g[b]
-            + (s3 * square_slope[b] + s2 * laplacian_slope[b]) * g[a]
-            + (s3 * square + s2 * laplacian) * h[a, b]
-            + s2 * square_curvature
-            + s1 * k[a, b]
-        )
-
-    return _Jet(
-        value,
-        tuple(s1 * g[a] for a in axes),
-        tuple(s2 * g[a] * g[b] + s1 * h[a, b] for a, b in pairs),
-        tuple(
-            s3 * g[a] * g[b] * g[c]
-            + s2 * (h[a, b] * g[c] + h[a, c] * g[b] + h[b, c] * g[a])
-            + s1 * t[a, b, c]
-            for a, b, c in triples
-        ),
-        tuple(laplacian_curvature(a, b) for a, b in pairs),
+    return ScalarDerivatives(
+        tuple(tensor(jet.parts, order) for order in range(1, jet.order + 1)),
+        tensor(jet.laplacian, jet.order - 1),
     )
-
-
-def _read_out(jet: _Jet, weight: Float[Array, " width"]) -> ScalarDerivatives:
-    d = len(jet.gradient)
-    _, gradient, *others = jax.tree.map(lambda part: part @ weight, jet)
-    orders = (2, 3, 2)
-
-    def full(order: int, parts: tuple[Array, ...]) -> Array:
-        part = _at_any_order(_combinations(d, order), parts)
-        return jnp.stack([part[index] for index in product(range(d), repeat=order)]).reshape((d,) * order)
-
-    return ScalarDerivatives(jnp.stack(gradient), *map(full, orders, others))
-
-
-def _at_any_order(
-    combinations: list[tuple[int, ...]], parts: tuple[Array, ...]
-) -> dict[tuple[int, ...], Array]:
-    """The components of a symmetric tensor by their indices, in any order of these."""
-    return {
-        index: part
-        for combination, part in zip(combinations, parts, strict=True)
-        for index in permutations(combination)
-    }

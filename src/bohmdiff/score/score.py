@@ -25,7 +25,7 @@ class AbstractScore(eqx.Module):
     four times for the Fisher divergence. One that is the gradient of a scalar can offer that scalar as
     `log_density(t, x)`, which is $\ln\rho$ up to a function of time;
     [`LogDensityVariance`][bohmdiff.LogDensityVariance] needs it. One that knows its derivatives can offer
-    them as `derivatives(t, x, inverse_mass)`: see [`LocalScore`][bohmdiff.LocalScore].
+    them as `derivatives(t, x, inverse_mass, order)`: see [`LocalScore`][bohmdiff.LocalScore].
     """
 
     @abstractmethod
@@ -89,9 +89,11 @@ class ScoreSum(AbstractScore):
         first, *others = self.terms
         return sum((term(t, x) for term in others), first(t, x))
 
-    def derivatives(self, t: Time, x: Vector, inverse_mass: Vector) -> tuple[LocalScore, LocalScore]:
+    def derivatives(
+        self, t: Time, x: Vector, inverse_mass: Vector, order: int = 1
+    ) -> tuple[LocalScore, ...]:
         """The sum of the terms' derivatives, each found in its own way."""
-        parts = (local_derivatives(term, t, x, inverse_mass) for term in self.terms)
+        parts = (local_derivatives(term, t, x, inverse_mass, order) for term in self.terms)
         return jax.tree.map(lambda first, *others: sum(others, first), *parts)
 
     def log_density(self, t: Time, x: Vector) -> Scalar:
@@ -139,9 +141,11 @@ class BlendedScore(AbstractScore):
     def __call__(self, t: Time, x: Vector) -> Vector:
         return self._blend(t, self.early(t, x), self.late(t, x))
 
-    def derivatives(self, t: Time, x: Vector, inverse_mass: Vector) -> tuple[LocalScore, LocalScore]:
+    def derivatives(
+        self, t: Time, x: Vector, inverse_mass: Vector, order: int = 1
+    ) -> tuple[LocalScore, ...]:
         """Those of both scores, each found in its own way, blended."""
-        parts = (local_derivatives(score, t, x, inverse_mass) for score in (self.early, self.late))
+        parts = (local_derivatives(score, t, x, inverse_mass, order) for score in (self.early, self.late))
         return jax.tree.map(lambda early, late: self._blend(t, early, late), *parts)
 
     def log_density(self, t: Time, x: Vector) -> Scalar:
@@ -182,9 +186,11 @@ class FrozenScore(AbstractScore):
     def __call__(self, t: Time, x: Vector) -> Vector:
         return self._field()(t, x)
 
-    def derivatives(self, t: Time, x: Vector, inverse_mass: Vector) -> tuple[LocalScore, LocalScore]:
+    def derivatives(
+        self, t: Time, x: Vector, inverse_mass: Vector, order: int = 1
+    ) -> tuple[LocalScore, ...]:
         """Those of the source, found in its own way."""
-        return local_derivatives(self._field(), t, x, inverse_mass)
+        return local_derivatives(self._field(), t, x, inverse_mass, order)
 
     def _field(self) -> Callable[[Time, Vector], Vector]:
         source = held_fixed(self.source)

@@ -102,7 +102,7 @@ class AbstractSymplecticSolver(diffrax.AbstractSolver):
         if self.tableau.stages == 1:
             carry, _ = stage(carry, [c[0] for c in coefficients])
         else:
-            carry, _ = lax.scan(stage, carry, coefficients)
+            carry, _ = lax.scan(jax.checkpoint(stage, prevent_cse=False), carry, coefficients)
         q1, p1, force1 = carry
         y1 = (q1, p1)
 
