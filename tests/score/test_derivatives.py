@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 
 import bohmdiff as bd
-from bohmdiff.score import HermiteExpansion, LocalScore, basis_size, cubic_path, local_derivatives
+from bohmdiff.score import (
+    HermiteExpansion,
+    LocalScore,
+    basis_size,
+    cubic_path,
+    divergence_and_pull,
+    local_derivatives,
+)
 from bohmdiff.score.derivatives import differentiated
 
 KEY = jax.random.key(3)
@@ -57,8 +64,19 @@ def in_both_ways(score, t, x, order):
     return [find(score, t, x, inverse_mass, order) for find in (local_derivatives, differentiated)]
 
 
+@eqx.filter_jit
+def force_in_both_ways(score, t, x):
+    """With a direction that is not the score, whose derivative would show."""
+    inverse_mass, direction = 1 / MASS[: x.shape[0]], jnp.array([0.4, -1.2, 0.7])[: x.shape[0]]
+    ours = divergence_and_pull(score, t, x, inverse_mass, direction)
+    (local,) = differentiated(score, t, x, inverse_mass, 0)
+    pull = local.divergence_gradient + (inverse_mass * direction) @ local.jacobian
+    return ours, (inverse_mass @ jnp.diagonal(local.jacobian), pull)
+
+
 def check(score, x=X, orders=(2,)):
     assert hasattr(score, "derivatives")
+    assert_same(*force_in_both_ways(score, 0.7, x))
     for order in orders:
         ours, expected = in_both_ways(score, 0.7, x, order)
         assert len(ours) == order + 1
@@ -78,6 +96,10 @@ def check(score, x=X, orders=(2,)):
 )
 def test_networks(options):
     check(bd.NeuralScore(problem(), output_scale=1.0, key=KEY, **options))
+
+
+def test_vector_fields_without_them():
+    assert_same(*force_in_both_ways(Cubic(), 0.7, X))
 
 
 def test_one_dimension():

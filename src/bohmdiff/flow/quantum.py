@@ -8,7 +8,7 @@ from jaxtyping import Array
 
 from .._types import Points, Scalar, Time, Vector
 from ..hamiltonian import Hamiltonian
-from ..score import HermiteExpansion, LocalScore, ladder, local_derivatives
+from ..score import HermiteExpansion, LocalScore, divergence_and_pull, ladder, local_derivatives
 
 Score = Callable[[Time, Vector], Vector]
 
@@ -31,9 +31,9 @@ def quantum_potential(hamiltonian: Hamiltonian, score: Score, t: Time, x: Vector
 
     **Returns:** a scalar, in units of energy.
     """
-    s = score(t, x)
-    own_slopes = jnp.diagonal(jax.jacfwd(score, argnums=1)(t, x))
-    return _potential(s, own_slopes, 1 / hamiltonian.masses(x.shape[0]), hamiltonian.hbar)
+    inverse_mass = 1 / hamiltonian.masses(x.shape[0])
+    divergence = inverse_mass @ jnp.diagonal(jax.jacfwd(score, argnums=1)(t, x))
+    return _potential(score(t, x), divergence, inverse_mass, hamiltonian.hbar)
 
 
 def acceleration(hamiltonian: Hamiltonian, score: Score, t: Time, x: Vector) -> Vector:
@@ -47,16 +47,21 @@ def effective_force(
 ) -> tuple[Array, ...]:
     """V + Q at one point, minus its gradient, and the derivatives of that up to `order`: 0, 1 or 2, each with
     one axis more."""
-    inverse_mass = 1 / hamiltonian.masses(x.shape[0])
-    local = local_derivatives(score, t, x, inverse_mass, order)
+    inverse_mass, hbar = 1 / hamiltonian.masses(x.shape[0]), hamiltonian.hbar
+    if order == 0:
+        s = score(t, x)
+        divergence, pull = divergence_and_pull(score, t, x, inverse_mass, s)
+        forces = (0.25 * hbar**2 * pull,)
+    else:
+        local = local_derivatives(score, t, x, inverse_mass, order)
+        s, divergence = local[0].score, inverse_mass @ jnp.diagonal(local[0].jacobian)
+        forces = _quantum_forces(local, inverse_mass, hbar)
     classical = ladder(lambda y: jax.value_and_grad(hamiltonian.potential, argnums=1)(t, y), x, order)
-    s, own_slopes = local[0].score, jnp.diagonal(local[0].jacobian)
-    potential = classical[0][0] + _potential(s, own_slopes, inverse_mass, hamiltonian.hbar)
-    forces = _quantum_force(local, inverse_mass, hamiltonian.hbar)
+    potential = classical[0][0] + _potential(s, divergence, inverse_mass, hbar)
     return potential, *(force - gradient for force, (_, gradient) in zip(forces, classical, strict=True))
 
 
-def _quantum_force(local: tuple[LocalScore, ...], inverse_mass: Vector, hbar: Scalar) -> Iterator[Array]:
+def _quantum_forces(local: tuple[LocalScore, ...], inverse_mass: Vector, hbar: Scalar) -> Iterator[Array]:
     r"""$-\nabla Q = \tfrac{\hbar^2}{4}(\nabla\,\mathrm{div}\,m^{-1}s + J^\top m^{-1}s)$ and its derivatives: the
     product rule for the second term."""
     s, jacobian = ([getattr(part, name) for part in local] for name in ("score", "jacobian"))
@@ -78,9 +83,9 @@ def _quantum_force(local: tuple[LocalScore, ...], inverse_mass: Vector, hbar: Sc
         yield 0.25 * hbar**2 * (part.divergence_gradient + product)
 
 
-def _potential(s: Vector, own_slopes: Vector, inverse_mass: Vector, hbar: Scalar) -> Scalar:
-    """Q of a score and of the derivative of each of its components along its own coordinate."""
-    return -0.25 * hbar**2 * (inverse_mass @ (own_slopes + 0.5 * s**2))
+def _potential(s: Vector, divergence: Scalar, inverse_mass: Vector, hbar: Scalar) -> Scalar:
+    """Q of a score and of its divergence, each part over its mass."""
+    return -0.25 * hbar**2 * (divergence + 0.5 * inverse_mass @ s**2)
 
 
 def hermite_acceleration(

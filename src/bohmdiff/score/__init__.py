@@ -1,4 +1,5 @@
 from .derivatives import LocalScore as LocalScore
+from .derivatives import divergence_and_pull as divergence_and_pull
 from .derivatives import ladder as ladder
 from .derivatives import local_derivatives as local_derivatives
 from .gaussian import GaussianScore as GaussianScore

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from .._types import Time, Vector
+from .._types import Scalar, Time, Vector
 
 _Value = TypeVar("_Value")
 
@@ -84,6 +84,43 @@ def differentiated(
         )
 
     return ladder(local, x, order)
+
+
+def divergence_and_pull(
+    score: Callable[[Time, Vector], Vector], t: Time, x: Vector, inverse_mass: Vector, direction: Vector
+) -> tuple[Scalar, Vector]:
+    r"""$D = \sum_i \partial_i s_i / m_i$ at one point, and the gradient of
+    $D + \sum_i u_i s_i / m_i$ with $u$, the `direction`, held fixed: all that the force needs if $u = s$.
+
+    By the score's own method `divergence_and_pull(t, x, inverse_mass, direction)` if it has one, or by its
+    `derivatives`.
+    """
+    own: Any = getattr(score, "divergence_and_pull", None)
+    if own is not None:
+        return own(t, x, inverse_mass, direction)
+    closed: Any = getattr(score, "derivatives", None)
+    if closed is not None:
+        (local,) = closed(t, x, inverse_mass, 0)
+        divergence = inverse_mass @ jnp.diagonal(local.jacobian)
+        return divergence, local.divergence_gradient + (inverse_mass * direction) @ local.jacobian
+
+    def score_and_divergence(y: Vector) -> tuple[Vector, Scalar]:
+        return score(t, y), inverse_mass @ jnp.diagonal(jax.jacfwd(score, argnums=1)(t, y))
+
+    return pulled(score_and_divergence, x, inverse_mass * direction)
+
+
+def pulled(
+    score_and_divergence: Callable[[Vector], tuple[Vector, Scalar]], x: Vector, direction: Vector
+) -> tuple[Scalar, Vector]:
+    """The same for a function that gives both, and with the masses in the direction."""
+
+    def total(y: Vector) -> tuple[Scalar, Scalar]:
+        s, divergence = score_and_divergence(y)
+        return divergence + direction @ s, divergence
+
+    (_, divergence), gradient = jax.value_and_grad(total, has_aux=True)(x)
+    return divergence, gradient
 
 
 def ladder(function: Callable[[Vector], _Value], x: Vector, order: int) -> tuple[_Value, ...]:

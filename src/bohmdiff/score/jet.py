@@ -42,7 +42,7 @@ def activate(activation: Callable[[Array], Array], jet: Jet, inverse_mass: Vecto
     """
     u, order = jet.parts, jet.order
     axes = range(inverse_mass.shape[0])
-    values = _slopes(activation, u[()], order + 1)
+    values = slopes(activation, u[()], order + 1)
     composed: dict[tuple[int, Index], Array] = {}
 
     def part(k: int, index: Index) -> Array:
@@ -94,7 +94,7 @@ def activate_affine(
 ) -> Jet:
     """The jet, up to `order`, after the activation of affine functions with values `u` and gradients `rows`:
     the derivatives factorise."""
-    values = _slopes(activation, u, order + 1)
+    values = slopes(activation, u, order + 1)
     square = inverse_mass @ rows**2
 
     @cache
@@ -110,7 +110,7 @@ def activate_affine(
     )
 
 
-def _slopes(activation: Callable[[Array], Array], u: Array, order: int) -> tuple[Array, ...]:
+def slopes(activation: Callable[[Array], Array], u: Array, order: int) -> tuple[Array, ...]:
     """The activation at `u` and its derivatives up to `order`."""
     functions = [activation]
     for _ in range(order):

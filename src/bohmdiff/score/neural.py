@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from functools import reduce
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
 import equinox as eqx
 import jax
@@ -13,10 +13,12 @@ from jaxtyping import Array, Float
 from .._check import as_positive_integer, cast_floats, check_output, is_concrete
 from .._types import Key, Scalar, Time, Vector
 from ..problem import Problem
-from ..wavepacket import AbstractInitialState, GaussHermitePoints
-from .derivatives import LocalScore, differentiated
+from ..wavepacket import AbstractInitialState, default_points
+from .derivatives import LocalScore, differentiated, divergence_and_pull, pulled
 from .perceptron import TimeConditionedMLP, softplus
 from .score import AbstractScore, FrozenScore, scalar_of
+
+_Parts = TypeVar("_Parts")
 
 
 class FourierTime(eqx.Module):
@@ -128,7 +130,7 @@ class NeuralScore(AbstractScore):
         self.baseline = None if baseline is None else cast_floats(FrozenScore(baseline), dtype)
         if self.baseline is not None:
             check_output(self.baseline, (t0, jnp.zeros(d, dtype)), (d,), "baseline")
-        points, weights = problem.initial.points(GaussHermitePoints(3, discard=0.0))
+        points, weights = problem.initial.points(default_points(d, per_axis=3), jax.random.key(0))
         mean = weights @ points
         self.standardise = _Standardise(mean, jnp.sqrt(weights @ (points - mean) ** 2))
         self.output_scale = float(output_scale)
@@ -145,15 +147,7 @@ class NeuralScore(AbstractScore):
             self.initial = FrozenScore(_InitialScore(problem.initial))
 
     def __call__(self, t: Time, x: Vector) -> Vector:
-        s = jax.grad(self._correction, argnums=1)(t, x)
-        if self.baseline is not None:
-            s = s + self.baseline(t, x)
-        if self.initial is not None:
-            missing = self.initial(t, x)
-            if self.baseline is not None:
-                missing = missing - self.baseline(self.time.t0, x)
-            s = s + (1 - self.time.fraction(t)) * missing
-        return s
+        return self._with_others(t, jax.grad(self._correction, argnums=1)(t, x), lambda s, at: s(at, x))
 
     def log_density(self, t: Time, x: Vector) -> Scalar:
         r"""$\ln\rho$ up to a function of time, if the baseline offers its own."""
@@ -171,16 +165,48 @@ class NeuralScore(AbstractScore):
         self, t: Time, x: Vector, inverse_mass: Vector, order: int = 1
     ) -> tuple[LocalScore, ...]:
         """The score at one point with what the quantum force needs of it, and their derivatives."""
-        parts = [self._network_derivatives(t, x, inverse_mass, order)]
+        return self._with_others(
+            t,
+            self._network_derivatives(t, x, inverse_mass, order),
+            lambda score, at: score.derivatives(at, x, inverse_mass, order),
+        )
+
+    def divergence_and_pull(
+        self, t: Time, x: Vector, inverse_mass: Vector, direction: Vector
+    ) -> tuple[Scalar, Vector]:
+        """The divergence of the score, and what the force needs besides; the network's by its Laplacian."""
+        return self._with_others(
+            t,
+            self._network_divergence(t, x, inverse_mass, direction),
+            lambda score, at: score.divergence_and_pull(at, x, inverse_mass, direction),
+        )
+
+    def _with_others(self, t: Time, network: _Parts, find: Callable[[FrozenScore, Time], _Parts]) -> _Parts:
+        """What the network gives and what `find` finds for the baseline and for the start, added up."""
+        parts = [network]
         if self.baseline is not None:
-            parts.append(self.baseline.derivatives(t, x, inverse_mass, order))
+            parts.append(find(self.baseline, t))
         if self.initial is not None:
             late = self.time.fraction(t)
-            parts.append(_scaled(1 - late, self.initial.derivatives(t, x, inverse_mass, order)))
+            parts.append(_scaled(1 - late, find(self.initial, t)))
             if self.baseline is not None:
-                at_start = self.baseline.derivatives(self.time.t0, x, inverse_mass, order)
-                parts.append(_scaled(late - 1, at_start))
-        return jax.tree.map(lambda *leaves: sum(leaves[1:], leaves[0]), *parts)
+                parts.append(_scaled(late - 1, find(self.baseline, self.time.t0)))
+        return jax.tree.map(lambda first, *others: sum(others, first), *parts)
+
+    def _network_divergence(
+        self, t: Time, x: Vector, inverse_mass: Vector, direction: Vector
+    ) -> tuple[Scalar, Vector]:
+        network = self.network
+        if not isinstance(network, TimeConditionedMLP):
+            score = jax.grad(self._correction, argnums=1)
+            return divergence_and_pull(score, t, x, inverse_mass, direction)
+        features, size, std = self.time(t), self._size(t), self.standardise.std
+
+        def score_and_divergence(y: Vector) -> tuple[Vector, Scalar]:
+            gradient, laplacian = network.laplacian(features, self.standardise(y), inverse_mass / std**2)
+            return size * gradient / std, size * laplacian
+
+        return pulled(score_and_divergence, x, inverse_mass * direction)
 
     def _network_derivatives(
         self, t: Time, x: Vector, inverse_mass: Vector, order: int
@@ -203,7 +229,7 @@ class NeuralScore(AbstractScore):
         return self.output_scale * self.time.fraction(t) ** self.fade_in
 
 
-def _scaled(factor: Scalar, parts: tuple[LocalScore, ...]) -> tuple[LocalScore, ...]:
+def _scaled(factor: Scalar, parts: _Parts) -> _Parts:
     return jax.tree.map(lambda leaf: factor * leaf, parts)
 
 

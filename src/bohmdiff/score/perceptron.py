@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 from .._check import as_positive_integer
 from .._types import Key, Scalar, Vector
 from .derivatives import ScalarDerivatives, combinations, spread
-from .jet import Index, Jet, activate, activate_affine
+from .jet import Index, Jet, activate, activate_affine, slopes
 
 
 @jax.custom_jvp
@@ -106,6 +106,20 @@ class TimeConditionedMLP(eqx.Module):
             jet = jet._replace(parts={**jet.parts, (): jet.parts[()] + bias})
             jet = activate(self.activation, jet, inverse_mass)
         return _tensors(_through(jet, self.output.weight), z.shape[0])
+
+    def laplacian(
+        self, features: Float[Array, " features"], z: Vector, inverse_mass: Vector
+    ) -> tuple[Vector, Scalar]:
+        r"""The gradient with respect to `z` and $\Delta = \sum_i \partial_i^2 / m_i$, forwards through the layers: one
+        column for each coordinate and one for the Laplacian."""
+        value, gradient, laplacian = z, jnp.eye(z.shape[0], dtype=z.dtype), jnp.zeros_like(z)
+        for weight, bias in self._layers(features):
+            value, gradient, laplacian = value @ weight.T + bias, gradient @ weight.T, laplacian @ weight.T
+            value, slope, curvature = slopes(self.activation, value, 2)
+            laplacian = slope * laplacian + curvature * (inverse_mass @ gradient**2)
+            gradient = slope * gradient
+        readout = self.output.weight[0]
+        return gradient @ readout, laplacian @ readout
 
     def _layers(self, features: Float[Array, " features"]) -> list[tuple[Array, Array]]:
         """Weights and biases of the hidden layers at one time."""

@@ -12,7 +12,7 @@ from jaxtyping import Array
 
 from .._check import as_float, check_output
 from .._types import Scalar, Time, Vector
-from .derivatives import LocalScore, local_derivatives
+from .derivatives import LocalScore, divergence_and_pull, local_derivatives
 
 
 class AbstractScore(eqx.Module):
@@ -25,7 +25,9 @@ class AbstractScore(eqx.Module):
     four times for the Fisher divergence. One that is the gradient of a scalar can offer that scalar as
     `log_density(t, x)`, which is $\ln\rho$ up to a function of time;
     [`LogDensityVariance`][bohmdiff.LogDensityVariance] needs it. One that knows its derivatives can offer
-    them as `derivatives(t, x, inverse_mass, order)`: see [`LocalScore`][bohmdiff.LocalScore].
+    them as `derivatives(t, x, inverse_mass, order)`: see [`LocalScore`][bohmdiff.LocalScore]. For the force
+    alone less is needed: `divergence_and_pull(t, x, inverse_mass, direction)`, if a score has it, returns
+    $D = \sum_i \partial_i s_i / m_i$ and the gradient of $D + \sum_i u_i s_i / m_i$, with the direction $u$ held fixed.
     """
 
     @abstractmethod
@@ -96,6 +98,13 @@ class ScoreSum(AbstractScore):
         parts = (local_derivatives(term, t, x, inverse_mass, order) for term in self.terms)
         return jax.tree.map(lambda first, *others: sum(others, first), *parts)
 
+    def divergence_and_pull(
+        self, t: Time, x: Vector, inverse_mass: Vector, direction: Vector
+    ) -> tuple[Scalar, Vector]:
+        """The sum of those of the terms."""
+        parts = (divergence_and_pull(term, t, x, inverse_mass, direction) for term in self.terms)
+        return jax.tree.map(lambda first, *others: sum(others, first), *parts)
+
     def log_density(self, t: Time, x: Vector) -> Scalar:
         r"""The sum of the terms' log densities: $\ln\rho$ up to a function of time."""
         first, *others = (scalar_of(term) for term in self.terms)
@@ -148,6 +157,15 @@ class BlendedScore(AbstractScore):
         parts = (local_derivatives(score, t, x, inverse_mass, order) for score in (self.early, self.late))
         return jax.tree.map(lambda early, late: self._blend(t, early, late), *parts)
 
+    def divergence_and_pull(
+        self, t: Time, x: Vector, inverse_mass: Vector, direction: Vector
+    ) -> tuple[Scalar, Vector]:
+        """Those of both scores, blended."""
+        parts = (
+            divergence_and_pull(score, t, x, inverse_mass, direction) for score in (self.early, self.late)
+        )
+        return jax.tree.map(lambda early, late: self._blend(t, early, late), *parts)
+
     def log_density(self, t: Time, x: Vector) -> Scalar:
         r"""The blend of their log densities: $\ln\rho$ up to a function of time."""
         return self._blend(t, scalar_of(self.early)(t, x), scalar_of(self.late)(t, x))
@@ -191,6 +209,12 @@ class FrozenScore(AbstractScore):
     ) -> tuple[LocalScore, ...]:
         """Those of the source, found in its own way."""
         return local_derivatives(self._field(), t, x, inverse_mass, order)
+
+    def divergence_and_pull(
+        self, t: Time, x: Vector, inverse_mass: Vector, direction: Vector
+    ) -> tuple[Scalar, Vector]:
+        """Those of the source."""
+        return divergence_and_pull(self._field(), t, x, inverse_mass, direction)
 
     def _field(self) -> Callable[[Time, Vector], Vector]:
         source = held_fixed(self.source)
