@@ -149,20 +149,42 @@ def test_beyond_the_trust_radius(hermite):
     assert_same(slopes, list(along))
 
 
+class Counted(bd.AbstractScore):
+    """The two lowest orders, with a divergence that says where they came from."""
+
+    def __call__(self, t, x):
+        return -(x**2)
+
+    def derivatives(self, t, x, inverse_mass):
+        d = x.shape[0]
+        unit = jnp.eye(d)
+        here = LocalScore(-(x**2), -2 * unit * x, 7.0 * jnp.sin(x))
+        third = jnp.where(unit[:, :, None] * unit > 0, -2.0, 0.0)
+        return here, LocalScore(-2 * unit * x, third, 7.0 * unit * jnp.cos(x))
+
+
+class Ordered(Counted):
+    def derivatives(self, t, x, inverse_mass, order):
+        assert order == 0
+        return super().derivatives(t, x, inverse_mass)[:1]
+
+
 def test_a_score_of_ones_own_may_offer_them():
-    class Counted(bd.AbstractScore):
-        def __call__(self, t, x):
-            return -x
+    (here,) = local_derivatives(Ordered(), 0.0, X, 1 / MASS, 0)
+    (also,) = local_derivatives(Counted(), 0.0, X, 1 / MASS, 0)
+    assert_same(also, here, rtol=0)
+    np.testing.assert_allclose(here.divergence_gradient, 7 * jnp.sin(X))
+    divergence, pull = divergence_and_pull(Counted(), 0.0, X, 1 / MASS, jnp.zeros(3))
+    np.testing.assert_allclose(pull, 7 * jnp.sin(X))
+    np.testing.assert_allclose(divergence, -2 * jnp.sum(X / MASS))
 
-        def derivatives(self, t, x, inverse_mass, order):
-            assert order == 0
-            d = x.shape[0]
-            return (LocalScore(-x, -jnp.eye(d), 7.0 * jnp.ones(d)),)
 
-    (local,) = local_derivatives(Counted(), 0.0, X, 1 / MASS, 0)
-    assert float(local.divergence_gradient[0]) == 7.0
-    ours, expected = (find(Cubic(), 0.7, X, 1 / MASS, 1) for find in (local_derivatives, differentiated))
-    assert_same(ours, expected, rtol=0)
+def test_of_two_orders_the_third_is_found_by_differentiation():
+    here, slopes, curvatures = local_derivatives(Counted(), 0.0, X, 1 / MASS, 2)
+    assert_same((here, slopes), Counted().derivatives(0.0, X, 1 / MASS))
+    assert_same(curvatures.score, slopes.jacobian)
+    expected = -7 * jnp.sin(X)[:, None, None] * jnp.where(jnp.eye(3)[:, :, None] * jnp.eye(3) > 0, 1.0, 0.0)
+    np.testing.assert_allclose(curvatures.divergence_gradient, expected, atol=1e-14)
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ differentiation finds them for any score; one that knows a shorter way offers it
 """
 
 from collections.abc import Callable
+from inspect import signature
 from itertools import combinations_with_replacement, product
 from typing import Any, NamedTuple, TypeVar
 
@@ -22,12 +23,13 @@ class LocalScore(NamedTuple):
     r"""A score at one point, and what the quantum force needs besides; or, with more axes at the end, the
     derivatives of each part along the coordinates.
 
-    A score with a method `derivatives(t, x, inverse_mass, order)` is not differentiated automatically. The
-    method returns a tuple: these parts, their first derivatives and so on up to `order`, which is 0, 1 or 2;
-    `inverse_mass` has shape `(d,)`.
+    A score with a method `derivatives(t, x, inverse_mass)` that returns one of each, in this order, is not
+    differentiated automatically for the force and for tangents; `inverse_mass` has shape `(d,)`. If the method
+    has a further argument `order`, it is asked for derivatives up to that, 0, 1 or 2, and returns one more than
+    that: the Fisher divergence needs the second.
 
     ```python
-    here, slopes = score.derivatives(t, x, 1 / mass, 1)
+    here, slopes = score.derivatives(t, x, 1 / mass)
     ```
 
     - `score`: $s_i$, shape `(d,)`.
@@ -62,12 +64,18 @@ def local_derivatives(
     """A score at one point, and its derivatives along the coordinates up to `order`, each in one last axis
     more.
 
-    By the score's own method `derivatives(t, x, inverse_mass, order)` if it has one.
+    By the score's own method `derivatives(t, x, inverse_mass, order)` if it has one; one without `order`
+    gives the first two.
     """
     own: Any = getattr(score, "derivatives", None)
-    if own is not None:
+    if own is None:
+        return differentiated(score, t, x, inverse_mass, order)
+    if "order" in signature(own).parameters:
         return own(t, x, inverse_mass, order)
-    return differentiated(score, t, x, inverse_mass, order)
+    if order < 2:
+        return own(t, x, inverse_mass)[: order + 1]
+    both, (_, curvatures) = ladder(lambda y: own(t, y, inverse_mass), x, 1)
+    return (*both, curvatures)
 
 
 def differentiated(
@@ -98,9 +106,8 @@ def divergence_and_pull(
     own: Any = getattr(score, "divergence_and_pull", None)
     if own is not None:
         return own(t, x, inverse_mass, direction)
-    closed: Any = getattr(score, "derivatives", None)
-    if closed is not None:
-        (local,) = closed(t, x, inverse_mass, 0)
+    if hasattr(score, "derivatives"):
+        (local,) = local_derivatives(score, t, x, inverse_mass, 0)
         divergence = inverse_mass @ jnp.diagonal(local.jacobian)
         return divergence, local.divergence_gradient + (inverse_mass * direction) @ local.jacobian
 

@@ -110,8 +110,8 @@ class TimeConditionedMLP(eqx.Module):
     def laplacian(
         self, features: Float[Array, " features"], z: Vector, inverse_mass: Vector
     ) -> tuple[Vector, Scalar]:
-        r"""The gradient with respect to `z` and $\Delta = \sum_i \partial_i^2 / m_i$, forwards through the layers: one
-        column for each coordinate and one for the Laplacian."""
+        r"""The gradient with respect to `z` and $\Delta = \sum_i \partial_i^2 / m_i$, forwards through the
+        layers: one column for each coordinate and one for the Laplacian."""
         value, gradient, laplacian = z, jnp.eye(z.shape[0], dtype=z.dtype), jnp.zeros_like(z)
         for weight, bias in self._layers(features):
             value, gradient, laplacian = value @ weight.T + bias, gradient @ weight.T, laplacian @ weight.T

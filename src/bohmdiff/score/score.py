@@ -25,9 +25,10 @@ class AbstractScore(eqx.Module):
     four times for the Fisher divergence. One that is the gradient of a scalar can offer that scalar as
     `log_density(t, x)`, which is $\ln\rho$ up to a function of time;
     [`LogDensityVariance`][bohmdiff.LogDensityVariance] needs it. One that knows its derivatives can offer
-    them as `derivatives(t, x, inverse_mass, order)`: see [`LocalScore`][bohmdiff.LocalScore]. For the force
+    them as `derivatives(t, x, inverse_mass)`: see [`LocalScore`][bohmdiff.LocalScore]. For the force
     alone less is needed: `divergence_and_pull(t, x, inverse_mass, direction)`, if a score has it, returns
-    $D = \sum_i \partial_i s_i / m_i$ and the gradient of $D + \sum_i u_i s_i / m_i$, with the direction $u$ held fixed.
+    $D = \sum_i \partial_i s_i / m_i$ and the gradient of $D + \sum_i u_i s_i / m_i$, with the
+    direction $u$ held fixed.
     """
 
     @abstractmethod
