@@ -10,3 +10,4 @@ from .objective import FisherDivergence as FisherDivergence
 from .objective import ImplicitScoreMatching as ImplicitScoreMatching
 from .objective import LogDensityVariance as LogDensityVariance
 from .objective import ObjectiveSum as ObjectiveSum
+from .residuals import residual_rows as residual_rows

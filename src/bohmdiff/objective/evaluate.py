@@ -6,7 +6,7 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from .._types import Key, Points, Scalar, Times, Weights
 from ..flow import HalfState, Score, bohmian_terms, initial_halves, integrate
@@ -60,35 +60,23 @@ def evaluate(
     equal_weights = (weights > 0) / jnp.sum(weights > 0)
 
     def kept_ensemble(position: HalfState) -> tuple[Ensemble, Scalar, Scalar]:
-        assert position.tangent is not None
-        signed = jnp.linalg.det(position.tangent)
-        determinant = jnp.abs(jax.lax.stop_gradient(signed))
-        # A lost particle is kept: not being finite must show in the value.
-        limit = objective.smallest_determinant
-        kept = ~(determinant < (0 if limit is None else limit))
-        total = jnp.sum(jnp.where(kept, weights, 0))
-        # Where F is singular neither its inverse nor the derivative of that may enter, not even times zero.
-        identity = jnp.eye(problem.dimension, dtype=x0.dtype)
-        position = position._replace(
-            tangent=jnp.where(kept[:, None, None], position.tangent, identity),
-            second=None
-            if position.second is None
-            else jnp.where(kept[:, None, None, None], position.second, 0),
+        position, kept, determinant = masked(objective, position)
+        held = jnp.where(kept, weights, 0)
+        ensemble = Ensemble(
+            x0, position, held / jnp.sum(held), kept, directions, determinant, equal_weights
         )
-        share = jnp.where(kept, weights, 0) / total
-        masked = jnp.sum(jnp.where(kept, 0, weights))
-        ensemble = Ensemble(x0, position, share, kept, directions, signed, equal_weights)
-        return ensemble, masked, jnp.min(determinant)
+        smallest = jnp.min(jnp.abs(jax.lax.stop_gradient(determinant)))
+        return ensemble, jnp.sum(jnp.where(kept, 0, weights)), smallest
 
     def at(index: Any, t: Any, position: HalfState) -> tuple[Scalar, Scalar, Scalar]:
-        ensemble, masked, determinant = kept_ensemble(position)
+        ensemble, left_out, determinant = kept_ensemble(position)
         if chosen is None:
-            return objective.at(problem, score, t, ensemble), masked, determinant
+            return objective.at(problem, score, t, ensemble), left_out, determinant
         nothing = jnp.zeros((), x0.dtype)
         value = jax.lax.cond(
             chosen[index], lambda e: objective.at(problem, score, t, e), lambda e: nothing, ensemble
         )
-        return value, masked, determinant
+        return value, left_out, determinant
 
     def index_of(t: Any) -> Any:
         return jnp.round((t - problem.t0) / (problem.t1 - problem.t0) * steps).astype(int)
@@ -103,24 +91,45 @@ def evaluate(
         diffrax.SaveAt(t0=True, steps=True, fn=lambda t, y, args: keep(t, y[0])),
         solver,
         steps,
-        checkpoints=_checkpoints(start, steps),
+        checkpoints=checkpoints_for(start, steps),
     )
     assert solution.ts is not None
     assert solution.ys is not None
     if objective.through_flow:
-        per_time, masked, determinant = solution.ys
+        per_time, left_out, determinant = solution.ys
     else:
         # No derivative goes through the flow, so there is no reason to go back through its steps.
         fixed = jax.lax.stop_gradient((jnp.arange(steps + 1), solution.ts, solution.ys))
-        per_time, masked, determinant = jax.lax.map(jax.checkpoint(lambda args: at(*args)), fixed)
+        per_time, left_out, determinant = jax.lax.map(jax.checkpoint(lambda args: at(*args)), fixed)
     share = 1.0 if times is None else times / (steps + 1)
     return ObjectiveReport(
         value=time_mean(per_time) / share,
         ts=solution.ts,
         per_time=per_time,
-        masked_fraction=time_mean(masked),
+        masked_fraction=time_mean(left_out),
         minimum_determinant=jnp.min(determinant),
     )
+
+
+def masked(
+    objective: AbstractObjective, position: HalfState
+) -> tuple[HalfState, Bool[Array, " M"], Float[Array, " M"]]:
+    """The particles with harmless tangents where they are close to a caustic, which of them are not, and
+    det F of all."""
+    assert position.tangent is not None
+    determinant = jnp.linalg.det(position.tangent)
+    limit = objective.smallest_determinant
+    # A lost particle is kept: not being finite must show in the value.
+    kept = ~(jnp.abs(jax.lax.stop_gradient(determinant)) < (0 if limit is None else limit))
+    # Where F is singular neither its inverse nor the derivative of that may enter, not even times zero.
+    identity = jnp.eye(position.motion.shape[1], dtype=position.motion.dtype)
+    position = position._replace(
+        tangent=jnp.where(kept[:, None, None], position.tangent, identity),
+        second=None
+        if position.second is None
+        else jnp.where(kept[:, None, None, None], position.second, 0),
+    )
+    return position, kept, determinant
 
 
 def _chosen(steps: int, times: int | None, key: Key | None) -> Array | None:
@@ -133,7 +142,7 @@ def _chosen(steps: int, times: int | None, key: Key | None) -> Array | None:
     return order < times
 
 
-def _checkpoints(state: tuple[HalfState, HalfState], steps: int) -> int | None:
+def checkpoints_for(state: tuple[HalfState, HalfState], steps: int) -> int | None:
     """How many states the reverse pass starts from: all if they fit, so that no step is taken twice; else as
     many as do, or `None`, for about the square root of twice the steps, if that is more."""
     size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))

@@ -54,6 +54,10 @@ class AbstractObjective(eqx.Module):
             return ensemble.weights @ jnp.sum(s**2, axis=1)
     ```
 
+    An objective that is a sum of squares may have a method `residuals(problem, score, t, ensemble)` of shape
+    `(M, c)`: what is squared, weights included, where row `i` depends on particle `i` alone.
+    [`scale_by_gauss_newton`][bohmdiff.scale_by_gauss_newton] needs it.
+
     `second_tangents` says which derivatives of $F$ with respect to the start the flow must carry:
     `"none"`, `"random"` (along one random direction for each particle) or `"all"`; `through_flow` whether
     derivatives go through the trajectories, or these are held fixed; `smallest_determinant` below
@@ -119,9 +123,21 @@ class FisherDivergence(AbstractObjective):
     outlier_scale: float = _outlier_scale()
 
     def at(self, problem: Problem, score: Score, t: Time, ensemble: Ensemble) -> Scalar:
+        error = self._error(problem, score, t, ensemble)
+        return mean(ensemble, _cauchy_loss(jnp.sum(error**2, axis=1), self.outlier_scale))
+
+    def residuals(
+        self, problem: Problem, score: Score, t: Time, ensemble: Ensemble
+    ) -> Float[Array, "M components"]:
+        """The error of the score on each particle, times the root of its weight."""
+        error = self._error(problem, score, t, ensemble)
+        # The slope of the Cauchy loss: an outlier pulls as if it weighed less.
+        trust = 1 / (1 + jnp.sum(jax.lax.stop_gradient(error) ** 2, axis=1) / self.outlier_scale**2)
+        return _rooted(ensemble, jnp.sqrt(trust)[:, None] * error)
+
+    def _error(self, problem: Problem, score: Score, t: Time, ensemble: Ensemble) -> Points:
         own = own_score(problem, ensemble, self.largest_target)
-        difference = jax.vmap(score, in_axes=(None, 0))(t, ensemble.position.motion) - own
-        return mean(ensemble, _cauchy_loss(jnp.sum(difference**2, axis=1), self.outlier_scale))
+        return jax.vmap(score, in_axes=(None, 0))(t, ensemble.position.motion) - own
 
 
 class DirectionalDivergence(AbstractObjective):
@@ -146,10 +162,21 @@ class DirectionalDivergence(AbstractObjective):
     smallest_determinant: float = determinant_limit()
 
     def at(self, problem: Problem, score: Score, t: Time, ensemble: Ensemble) -> Scalar:
+        return mean(ensemble, jnp.sum(self._error(problem, score, t, ensemble) ** 2, axis=1))
+
+    def residuals(
+        self, problem: Problem, score: Score, t: Time, ensemble: Ensemble
+    ) -> Float[Array, "M components"]:
+        """The error along the directions of each particle, times the root of its weight."""
+        return _rooted(ensemble, self._error(problem, score, t, ensemble))
+
+    def _error(
+        self, problem: Problem, score: Score, t: Time, ensemble: Ensemble
+    ) -> Float[Array, "M components"]:
         directions = ensemble.directions
         assert directions is not None
 
-        def one(start: Vector, position: HalfState, directions: Float[Array, "n d"]) -> Scalar:
+        def one(start: Vector, position: HalfState, directions: Float[Array, "n d"]) -> Float[Array, " n"]:
             assert position.tangent is not None
             assert position.second is not None
             inverse = jnp.linalg.inv(position.tangent)
@@ -157,11 +184,10 @@ class DirectionalDivergence(AbstractObjective):
                 "ij,jin->n", inverse, position.second
             )
             ours = directions @ (position.tangent.T @ score(t, position.motion))
-            return jnp.sum((ours - own) ** 2)
+            return ours - own
 
         each = 0 if directions.ndim == 3 else None
-        squares = jax.vmap(one, in_axes=(0, 0, each))(ensemble.start, ensemble.position, directions)
-        return mean(ensemble, squares)
+        return jax.vmap(one, in_axes=(0, 0, each))(ensemble.start, ensemble.position, directions)
 
 
 class LogDensityVariance(AbstractObjective):
@@ -263,7 +289,16 @@ class CausticPenalty(AbstractObjective):
     threshold: float = eqx.field(converter=lambda v: _positive(v, "threshold"))
 
     def at(self, problem: Problem, score: Score, t: Time, ensemble: Ensemble) -> Scalar:
-        return ensemble.equal_weights @ jax.nn.relu(1 - ensemble.determinant / self.threshold) ** 2
+        return ensemble.equal_weights @ self._missing(ensemble) ** 2
+
+    def residuals(
+        self, problem: Problem, score: Score, t: Time, ensemble: Ensemble
+    ) -> Float[Array, "M components"]:
+        """By how much each determinant is too small, times the root of an equal weight."""
+        return (jnp.sqrt(ensemble.equal_weights) * self._missing(ensemble))[:, None]
+
+    def _missing(self, ensemble: Ensemble) -> Float[Array, " M"]:
+        return jax.nn.relu(1 - ensemble.determinant / self.threshold)
 
 
 class ObjectiveSum(AbstractObjective):
@@ -315,6 +350,17 @@ class ObjectiveSum(AbstractObjective):
         values = (weight * term.at(problem, score, t, ensemble) for weight, term in others)
         return sum(values, factor * first.at(problem, score, t, ensemble))
 
+    def residuals(
+        self, problem: Problem, score: Score, t: Time, ensemble: Ensemble
+    ) -> Float[Array, "M components"]:
+        """Those of the terms that have some; the others have no say in the direction of a step."""
+        parts = [
+            math.sqrt(factor) * residuals(problem, score, t, ensemble)
+            for factor, term in self.terms
+            if factor > 0 and (residuals := getattr(term, "residuals", None)) is not None
+        ]
+        return jnp.concatenate(parts, axis=1)
+
 
 def own_score(problem: Problem, ensemble: Ensemble, largest: float | Scalar) -> Points:
     """The score of the density that the flow itself has made, at each particle, clipped; shape `(M, d)`."""
@@ -325,6 +371,11 @@ def own_score(problem: Problem, ensemble: Ensemble, largest: float | Scalar) -> 
         ensemble.start, position.tangent, position.second
     )
     return jnp.clip(own, -largest, largest)
+
+
+def has_residuals(objective: AbstractObjective) -> bool:
+    """Whether the objective, or a part of it, is a sum of squares that can be had one by one."""
+    return any(factor > 0 and hasattr(term, "residuals") for factor, term in _terms(objective))
 
 
 def random_directions(objective: AbstractObjective, x0: Points, key: Key | None):
@@ -354,6 +405,11 @@ def mean(ensemble: Ensemble, values: Float[Array, " M"]) -> Scalar:
     """The weighted mean of a number of each particle, without the masked ones."""
     # Masked entries may be anything; a zero weight alone would not keep NaN out.
     return ensemble.weights @ jnp.where(ensemble.kept, values, 0)
+
+
+def _rooted(ensemble: Ensemble, errors: Float[Array, "M components"]) -> Float[Array, "M components"]:
+    """Errors times the root of the particles' weights: their squares sum to the mean."""
+    return jnp.sqrt(ensemble.weights)[:, None] * jnp.where(ensemble.kept[:, None], errors, 0)
 
 
 def _cauchy_loss(square: Float[Array, " M"], scale: float) -> Float[Array, " M"]:

@@ -135,8 +135,23 @@ class TimeConditionedMLP(eqx.Module):
         ]
 
 
+@jax.custom_jvp
 def _through(jet: Jet, weight: Float[Array, "after width"]) -> Jet:
+    """The jet after a linear layer."""
     return jax.tree.map(lambda part: part @ weight.T, jet)
+
+
+@_through.defjvp
+def _through_tangent(primals: tuple[Jet, Array], tangents: tuple[Jet, Array]) -> tuple[Jet, Jet]:
+    # The same as without a rule of its own, but all columns at once for the weight: a reverse pass then adds them
+    # up in one matrix product, instead of writing one outer product for each.
+    jet, weight = primals
+    jet_tangent, weight_tangent = tangents
+    parts, structure = jax.tree.flatten(jet)
+    columns = jax.lax.split(jnp.stack(parts) @ weight_tangent.T, (1,) * len(parts))
+    of_weight = jax.tree.unflatten(structure, [column[0] for column in columns])
+    tangent = jax.tree.map(lambda part, other: part @ weight.T + other, jet_tangent, of_weight)
+    return _through(jet, weight), tangent
 
 
 def _tensors(jet: Jet, dimension: int) -> ScalarDerivatives:

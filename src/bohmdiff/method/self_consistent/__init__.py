@@ -1,2 +1,3 @@
+from .gauss_newton import scale_by_gauss_newton as scale_by_gauss_newton
 from .method import SelfConsistentScoreMatching as SelfConsistentScoreMatching
 from .update import TrainingDivergedError as TrainingDivergedError

@@ -11,7 +11,7 @@ import optax
 from jaxtyping import Array, PyTree
 
 from ..._types import Key, Points, Scalar, Weights
-from ...objective import AbstractObjective, ObjectiveReport, evaluate
+from ...objective import AbstractObjective, ObjectiveReport, evaluate, residual_rows
 from ...problem import Problem
 
 
@@ -72,6 +72,23 @@ class Loss(eqx.Module):
         )
         return report.value, report
 
+    def residual_rows(
+        self, parameters: PyTree, x0: Points, weights: Weights, key: Key, projections: int
+    ) -> PyTree:
+        """For steps of second order."""
+        return residual_rows(
+            self.problem,
+            parameters,
+            self.fixed,
+            self.objective,
+            x0,
+            weights,
+            self.solver,
+            self.steps,
+            projections=projections,
+            key=key,
+        )
+
 
 class Report(eqx.Module):
     """What one epoch says about itself."""
@@ -101,6 +118,7 @@ def update(
         value=value,
         grad=gradient,
         value_fn=lambda parameters: loss(parameters, x0, weights, key)[0],
+        residual_rows=lambda number: loss.residual_rows(state.parameters, x0, weights, key, number),
     )
     parameters = optax.apply_updates(state.parameters, changes)
     accepted = jnp.all(jnp.isfinite(jnp.stack([value, norm, optax.tree.norm(changes)])))
