@@ -2,6 +2,7 @@
 
 python benchmarks/growth.py --json benchmarks/results/growth.json
 python benchmarks/training_epoch.py --json benchmarks/results/training_epoch.json
+python benchmarks/training_recipes.py --modes 2 --json benchmarks/results/training_recipes.json
 python benchmarks/figures.py
 """
 
@@ -58,8 +59,31 @@ def training_epoch() -> None:
     figure.savefig(IMAGES / "training_epoch.png")
 
 
+def training_recipes() -> None:
+    runs = json.loads((RESULTS / "training_recipes.json").read_text())
+    numbers = sorted({run["modes"] for run in runs})
+    names = list(dict.fromkeys(run["name"] for run in runs))
+    figure, grid = plt.subplots(
+        len(numbers), 2, figsize=(9, 3.4 * len(numbers)), sharex="col", sharey="row", squeeze=False
+    )
+    for axes, number in zip(grid, numbers, strict=True):
+        for axis, along in zip(axes, ("epoch", "seconds"), strict=True):
+            for run in runs:
+                if run["modes"] == number:
+                    colour = COLOURS[names.index(run["name"])]
+                    there, fisher = ([one[name] for one in run["log"]] for name in (along, "fisher"))
+                    axis.loglog(there, fisher, "o-", color=colour, label=run["name"], markersize=2)
+        axes[0].set_ylabel(f"Fisher divergence, {number} modes")
+    grid[-1, 0].set_xlabel("epochs")
+    grid[-1, 1].set_xlabel("seconds, compilation included")
+    handles, labels = grid[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=2, fontsize="small")
+    figure.savefig(IMAGES / "training_recipes.png")
+
+
 if __name__ == "__main__":
     IMAGES.mkdir(parents=True, exist_ok=True)
     with style():
         growth()
         training_epoch()
+        training_recipes()

@@ -55,6 +55,17 @@ def test_the_mean_of_the_matrix_runs_over_epochs():
     np.testing.assert_allclose(flat(step), expected, rtol=1e-9)
 
 
+def test_single_precision_stays_single():
+    single = jax.tree.map(lambda leaf: leaf.astype("float32"), START)
+    optimizer = bd.scale_by_gauss_newton(1e-3, projections=3)
+    rows = rows_of(JACOBIAN.astype("float32"))
+    step, state = optimizer.update(single, optimizer.init(single), single, residual_rows=rows)
+    assert {leaf.dtype for leaf in jax.tree.leaves((step, state.matrix))} == {np.dtype("float32")}
+    gram = np.asarray(JACOBIAN.T @ JACOBIAN)
+    expected = np.linalg.solve(gram + 1e-3 * np.eye(7), 0.5 * flat(START))
+    np.testing.assert_allclose(flat(step), expected, rtol=1e-4)
+
+
 def test_damping_shortens_steps():
     lengths = []
     for damping in (1e-6, 10.0, 1e4):

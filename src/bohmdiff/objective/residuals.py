@@ -46,7 +46,7 @@ def residual_rows(
     directions_key, signs_key = jax.random.split(key)
     directions = random_directions(objective, x0, directions_key)
     each = 0 if directions is not None and directions.ndim == 3 else None
-    equal_weight = 1 / jnp.sum(weights > 0)
+    equal_weight = 1 / jnp.sum(weights > 0).astype(weights.dtype)
     checkpoints = checkpoints_for(initial_halves(problem, x0, directions=directions), steps)
     ends = jnp.ones(steps + 1, x0.dtype).at[jnp.array([0, -1])].set(0.5)
     share = jnp.sqrt(ends / steps)[:, None]

@@ -88,7 +88,7 @@ def scale_by_gauss_newton(
         rows = jax.vmap(lambda row: ravel_pytree(row)[0])(residual_rows(projections))
         matrix = decay * state.matrix + (1 - decay) * rows.T @ rows
         count = state.count + 1
-        mean = matrix / (1 - decay**count)
+        mean = matrix / (1 - decay ** count.astype(matrix.dtype))
         damped = lx.MatrixLinearOperator(
             mean + damping * jnp.eye(gradient.size, dtype=gradient.dtype), lx.positive_semidefinite_tag
         )

@@ -1,0 +1,137 @@
+"""How many epochs, and how long, a network needs to bring the Fisher divergence down, by recipe.
+
+Each recipe trains the same FiLM network (32 x 32) on the Morse chain by the Fisher divergence with 32 leapfrog
+steps: Adam at 1e-3 on random particles from a harmonic baseline, as the published training; the same in growing
+windows of time; from the polynomial score of sequential matching instead; from there with Sobol particles and a
+rate that decays from 1e-2; and with Gauss-Newton steps. The divergence is that of 256 Sobol particles, the same
+ones for all. Seconds include compilation; epochs of Gauss-Newton have 512 particles, the others 256.
+
+    python benchmarks/training_recipes.py --modes 2 --json benchmarks/results/training_recipes.json
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import numpy as np
+import optax
+
+import bohmdiff as bd
+
+sys.path.append(str(Path(__file__).parents[1] / "examples"))
+import morse_chain
+import train_morse_chain
+
+jax.config.update("jax_enable_x64", True)
+WINDOWS = (0.4, 0.7, 1.0)
+STEPS = 32
+GOALS = ("1e-2", "3e-3", "1e-3")
+
+
+def adam(rate: float | Callable) -> optax.GradientTransformation:
+    return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate))
+
+
+def harmonic(problem: bd.Problem) -> bd.NeuralScore:
+    baseline = bd.HarmonicScore(problem)
+    return bd.NeuralScore(problem, baseline=baseline, output_scale=0.03, key=jax.random.key(0))
+
+
+def polynomial(problem: bd.Problem) -> bd.NeuralScore:
+    degrees = train_morse_chain.SETTINGS[problem.dimension][:2]
+    return train_morse_chain.initial_score(problem, degrees, 32, jax.random.key(0))
+
+
+def recipes(epochs: int, few: int) -> dict[str, tuple]:
+    """Where each starts, its particles, its optimiser by the number of epochs, and that number."""
+    sobol = bd.WidenedPoints(bd.TruncatedPoints(bd.SobolPoints(256), radius=3.3), factor=1.4, power=0.75)
+    random, slow = bd.RandomPoints(256), lambda number: adam(1e-3)
+    return {
+        "Adam 1e-3, harmonic start": (harmonic, random, slow, epochs),
+        "the same in growing windows": (harmonic, random, slow, epochs),
+        "Adam 1e-3, polynomial start": (polynomial, random, slow, epochs),
+        "decaying rate, Sobol particles": (
+            polynomial,
+            sobol,
+            lambda number: adam(optax.cosine_decay_schedule(1e-2, number, 0.005)),
+            epochs,
+        ),
+        "Gauss-Newton": (
+            polynomial,
+            replace(sobol, design=replace(sobol.design, design=bd.SobolPoints(512))),
+            train_morse_chain.gauss_newton,
+            few,
+        ),
+    }
+
+
+def train(problem: bd.Problem, name: str, recipe: tuple) -> dict:
+    start, particles, optimizer, epochs = recipe
+    score, log, done, seconds = start(problem), [], 0, 0.0
+    windows = WINDOWS if "windows" in name else (1.0,)
+    for window in windows:
+        number = epochs // len(windows)
+        method = bd.SelfConsistentScoreMatching(
+            score,
+            bd.FisherDivergence(outlier_scale=3.0),
+            optimizer(number),
+            epochs=number,
+            particles=particles,
+            steps=round(window * STEPS),
+            validate_every=max(number // 40, 2),
+        )
+        part = replace(problem, t1=problem.t0 + window * (problem.t1 - problem.t0))
+        try:
+            solution = bd.solve(part, method, key=jax.random.key(1), progress=True)
+        except bd.TrainingDivergedError as error:
+            print(f"{name}: {error}")
+            break
+        score, history = solution.fitted, solution.history.dropna("epoch", subset=["fisher"])
+        if window == 1:
+            log = [
+                {"epoch": done + one.epoch, "seconds": seconds + one.seconds, "fisher": one.fisher}
+                for one in history.to_dataframe().reset_index().itertuples()
+            ]
+        done, seconds = done + number, seconds + float(solution.history.seconds[-1])
+    return {"name": name, "log": log, "reached": {goal: reached(log, float(goal)) for goal in GOALS}}
+
+
+def reached(log: list[dict], goal: float) -> dict | None:
+    """When the divergence was first below a goal."""
+    return next((one for one in log if one["fisher"] <= goal), None)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--modes", type=int, default=2, choices=train_morse_chain.SETTINGS)
+    parser.add_argument("--epochs", type=int, default=1000, help="of first-order recipes")
+    parser.add_argument("--few", type=int, default=60, help="of Gauss-Newton")
+    parser.add_argument("--only", help="recipes whose names contain this")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="adds the figures to this file")
+    options = parser.parse_args()
+    problem = morse_chain.chain(options.modes)
+    known = json.loads(options.json.read_text()) if options.json and options.json.exists() else []
+    for name, recipe in recipes(options.epochs, options.few).items():
+        if options.only and options.only not in name:
+            continue
+        run = {"modes": options.modes, "epochs": recipe[-1], **train(problem, name, recipe)}
+        known = [one for one in known if (one["modes"], one["name"]) != (options.modes, name)] + [run]
+        if options.json:
+            options.json.write_text(json.dumps(known, indent=1) + "\n")
+        lowest = min((one["fisher"] for one in run["log"]), default=np.nan)
+        print(f"{name}: lowest {lowest:.1e} in {recipe[-1]} epochs; first below: {run['reached']}")
+    here = {run["name"]: run for run in known if run["modes"] == options.modes}
+    ours = here.get("Gauss-Newton", {"reached": {}})["reached"].get("1e-3")
+    for name, run in here.items():
+        if ours and "Adam 1e-3" in name:
+            there = run["reached"]["1e-3"]
+            times = (there["epoch"] if there else run["epochs"]) / ours["epoch"]
+            print(f"{name}: {'' if there else 'more than '}{times:.0f} times the epochs to 1e-3")
+
+
+if __name__ == "__main__":
+    main()
