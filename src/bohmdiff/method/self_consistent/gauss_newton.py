@@ -28,8 +28,8 @@ def scale_by_gauss_newton(
 
     The objective is a sum of squares of residuals $r$ with the Jacobian $J$ in the parameters, and a step is
     $(J^\top J + \lambda)^{-1} \tfrac12 \nabla L$: a rate of 1 would solve the linearised problem. Each
-    particle contributes random combinations of its residuals, which makes $J^\top J$ right in the mean for
-    little more than the cost of the gradient, and a running mean over epochs makes up for the few.
+    particle contributes random combinations of its residuals, each for about the cost of one more gradient,
+    which makes $J^\top J$ right in the mean; a running mean over epochs makes up for the few.
 
     ```python
     rate = optax.warmup_cosine_decay_schedule(0.1, 0.5, 5, 60, 0.01)
