@@ -111,13 +111,18 @@ def update(
     """One epoch. Where the loss, its gradient or the step is not finite, nothing but the counters changes."""
     (value, report), gradient = jax.value_and_grad(loss, has_aux=True)(state.parameters, x0, weights, key)
     norm = optax.tree.norm(gradient)
+
+    # Optax's line search refuses what `value_fn` does not take.
+    def value_fn(parameters: PyTree, residual_rows: Any = None) -> Scalar:
+        return loss(parameters, x0, weights, key)[0]
+
     changes, optimizer_state = optax.with_extra_args_support(optimizer).update(
         gradient,
         state.optimizer,
         state.parameters,
         value=value,
         grad=gradient,
-        value_fn=lambda parameters: loss(parameters, x0, weights, key)[0],
+        value_fn=value_fn,
         residual_rows=lambda number: loss.residual_rows(state.parameters, x0, weights, key, number),
     )
     parameters = optax.apply_updates(state.parameters, changes)
