@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -27,7 +28,6 @@ import morse_chain
 import train_morse_chain
 
 jax.config.update("jax_enable_x64", True)
-WINDOWS = (0.4, 0.7, 1.0)
 STEPS = 32
 GOALS = ("1e-2", "3e-3", "1e-3")
 
@@ -42,45 +42,50 @@ def harmonic(problem: bd.Problem) -> bd.NeuralScore:
 
 
 def polynomial(problem: bd.Problem) -> bd.NeuralScore:
-    degrees = train_morse_chain.SETTINGS[problem.dimension][:2]
+    setting = train_morse_chain.SETTINGS[problem.dimension]
+    degrees = setting.degree, setting.late_degree
     return train_morse_chain.initial_score(problem, degrees, 32, jax.random.key(0))
 
 
-def recipes(epochs: int, few: int) -> dict[str, tuple]:
-    """Where each starts, its particles, its optimiser by the number of epochs, and that number."""
-    sobol = bd.WidenedPoints(bd.TruncatedPoints(bd.SobolPoints(256), radius=3.3), factor=1.4, power=0.75)
-    random, slow = bd.RandomPoints(256), lambda number: adam(1e-3)
+class Recipe(NamedTuple):
+    """Where a training starts, its particles, its optimiser by the number of epochs, and that number; by how
+    much of the span of time, one after the other."""
+
+    start: Callable[[bd.Problem], bd.NeuralScore]
+    particles: bd.AbstractPoints
+    optimizer: Callable[[int], optax.GradientTransformation]
+    epochs: int
+    windows: tuple[float, ...] = (1.0,)
+
+
+def recipes(epochs: int, few: int) -> dict[str, Recipe]:
+    random, sobol = bd.RandomPoints(256), train_morse_chain.points
+
+    def slow(number: int) -> optax.GradientTransformation:
+        return adam(1e-3)
+
+    def decaying(number: int) -> optax.GradientTransformation:
+        return adam(optax.cosine_decay_schedule(1e-2, number, 0.005))
+
     return {
-        "Adam 1e-3, harmonic start": (harmonic, random, slow, epochs),
-        "the same in growing windows": (harmonic, random, slow, epochs),
-        "Adam 1e-3, polynomial start": (polynomial, random, slow, epochs),
-        "decaying rate, Sobol particles": (
-            polynomial,
-            sobol,
-            lambda number: adam(optax.cosine_decay_schedule(1e-2, number, 0.005)),
-            epochs,
-        ),
-        "Gauss-Newton": (
-            polynomial,
-            replace(sobol, design=replace(sobol.design, design=bd.SobolPoints(512))),
-            train_morse_chain.gauss_newton,
-            few,
-        ),
+        "Adam 1e-3, harmonic start": Recipe(harmonic, random, slow, epochs),
+        "the same in growing windows": Recipe(harmonic, random, slow, epochs, (0.4, 0.7, 1.0)),
+        "Adam 1e-3, polynomial start": Recipe(polynomial, random, slow, epochs),
+        "decaying rate, Sobol particles": Recipe(polynomial, sobol(256), decaying, epochs),
+        "Gauss-Newton": Recipe(polynomial, sobol(512), train_morse_chain.gauss_newton, few),
     }
 
 
-def train(problem: bd.Problem, name: str, recipe: tuple) -> dict:
-    start, particles, optimizer, epochs = recipe
-    score, log, done, seconds = start(problem), [], 0, 0.0
-    windows = WINDOWS if "windows" in name else (1.0,)
-    for window in windows:
-        number = epochs // len(windows)
+def train(problem: bd.Problem, name: str, recipe: Recipe) -> dict:
+    score, log, done, seconds = recipe.start(problem), [], 0, 0.0
+    number = recipe.epochs // len(recipe.windows)
+    for window in recipe.windows:
         method = bd.SelfConsistentScoreMatching(
             score,
             bd.FisherDivergence(outlier_scale=3.0),
-            optimizer(number),
+            recipe.optimizer(number),
             epochs=number,
-            particles=particles,
+            particles=recipe.particles,
             steps=round(window * STEPS),
             validate_every=max(number // 40, 2),
         )
@@ -118,12 +123,12 @@ def main() -> None:
     for name, recipe in recipes(options.epochs, options.few).items():
         if options.only and options.only not in name:
             continue
-        run = {"modes": options.modes, "epochs": recipe[-1], **train(problem, name, recipe)}
+        run = {"modes": options.modes, "epochs": recipe.epochs, **train(problem, name, recipe)}
         known = [one for one in known if (one["modes"], one["name"]) != (options.modes, name)] + [run]
         if options.json:
             options.json.write_text(json.dumps(known, indent=1) + "\n")
         lowest = min((one["fisher"] for one in run["log"]), default=np.nan)
-        print(f"{name}: lowest {lowest:.1e} in {recipe[-1]} epochs; first below: {run['reached']}")
+        print(f"{name}: lowest {lowest:.1e} in {recipe.epochs} epochs; first below: {run['reached']}")
     here = {run["name"]: run for run in known if run["modes"] == options.modes}
     ours = here.get("Gauss-Newton", {"reached": {}})["reached"].get("1e-3")
     for name, run in here.items():

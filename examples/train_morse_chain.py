@@ -148,16 +148,18 @@ def training(
         bd.FisherDivergence(outlier_scale=3.0) + 30.0 * bd.EnergyDrift(),
         gauss_newton(epochs),
         epochs=epochs,
-        # Out to 4.6 standard deviations, where the tails count more than they weigh.
-        particles=bd.WidenedPoints(
-            bd.TruncatedPoints(bd.SobolPoints(particles), radius=3.3), factor=1.4, power=0.75
-        ),
+        particles=points(particles),
         steps=options.steps,
         validate_every=10,
         checkpoint_every=10,
         directory=options.directory,
         resume=options.resume,
     )
+
+
+def points(number: int) -> bd.WidenedPoints:
+    """Particles out to 4.6 standard deviations, where the tails count more than they weigh."""
+    return bd.WidenedPoints(bd.TruncatedPoints(bd.SobolPoints(number), radius=3.3), factor=1.4, power=0.75)
 
 
 def gauss_newton(epochs: int) -> optax.GradientTransformation:
@@ -201,9 +203,11 @@ def save_log(path: Path, history: xarray.Dataset) -> None:
 
 def load_score(path: Path, modes: int) -> bd.NeuralScore:
     """Reads what `save_score` wrote."""
-    *degrees, width, _, _ = SETTINGS[modes]
-    problem = morse_chain.chain(modes)
-    like = eqx.filter_eval_shape(lambda key: initial_score(problem, degrees, width, key), jax.random.key(0))
+    setting, problem = SETTINGS[modes], morse_chain.chain(modes)
+    degrees = setting.degree, setting.late_degree
+    like = eqx.filter_eval_shape(
+        lambda key: initial_score(problem, degrees, setting.width, key), jax.random.key(0)
+    )
     return eqx.tree_deserialise_leaves(path, like)
 
 

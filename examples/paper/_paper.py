@@ -76,8 +76,7 @@ def score_from(weights: str | Path):
     from train_morse_chain import SETTINGS, load_score
 
     if str(weights) == "sequential":
-        degree, *_ = SETTINGS[MODES]
-        return bd.solve(chain(MODES), bd.SequentialScoreMatching(degree)).score
+        return bd.solve(chain(MODES), bd.SequentialScoreMatching(SETTINGS[MODES].degree)).score
     return load_score(Path(weights), MODES)
 
 

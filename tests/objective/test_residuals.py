@@ -32,11 +32,11 @@ class Squares(bd.AbstractObjective):
 
 
 @eqx.filter_jit
-def value_and_gradient(objective, weights=WEIGHTS):
+def value_and_gradient(objective):
     problem, x0 = setting(1)
 
     def value(score):
-        return evaluate(problem, score, objective, x0, weights, SOLVER, STEPS, key=KEY).value
+        return evaluate(problem, score, objective, x0, WEIGHTS, SOLVER, STEPS, key=KEY).value
 
     return eqx.filter_value_and_grad(value)(SCORE)
 

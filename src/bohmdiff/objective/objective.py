@@ -355,9 +355,8 @@ class ObjectiveSum(AbstractObjective):
     ) -> Float[Array, "M components"]:
         """Those of the terms that have some; the others have no say in the direction of a step."""
         parts = [
-            math.sqrt(factor) * residuals(problem, score, t, ensemble)
-            for factor, term in self.terms
-            if factor > 0 and (residuals := getattr(term, "residuals", None)) is not None
+            math.sqrt(factor) * term.residuals(problem, score, t, ensemble)
+            for factor, term in squared_terms(self)
         ]
         return jnp.concatenate(parts, axis=1)
 
@@ -373,9 +372,11 @@ def own_score(problem: Problem, ensemble: Ensemble, largest: float | Scalar) -> 
     return jnp.clip(own, -largest, largest)
 
 
-def has_residuals(objective: AbstractObjective) -> bool:
-    """Whether the objective, or a part of it, is a sum of squares that can be had one by one."""
-    return any(factor > 0 and hasattr(term, "residuals") for factor, term in _terms(objective))
+def squared_terms(objective: AbstractObjective) -> list[tuple[float, Any]]:
+    """The parts of an objective that are sums of squares and give what is squared, with their factors."""
+    return [
+        (factor, term) for factor, term in _terms(objective) if factor > 0 and hasattr(term, "residuals")
+    ]
 
 
 def random_directions(objective: AbstractObjective, x0: Points, key: Key | None):

@@ -12,7 +12,7 @@ from .._types import Key, Points, Scalar, Vector, Weights
 from ..flow import HalfState, bohmian_terms, initial_halves, integrate
 from ..problem import Problem
 from .evaluate import checkpoints_for, masked
-from .objective import AbstractObjective, Ensemble, has_residuals, random_directions
+from .objective import AbstractObjective, Ensemble, random_directions, squared_terms
 
 
 def residual_rows(
@@ -38,7 +38,7 @@ def residual_rows(
 
     **Raises:** `ValueError` for an objective that has no residuals.
     """
-    if not has_residuals(objective):
+    if not squared_terms(objective):
         raise ValueError(
             f"Gauss-Newton steps need an objective that is a mean of squares over single particles, such as "
             f"FisherDivergence or DirectionalDivergence, or a sum with one, but {objective!r} was given."
