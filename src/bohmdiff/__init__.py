@@ -17,12 +17,14 @@ from .hamiltonian import PotentialSum as PotentialSum
 from .hamiltonian import Quadratic as Quadratic
 from .hamiltonian import ScaledPotential as ScaledPotential
 from .method import AbstractMethod as AbstractMethod
+from .method import AutomaticDegree as AutomaticDegree
 from .method import DegenerateFitError as DegenerateFitError
 from .method import GaussianDynamics as GaussianDynamics
 from .method import GivenScore as GivenScore
 from .method import SelfConsistentScoreMatching as SelfConsistentScoreMatching
 from .method import SequentialScoreMatching as SequentialScoreMatching
 from .method import SplitOperator as SplitOperator
+from .method import ToleranceNotReachedError as ToleranceNotReachedError
 from .method import TrainingDivergedError as TrainingDivergedError
 from .method import scale_by_gauss_newton as scale_by_gauss_newton
 from .method import solve as solve
@@ -38,6 +40,8 @@ from .objective import ObjectiveSum as ObjectiveSum
 from .objective import fisher_divergence as fisher_divergence
 from .problem import Problem as Problem
 from .score import AbstractScore as AbstractScore
+from .score import AbstractTerms as AbstractTerms
+from .score import AllTerms as AllTerms
 from .score import BlendedScore as BlendedScore
 from .score import FrozenScore as FrozenScore
 from .score import GaussianScore as GaussianScore
@@ -45,6 +49,8 @@ from .score import GradientScore as GradientScore
 from .score import HarmonicScore as HarmonicScore
 from .score import HermiteExpansion as HermiteExpansion
 from .score import HermiteScore as HermiteScore
+from .score import HyperbolicCross as HyperbolicCross
+from .score import Interactions as Interactions
 from .score import LocalScore as LocalScore
 from .score import NeuralScore as NeuralScore
 from .score import ScoreSum as ScoreSum

@@ -138,6 +138,7 @@ def test_random_designs_need_a_key_and_repeat_with_it():
         ({"solver": bd.Yoshida4}, "solver must be a solver"),
         ({"particles": 0}, "particles must be an integer of at least 1, but 0.*GaussHermitePoints"),
         ({"particles": "many"}, "particles must be an integer of at least 1, but 'many'"),
+        ({"terms": 2}, r"terms must be a rule such as Interactions\(2\), but 2"),
         ({"trust_radius": 0.0}, "trust_radius must be positive, but 0.0"),
         ({"trust_radius": math.nan}, "trust_radius must be positive, but nan"),
     ],
@@ -151,6 +152,33 @@ def test_too_few_particles():
     match = "14 particles cannot determine the 15 basis functions of degree 4 in 2 dimensions: pass more"
     with pytest.raises(ValueError, match=match):
         bd.solve(wells(), bd.SequentialScoreMatching(4, 14), key=KEY)
+
+
+def test_fewer_terms_need_fewer_particles():
+    solution = bd.solve(
+        wells(), bd.SequentialScoreMatching(4, 14, terms=bd.Interactions(1), trust_radius=4.0), key=KEY
+    )
+    assert solution.fitted.path.evaluate(0.0).coefficients.shape == (8,)
+    with pytest.raises(ValueError, match="8 particles cannot determine the 9 basis functions of degree 4"):
+        bd.solve(wells(), bd.SequentialScoreMatching(4, 8, terms=bd.Interactions(1)), key=KEY)
+
+
+def test_uncoupled_wells_need_no_interactions():
+    """Where the density is a product, polynomials of single coordinates say all."""
+
+    def potential(t, x):
+        return jnp.sum(0.5 * x**2 + 0.05 * x**4)
+
+    problem = bd.Problem(bd.Hamiltonian(potential), bd.GaussianWavePacket([0.6, -0.3], 0.4), t1=1.0)
+    every, single, coupled = (
+        bd.solve(problem, bd.SequentialScoreMatching(4, steps=20, terms=terms), ts=TS)
+        for terms in (bd.AllTerms(), bd.Interactions(1), bd.HyperbolicCross())
+    )
+    np.testing.assert_allclose(single.std(), every.std(), atol=1e-5)
+    np.testing.assert_allclose(coupled.std(), every.std(), atol=1e-5)
+    # A wrong rule would be seen: degree 2 by itself is off by far more.
+    two = bd.solve(problem, bd.SequentialScoreMatching(2, steps=20), ts=TS)
+    assert float(jnp.max(jnp.abs(two.std() - every.std()))) > 1e-3
 
 
 def test_potential_that_is_not_finite():
@@ -268,4 +296,6 @@ def test_has_no_wave_function(chain_solution):
 def test_default_designs():
     assert bd.SequentialScoreMatching(4).design(4) == bd.GaussHermitePoints(6, discard=1e-5)
     assert bd.SequentialScoreMatching(4).design(8) == bd.SobolPoints(16_384)
+    assert [bd.SequentialScoreMatching().trust_radius_in(d) for d in (1, 4, 16)] == [6.0, 6.0, 8.0]
+    assert bd.SequentialScoreMatching(trust_radius=5.0).trust_radius_in(16) == 5.0
     assert bd.SequentialScoreMatching(4, 100).design(3) == bd.SobolPoints(100)

@@ -10,9 +10,9 @@ import bohmdiff as bd
 from bohmdiff.score import (
     HermiteExpansion,
     LocalScore,
-    basis_size,
     cubic_path,
     divergence_and_pull,
+    hermite_polynomials,
     local_derivatives,
 )
 from bohmdiff.score.derivatives import differentiated
@@ -35,7 +35,7 @@ def hermite():
 
     def at(t):
         shape = np.array([[0.7, 0.0, 0.0], [0.1, 0.6, 0.0], [-0.2, 0.1, 0.5]]) * (1 + 0.2 * t)
-        coefficients = 0.1 * rng.normal(size=basis_size(3, 4) - 1)
+        coefficients = 0.1 * rng.normal(size=hermite_polynomials(3, 4).size - 1)
         arrays = (jnp.asarray(a) for a in (X - 0.3 * t, shape, coefficients, 0.0))
         return HermiteExpansion(*arrays, degree=4, trust_radius=6.0)
 

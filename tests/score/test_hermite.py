@@ -14,13 +14,22 @@ from hypothesis.extra.numpy import arrays
 from scipy.special import eval_hermitenorm, roots_hermitenorm
 
 import bohmdiff as bd
-from bohmdiff.score import basis_size, cubic_path, fit_hermite
+from bohmdiff.score import cubic_path, fit_hermite, hermite_polynomials
 from bohmdiff.score.hermite_basis import differentiate, expected_gradients, hermite_basis
 
 DEGREES = [(1, 5), (2, 4), (3, 3)]
-each_size = pytest.mark.parametrize(("d", "degree"), DEGREES)
 few = settings(max_examples=5)
 RADIUS = 3.0
+
+# Some of which leave out polynomials.
+BASES = [
+    *(hermite_polynomials(*size) for size in DEGREES),
+    hermite_polynomials(3, 4, bd.Interactions(2, reach=1)),
+    hermite_polynomials(3, 5, bd.HyperbolicCross()),
+]
+each_basis = pytest.mark.parametrize(
+    "polynomials", BASES, ids=lambda b: f"{b.dimension}-{b.degree}-{b.terms}"
+)
 
 basis = eqx.filter_jit(hermite_basis)
 fit = eqx.filter_jit(fit_hermite)
@@ -43,16 +52,16 @@ def frames(d):
     return st.tuples(numbers(-1, 1, d), lower)
 
 
-def expansion_of(mean, cholesky, coefficients, degree, trust_radius):
+def expansion_of(mean, cholesky, coefficients, degree, trust_radius, terms=bd.AllTerms()):  # noqa: B008
     arrays = (jnp.asarray(a) for a in (mean, cholesky, coefficients, 0.0))
-    return bd.HermiteExpansion(*arrays, degree, trust_radius)
+    return bd.HermiteExpansion(*arrays, degree, trust_radius, terms)
 
 
-def expansions(d, degree, trust_radius):
+def expansions(d, degree, trust_radius, terms=bd.AllTerms()):  # noqa: B008
     return st.builds(
-        lambda frame, c: expansion_of(*frame, c, degree, trust_radius),
+        lambda frame, c: expansion_of(*frame, c, degree, trust_radius, terms),
         frames(d),
-        numbers(-0.3, 0.3, basis_size(d, degree) - 1),
+        numbers(-0.3, 0.3, hermite_polynomials(d, degree, terms).size - 1),
     )
 
 
@@ -71,20 +80,36 @@ def scattered(d, number=40, seed=0):
     return jnp.asarray(x), jnp.asarray(weights / weights.sum())
 
 
-@each_size
-def test_basis_is_orthonormal(d, degree):
-    xi, weights = quadrature(d, degree + 1)
-    values = basis(xi, degree)
-    assert values.shape == (len(xi), basis_size(d, degree))
+@each_basis
+def test_basis_is_orthonormal(polynomials):
+    xi, weights = quadrature(polynomials.dimension, polynomials.degree + 1)
+    values = basis(xi, polynomials)
+    assert values.shape == (len(xi), polynomials.size)
     np.testing.assert_array_equal(values[:, 0], 1)
     np.testing.assert_allclose((values.T * weights) @ values, np.eye(values.shape[1]), atol=1e-12)
 
 
-@each_size
-def test_basis_is_products_of_scipy_polynomials(d, degree):
-    xi, _ = scattered(d)
-    values = basis(xi, degree)
-    exponents = [alpha for alpha in product(range(degree + 1), repeat=d) if sum(alpha) <= degree]
+def allowed(polynomials):
+    """The degrees of each polynomial, from what the documentation says of the rules."""
+    d, degree, terms, _ = polynomials
+    every = [alpha for alpha in product(range(degree + 1), repeat=d) if sum(alpha) <= degree]
+    if isinstance(terms, bd.HyperbolicCross):
+        return [alpha for alpha in every if math.prod(a + 1 for a in alpha) <= degree + 1]
+    if isinstance(terms, bd.Interactions):
+        places = [[i for i, a in enumerate(alpha) if a] for alpha in every]
+        return [
+            alpha
+            for alpha, at in zip(every, places, strict=True)
+            if len(at) <= terms.order and (len(at) < 2 or at[-1] - at[0] <= terms.reach)
+        ]
+    return every
+
+
+@each_basis
+def test_basis_is_products_of_scipy_polynomials(polynomials):
+    xi, _ = scattered(polynomials.dimension)
+    values = basis(xi, polynomials)
+    exponents = allowed(polynomials)
     expected = np.stack(
         [
             math.prod(
@@ -101,45 +126,75 @@ def test_basis_is_products_of_scipy_polynomials(d, degree):
     # By rising total degree, so that a lower degree is a leading part.
     totals = [sum(exponents[j]) for j in same.argmax(1)]
     assert totals == sorted(totals)
+    lower = basis(xi, polynomials.lower)
+    assert lower.shape[1] == totals.index(polynomials.degree)
+    np.testing.assert_allclose(lower, values[:, : lower.shape[1]], atol=1e-12)
 
 
 @eqx.filter_jit
-def by_differentiation(xi, degree):
+def by_differentiation(xi, polynomials):
     """∂_i h_α and ∂_i ∂_j h_α at every point: (M, n, d) and (M, n, d, d)."""
 
     def one(y):
-        return hermite_basis(y[None], degree)[0]
+        return hermite_basis(y[None], polynomials)[0]
 
     return jax.vmap(jax.jacfwd(one))(xi), jax.vmap(jax.hessian(one))(xi)
 
 
-@each_size
-def test_derivatives_of_coefficients(d, degree):
-    xi, _ = scattered(d)
-    c = jnp.asarray(np.random.default_rng(1).normal(size=(2, basis_size(d, degree))))
-    slopes, _ = by_differentiation(xi, degree)
-    for i in range(d):
-        mapped = differentiate(c, i, d, degree)
-        assert mapped.shape == c.shape
-        np.testing.assert_allclose(basis(xi, degree) @ mapped.T, slopes[..., i] @ c.T, atol=1e-10)
+@each_basis
+def test_derivatives_of_coefficients(polynomials):
+    xi, _ = scattered(polynomials.dimension)
+    c = jnp.asarray(np.random.default_rng(1).normal(size=(2, polynomials.size)))
+    slopes, _ = by_differentiation(xi, polynomials)
+    mapped = differentiate(c, polynomials)
+    assert mapped.shape == (2, polynomials.dimension, polynomials.size)
+    np.testing.assert_array_equal(mapped[..., polynomials.lower.size :], 0)
+    for i in range(polynomials.dimension):
+        np.testing.assert_allclose(
+            basis(xi, polynomials) @ mapped[:, i].T, slopes[..., i] @ c.T, atol=1e-10
+        )
 
 
-@each_size
-def test_expected_gradients_are_sums_over_points(d, degree):
+@each_basis
+def test_expected_gradients_are_sums_over_points(polynomials):
+    d = polynomials.dimension
     xi, weights = scattered(d)
     factor = np.random.default_rng(2).normal(size=(d, d))
     metric = jnp.asarray(factor @ factor.T)
-    low = basis(xi, degree - 1)
+    low = basis(xi, polynomials.lower)
     gradients, linear, laplacian = eqx.filter_jit(expected_gradients)(
-        (low.T * weights) @ low, metric, degree
+        (low.T * weights) @ low, metric, polynomials
     )
-    slopes, curvatures = by_differentiation(xi, degree)
+    slopes, curvatures = by_differentiation(xi, polynomials)
     close = {"rtol": 1e-10, "atol": 1e-10}
     np.testing.assert_allclose(
         gradients, np.einsum("m,mai,ij,mbj->ab", weights, slopes, metric, slopes), **close
     )
     np.testing.assert_allclose(linear, np.einsum("m,mi,ij,maj->a", weights, xi, metric, slopes), **close)
     np.testing.assert_allclose(laplacian, np.einsum("m,ij,maij->a", weights, metric, curvatures), **close)
+
+
+class Gap(bd.AbstractTerms):
+    """Leaves out one degree in the first coordinate, alone."""
+
+    degree: int
+
+    def allows(self, places, degrees, degree):
+        return not (list(places) == [0] and degrees[0] == self.degree)
+
+
+def test_what_a_rule_leaves_out():
+    """Without the cube of the first coordinate nothing that has it as a factor."""
+    products = hermite_polynomials(2, 4, Gap(3))
+    assert products.size == hermite_polynomials(2, 4).size - 3
+    with pytest.raises(ValueError, match="forbids degree 2 in coordinate 0 alone"):
+        hermite_polynomials(2, 4, Gap(2))
+
+
+@pytest.mark.parametrize("wrong", [{"order": 0}, {"order": 1.5}, {"reach": 0}, {"reach": "far"}])
+def test_wrong_interactions(wrong):
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be an integer of at least 1"):
+        bd.Interactions(**wrong)
 
 
 def place(expansion, xi):
@@ -173,11 +228,12 @@ def inside(d, number=8):
     return numbers(-0.95, 0.95, number, d).map(lambda y: y * RADIUS / math.sqrt(d))
 
 
-@each_size
+@pytest.mark.parametrize("polynomials", BASES[:2] + BASES[3:4], ids=["1-5", "2-4", "neighbours of 3"])
 @few
 @given(st.data())
-def test_score_and_force_are_derivatives_within_the_trust_radius(d, degree, data):
-    expansion = data.draw(expansions(d, degree, RADIUS))
+def test_score_and_force_are_derivatives_within_the_trust_radius(polynomials, data):
+    d, degree, terms, _ = polynomials
+    expansion = data.draw(expansions(d, degree, RADIUS, terms))
     x = place(expansion, data.draw(inside(d)))
     mass, hbar = drawn_masses(data, d)
     for ours, exact in zip(
@@ -218,7 +274,7 @@ def test_correction_does_not_grow_beyond_the_trust_radius(data):
 
 def test_log_density_goes_on_as_a_straight_line():
     """Beyond the trust radius, on top of the Gaussian, with the score's slope along the ray."""
-    c = 0.1 * np.arange(1.0, basis_size(2, 4))
+    c = 0.1 * np.arange(1.0, 15)
     expansion = expansion_of(np.zeros(2), np.eye(2), c, 4, RADIUS)
     x = jnp.asarray(np.linspace(1, 8, 8)[:, None] * np.array([0.6, 0.8]))
     hbar, mass = jnp.asarray(1.0), jnp.ones(2)
@@ -360,7 +416,7 @@ def test_score_in_time_is_cubic():
         return bd.HermiteExpansion(
             jnp.array([t**3 - t, 1 + t**2]),
             jnp.array([[1 + 0.1 * t**3, 0.0], [0.2 * t, 1.0]]),
-            0.05 * jnp.arange(1.0, basis_size(2, 3)) * t**2 * (1 - t),
+            0.05 * jnp.arange(1.0, 10) * t**2 * (1 - t),
             0.1 * t,
             3,
             RADIUS,

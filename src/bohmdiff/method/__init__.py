@@ -1,3 +1,5 @@
+from .automatic import AutomaticDegree as AutomaticDegree
+from .automatic import ToleranceNotReachedError as ToleranceNotReachedError
 from .gaussian_dynamics import GaussianDynamics as GaussianDynamics
 from .given_score import GivenScore as GivenScore
 from .method import AbstractMethod as AbstractMethod

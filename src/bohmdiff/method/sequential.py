@@ -1,5 +1,6 @@
 """Sequential score matching: fit the score to the particles at every force, and move on."""
 
+import math
 from typing import Any, NamedTuple
 
 import diffrax
@@ -13,7 +14,7 @@ from .._check import as_positive_integer, describe, is_concrete
 from .._types import Key, Points, Scalar, Times, Vector, Weights
 from ..flow import check_integration, hermite_acceleration, integrate, require_finite
 from ..problem import Problem
-from ..score import HermiteScore, basis_size, cubic_path, fit_hermite
+from ..score import AbstractTerms, AllTerms, HermiteScore, cubic_path, fit_hermite, hermite_polynomials
 from ..solution import EnsembleSolution
 from ..solver import BlanesMoan4
 from ..wavepacket import AbstractPoints, as_design, default_points
@@ -54,7 +55,11 @@ class SequentialScoreMatching(AbstractMethod):
     - `solver`: any of the symplectic solvers.
     - `trust_radius`: beyond that many standard deviations from the centre of the ensemble
         the polynomial correction's force no longer grows, so that particles in the far tail, where
-        nothing determines a polynomial, stay finite. `math.inf` switches it off.
+        nothing determines a polynomial, stay finite. `math.inf` switches it off. If not given, 6, or
+        $4 + \sqrt d$ in more than four dimensions, where the bulk of the particles is at $\sqrt d$.
+    - `terms`: which polynomials of that degree. In many coordinates there are too many of them, and
+        [`Interactions(2, reach=1)`][bohmdiff.Interactions], pairs of neighbours, or
+        [`HyperbolicCross()`][bohmdiff.HyperbolicCross] leave few.
 
     **Raises:** `ValueError` for bad options and for fewer particles than basis functions;
     [`DegenerateFitError`][bohmdiff.DegenerateFitError] if the linear system becomes singular on the way.
@@ -70,7 +75,8 @@ class SequentialScoreMatching(AbstractMethod):
     particles: int | AbstractPoints | None = None
     steps: int = 64
     solver: diffrax.AbstractSolver = BlanesMoan4()
-    trust_radius: float = 6.0
+    trust_radius: float | None = None
+    terms: AbstractTerms = AllTerms()
 
     def __check_init__(self):
         as_positive_integer(self.degree, "degree", "Pass the total degree of the polynomial.")
@@ -81,7 +87,9 @@ class SequentialScoreMatching(AbstractMethod):
         check_integration(self.solver, self.steps)
         if self.particles is not None:
             as_design(self.particles, "particles")
-        if not self.trust_radius > 0:
+        if not isinstance(self.terms, AbstractTerms):
+            raise ValueError(f"terms must be a rule such as Interactions(2), but {self.terms!r} was given.")
+        if self.trust_radius is not None and not self.trust_radius > 0:
             raise ValueError(f"trust_radius must be positive, but {self.trust_radius!r} was given.")
 
     def design(self, dimension: int) -> AbstractPoints:
@@ -90,10 +98,16 @@ class SequentialScoreMatching(AbstractMethod):
             return default_points(dimension, max(self.degree + 2, _AFFORDABLE_NODES.get(dimension, 0)))
         return as_design(self.particles, "particles")
 
+    def trust_radius_in(self, dimension: int) -> float:
+        """The trust radius that is used in `dimension` coordinates."""
+        if self.trust_radius is None:
+            return 4.0 + max(2.0, math.sqrt(dimension))
+        return self.trust_radius
+
     def run(self, problem: Problem, ts: Times, *, key: Key | None, progress: bool) -> EnsembleSolution:
         dimension = problem.dimension
         x0, weights = problem.initial.points(self.design(dimension), key)
-        functions = basis_size(dimension, self.degree)
+        functions = hermite_polynomials(dimension, self.degree, self.terms).size
         if x0.shape[0] < functions:
             raise ValueError(
                 f"{x0.shape[0]} particles cannot determine the {functions} basis functions of degree "
@@ -139,8 +153,10 @@ def _run(
     hamiltonian = problem.hamiltonian
     mass = hamiltonian.masses(problem.dimension)
 
+    trust_radius = method.trust_radius_in(problem.dimension)
+
     def fit(x: Points):
-        return fit_hermite(x, weights, mass, method.degree, method.trust_radius)
+        return fit_hermite(x, weights, mass, method.degree, trust_radius, method.terms)
 
     def kick(t: Any, x: Points, args: Any) -> Points:
         return hermite_acceleration(hamiltonian, fit(x).expansion, t, x)

@@ -10,7 +10,7 @@ from .hermite import HermiteExpansion as HermiteExpansion
 from .hermite import HermiteFit as HermiteFit
 from .hermite import HermiteScore as HermiteScore
 from .hermite import fit_hermite as fit_hermite
-from .hermite_basis import basis_size as basis_size
+from .hermite_basis import hermite_polynomials as hermite_polynomials
 from .neural import NeuralScore as NeuralScore
 from .perceptron import TimeConditionedMLP as TimeConditionedMLP
 from .score import AbstractScore as AbstractScore
@@ -23,3 +23,7 @@ from .score import held_fixed as held_fixed
 from .score import require_gradient as require_gradient
 from .score import scalar_of as scalar_of
 from .score import trainable as trainable
+from .terms import AbstractTerms as AbstractTerms
+from .terms import AllTerms as AllTerms
+from .terms import HyperbolicCross as HyperbolicCross
+from .terms import Interactions as Interactions

@@ -14,8 +14,16 @@ from jaxtyping import Array, Float
 
 from .._types import Matrix, Points, Scalar, Time, Vector, Weights
 from .derivatives import LocalScore, ScalarDerivatives, combinations, ladder, spread
-from .hermite_basis import basis_size, differentiate, expand, expected_gradients, hermite_basis
+from .hermite_basis import (
+    HermiteBasis,
+    differentiate,
+    expand,
+    expected_gradients,
+    hermite_basis,
+    hermite_polynomials,
+)
 from .score import AbstractScore
+from .terms import AbstractTerms, AllTerms
 
 _NARROWER = 0.8
 
@@ -35,6 +43,7 @@ class HermiteExpansion(eqx.Module):
     - `log_partition`: $\ln\int \mathcal N(\xi) e^{\sum_\alpha c_\alpha h_\alpha} d\xi$.
     - `degree`: the total degree.
     - `trust_radius`: in standard deviations.
+    - `terms`: which polynomials of that degree, all if not given.
     """
 
     mean: Vector
@@ -43,11 +52,17 @@ class HermiteExpansion(eqx.Module):
     log_partition: Scalar
     degree: int = eqx.field(static=True)
     trust_radius: float = eqx.field(static=True)
+    terms: AbstractTerms = eqx.field(default=AllTerms(), static=True)
 
     @property
     def dimension(self) -> int:
         """The number of coordinates, `d`."""
         return self.mean.shape[0]
+
+    @property
+    def basis(self) -> HermiteBasis:
+        """The polynomials that the coefficients belong to, the constant included."""
+        return hermite_polynomials(self.dimension, self.degree, self.terms)
 
     def score(self, x: Points) -> Points:
         """∇ ln ρ at the points `x`, shape `(M, d)`."""
@@ -65,11 +80,11 @@ class HermiteExpansion(eqx.Module):
         xi = self._into_frame(x)
         trusted = self._trusted(xi)
         metric = mass_metric(self.cholesky, mass)
-        gradient = self._differentiate(self._all_coefficients())
-        hessian = jnp.stack([self._differentiate(g) for g in gradient])
-        slope = self._differentiate(jnp.einsum("ij,ijn->n", metric, hessian))
+        gradient = differentiate(self._all_coefficients(), self.basis)
+        hessian = differentiate(gradient, self.basis)
+        slope = differentiate(jnp.einsum("ij,ijn->n", metric, hessian), self.basis)
         columns = jnp.concatenate([gradient, hessian.reshape(d * d, -1), slope])
-        values = expand(trusted, self._low(columns), self.degree - 1)
+        values = expand(trusted, self._low(columns), self.basis.lower)
         score = values[:, :d] - trusted
         curvature = values[:, d : d + d * d].reshape(-1, d, d) - jnp.eye(d, dtype=x.dtype)
         in_frame = values[:, d + d * d :] + jnp.einsum("mij,mj->mi", curvature, score @ metric)
@@ -85,8 +100,7 @@ class HermiteExpansion(eqx.Module):
         d, inverse = self.dimension, self._inverse
 
         def along_axes(coefficients: Float[Array, "*k n"]) -> Float[Array, "*k d n"]:
-            in_frame = [differentiate(coefficients, i, d, self.degree) for i in range(d)]
-            return jnp.einsum("ik,i...n->...kn", inverse, jnp.stack(in_frame))
+            return jnp.einsum("ik,...in->...kn", inverse, differentiate(coefficients, self.basis))
 
         columns = [along_axes(self._all_coefficients())]
         for _ in range(order + 1):
@@ -94,8 +108,7 @@ class HermiteExpansion(eqx.Module):
         columns.append(along_axes(jnp.einsum("i,ii...->...", inverse_mass, columns[-1])))
         # Of symmetric ones each component once.
         flat = jnp.concatenate([c[tuple(np.transpose(combinations(d, c.ndim - 1)))] for c in columns])
-        basis = hermite_basis(self._trusted(self._into_frame(x[None])), self.degree - 1)[0]
-        values = basis @ self._low(flat).T
+        values = expand(self._trusted(self._into_frame(x[None])), self._low(flat), self.basis.lower)[0]
         ends = np.cumsum([len(combinations(d, c.ndim - 1)) for c in columns])
         parts = [
             part[spread(d, c.ndim - 1)]
@@ -143,23 +156,18 @@ class HermiteExpansion(eqx.Module):
     def _all_coefficients(self) -> Float[Array, " n"]:
         return jnp.concatenate([jnp.zeros_like(self.coefficients[:1]), self.coefficients])
 
-    def _differentiate(self, coefficients: Float[Array, " n"]) -> Float[Array, "d n"]:
-        return jnp.stack(
-            [differentiate(coefficients, i, self.dimension, self.degree) for i in range(self.dimension)]
-        )
-
     def _low(self, coefficients: Float[Array, "k n"]) -> Float[Array, "k low"]:
         """Coefficients of a derivative, without those that are zero because its degree is lower."""
-        return coefficients[:, : basis_size(self.dimension, self.degree - 1)]
+        return coefficients[:, : self.basis.lower.size]
 
     def _correction_gradient(self, xi: Points) -> Points:
-        columns = self._low(self._differentiate(self._all_coefficients()))
-        return expand(xi, columns, self.degree - 1)
+        columns = self._low(differentiate(self._all_coefficients(), self.basis))
+        return expand(xi, columns, self.basis.lower)
 
     def _correction(self, xi: Points) -> Float[Array, " M"]:
         """Σ c h(ξ); beyond the trust radius it goes on as a straight line along the ray."""
         trusted = self._trusted(xi)
-        inside = expand(trusted, self._all_coefficients()[None], self.degree)[:, 0]
+        inside = expand(trusted, self._all_coefficients()[None], self.basis)[:, 0]
         return inside + jnp.sum(self._correction_gradient(trusted) * (xi - trusted), axis=1)
 
 
@@ -202,14 +210,22 @@ class HermiteFit(NamedTuple):
     condition_number: Scalar  # of the normal matrix: a lower bound, from its Cholesky factor
 
 
-def fit_hermite(x: Points, weights: Weights, mass: Vector, degree: int, trust_radius: float) -> HermiteFit:
+def fit_hermite(
+    x: Points,
+    weights: Weights,
+    mass: Vector,
+    degree: int,
+    trust_radius: float,
+    terms: AbstractTerms = AllTerms(),  # noqa: B008
+) -> HermiteFit:
     r"""Implicit score matching with polynomials.
 
     Minimises $E[\tfrac12 s^\top m^{-1} s + \mathrm{div}(m^{-1}s)]$ over $s = \nabla\varphi$, φ a polynomial
-    of total degree `degree`, which is least squares against the score of the points' density
-    without knowing that density. With this weight of the coordinates the particles and the fit
+    of total degree `degree` that `terms` allows, which is least squares against the score of the points'
+    density without knowing that density. With this weight of the coordinates the particles and the fit
     together are a Hamiltonian system: minus ħ²/4 times the minimum is the quantum energy, and its
     gradient in the particles' positions is the quantum force, so energy is conserved whatever the degree.
+    With fewer terms than all it is so only nearly, as what they span then depends on the frame.
 
     ??? cite "References"
 
@@ -222,13 +238,15 @@ def fit_hermite(x: Points, weights: Weights, mass: Vector, degree: int, trust_ra
     cholesky = jnp.linalg.cholesky((centred * weights[:, None]).T @ centred)
     xi = jsl.solve_triangular(cholesky, centred.T, lower=True).T
     metric = mass_metric(cholesky, mass)
-    basis = hermite_basis(xi, degree - 1)
-    gram = (basis * weights[:, None]).T @ basis
-    gradients, linear, laplacian = expected_gradients(gram, metric, degree)
+    basis = hermite_polynomials(x.shape[1], degree, terms)
+    values = hermite_basis(xi, basis.lower)
+    gram = (values * weights[:, None]).T @ values
+    gradients, linear, laplacian = expected_gradients(gram, metric, basis)
     gradients, linear, laplacian = gradients[1:, 1:], linear[1:], laplacian[1:]
     coefficients, pivots = _solve_definite(gradients, linear - laplacian)
     information = jnp.trace(metric) - 2 * coefficients @ linear + coefficients @ gradients @ coefficients
-    expansion = HermiteExpansion(mean, cholesky, coefficients, jnp.zeros((), x.dtype), degree, trust_radius)
+    zero = jnp.zeros((), x.dtype)
+    expansion = HermiteExpansion(mean, cholesky, coefficients, zero, degree, trust_radius, terms)
     expansion = eqx.tree_at(lambda e: e.log_partition, expansion, _log_partition(expansion, xi, weights))
     return HermiteFit(expansion, information, (jnp.max(pivots) / jnp.min(pivots)) ** 2)
 

@@ -25,6 +25,8 @@ class EnsembleSolution(Solution):
     - `condition_number`: of the fit at the saved times, a lower bound, shape `(K,)`.
     - `farthest`: the distance of the outermost particle from the centre, in standard deviations of the
         ensemble, shape `(K,)`.
+    - `error_estimate`: of the moments, in standard deviations, from
+        [`AutomaticDegree`][bohmdiff.AutomaticDegree]; otherwise `None`.
     """
 
     problem: Problem
@@ -39,6 +41,7 @@ class EnsembleSolution(Solution):
     _mean: Float[Array, "K d"]
     _std: Float[Array, "K d"]
     _energy: Times
+    error_estimate: float | None = None
 
     def mean(self) -> Float[Array, "K d"]:
         return self._mean

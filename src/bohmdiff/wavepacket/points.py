@@ -72,7 +72,8 @@ class GaussHermitePoints(AbstractPoints):
 
     - `points_per_axis`: nodes along each coordinate, at least 1.
     - `discard`: the lightest nodes are left out as long as their weights sum to less than this
-        probability. They lie far in the tails, where nothing is known about a fitted score.
+        probability. They lie far in the tails, where nothing is known about a fitted score. The others are
+        moved outwards by as little as keeps the variance at one.
     """
 
     points_per_axis: int = eqx.field(
@@ -99,7 +100,9 @@ class GaussHermitePoints(AbstractPoints):
             budget = self.discard - (1 - mass.sum()) if axes == dimension else 1e-3 * self.discard
             kept = _heaviest(mass, budget)
             points, mass = points[kept], mass[kept]
-        return points, mass / mass.sum()
+        mass = mass / mass.sum()
+        # What was dropped lay far out: without this the points would stand for a narrower Gaussian.
+        return points / np.sqrt(mass @ points[:, 0] ** 2) if points.any() else points, mass
 
 
 class TruncatedPoints(AbstractPoints):

@@ -1,0 +1,123 @@
+"""Sequential score matching of rising degree, until the moments no longer change."""
+
+import math
+from dataclasses import replace
+
+import equinox as eqx
+import jax.numpy as jnp
+
+from .._check import as_float, as_positive_integer
+from .._types import Key, Scalar, Times
+from ..problem import Problem
+from ..solution import EnsembleSolution
+from ..wavepacket import AbstractPoints, GaussHermitePoints, SobolPoints
+from .method import AbstractMethod
+from .sequential import DegenerateFitError, SequentialScoreMatching
+
+# Every other degree: polynomials of an odd one fall without bound on one side of a density.
+_DEGREES = (2, 4, 6, 8, 10, 12)
+# The last change of a sequence that converges is larger than the error that is left, of one that no longer
+# does it is of its size.
+_SAFETY = 2.0
+
+
+class ToleranceNotReachedError(RuntimeError):
+    """No degree was enough, or the larger ones failed. `solution` is the best that was found, or `None`."""
+
+    def __init__(self, message: str, solution: EnsembleSolution | None):
+        super().__init__(message)
+        self.solution = solution
+
+
+class AutomaticDegree(AbstractMethod):
+    r"""[`SequentialScoreMatching`][bohmdiff.SequentialScoreMatching] of degree 2, 4, 6 ..., until the
+    moments no longer change by more than a tolerance allows.
+
+    From one degree to the next everything is refined that limits the accuracy: the polynomials, the points
+    (unless `method` fixes them), the steps and the trust radius. Twice the largest change of a mean or a
+    standard deviation at any saved time, in units of that standard deviation, is the `error_estimate` of
+    the solution. Changes of a single option would miss the errors that come from the others.
+
+    ```python
+    solution = bd.solve(problem, bd.AutomaticDegree(tolerance=3e-3))
+    solution.method.degree, solution.error_estimate
+    ```
+
+    **Arguments:**
+
+    - `tolerance`: the largest error allowed, in units of the standard deviation of each coordinate.
+    - `largest`: the largest degree, at least 4 and at most 12.
+    - `method`: its solver, terms, points and steps are used; the steps are those of degree 4, in
+        proportion more for larger ones. Its degree and its trust radius are chosen instead, the latter as
+        two more than the degree, or $\sqrt d$ more in more than four dimensions.
+
+    **Raises:** [`ToleranceNotReachedError`][bohmdiff.ToleranceNotReachedError] with the best solution, where
+    the largest degree is not enough or the fits become degenerate.
+    """
+
+    tolerance: float = eqx.field(default=1e-3, converter=lambda value: as_float(value, "tolerance"))
+    largest: int = eqx.field(
+        default=8, converter=lambda n: as_positive_integer(n, "largest", "Pass the largest degree.")
+    )
+    method: SequentialScoreMatching = SequentialScoreMatching()
+
+    def __check_init__(self):
+        if not self.tolerance > 0:
+            raise ValueError(f"tolerance must be positive, but {self.tolerance!r} was given.")
+        if not 4 <= self.largest <= _DEGREES[-1]:
+            raise ValueError(
+                f"largest must be at least 4, since an error is estimated from two degrees, and at most "
+                f"{_DEGREES[-1]}, but {self.largest!r} was given."
+            )
+        if not isinstance(self.method, SequentialScoreMatching):
+            raise ValueError(f"method must be a SequentialScoreMatching, but {self.method!r} was given.")
+
+    def run(self, problem: Problem, ts: Times, *, key: Key | None, progress: bool) -> EnsembleSolution:
+        estimates: list[tuple[float, int, EnsembleSolution]] = []
+        before, why = None, f"{self.largest} is the largest degree allowed"
+        for degree in _DEGREES:
+            if degree > self.largest:
+                break
+            refined = replace(
+                self.method,
+                degree=degree,
+                particles=self.method.particles or _points(problem.dimension, degree),
+                steps=-(-self.method.steps * degree // 4),
+                trust_radius=degree + max(2.0, math.sqrt(problem.dimension)),
+            )
+            try:
+                solution = refined.run(problem, ts, key=key, progress=progress)
+            except DegenerateFitError as error:
+                why = f"degree {degree} failed: {error}"
+                break
+            if before is not None:
+                estimate = _SAFETY * float(_largest_change(before, solution))
+                solution = replace(solution, error_estimate=estimate)
+                estimates.append((estimate, degree, solution))
+                if estimate <= self.tolerance:
+                    return solution
+            before = solution
+        best, found = None, "no two degrees could be compared"
+        if estimates:
+            lowest, degree, best = min(estimates, key=lambda one: one[0])
+            found = f"degree {degree} has the lowest estimate, {lowest:.1e}"
+        raise ToleranceNotReachedError(
+            f"The tolerance {self.tolerance:g} was not reached: {found}, and {why}. Take that solution from "
+            "the `solution` of this error, or allow a larger tolerance, or choose particles, steps and "
+            "degree by hand with SequentialScoreMatching.",
+            best,
+        )
+
+
+def _points(dimension: int, degree: int) -> AbstractPoints:
+    """Those of the method, but reaching farther out, or more of them, for a larger degree."""
+    design = SequentialScoreMatching(degree).design(dimension)
+    if isinstance(design, GaussHermitePoints):
+        return replace(design, discard=10.0 ** -(2 + degree // 2))
+    return SobolPoints(2 ** (11 + degree // 2))
+
+
+def _largest_change(first: EnsembleSolution, second: EnsembleSolution) -> Scalar:
+    """Of any mean or standard deviation, in units of the latter."""
+    changes = jnp.stack([second.mean() - first.mean(), second.std() - first.std()])
+    return jnp.max(jnp.abs(changes) / second.std())

@@ -1,0 +1,88 @@
+"""Which products of one-dimensional polynomials a fit may use."""
+
+from abc import abstractmethod
+
+import equinox as eqx
+import numpy as np
+
+from .._check import as_positive_integer
+
+
+class AbstractTerms(eqx.Module):
+    """A rule that says which polynomials of bounded total degree a fit may use.
+
+    Each is a product of one polynomial $h_{\\alpha_i}$ for each coordinate $\\xi_i$, and the rule sees the
+    degrees $\\alpha_i$. The coordinates are those of the frame that moves with the ensemble:
+    $\\xi = L^{-1}(x - \\mu)$ with the Cholesky factor $L$ of its covariance, which for a chain is nearly as
+    local as $x$ is.
+
+    ```python
+    class AroundTheFirst(bd.AbstractTerms):
+        def allows(self, places, degrees, degree):
+            return 0 in places or degrees.sum() <= 2
+    ```
+    """
+
+    @abstractmethod
+    def allows(self, places: np.ndarray, degrees: np.ndarray, degree: int) -> bool:
+        """Whether the product is one of them.
+
+        **Arguments:**
+
+        - `places`: the coordinates that take part, in rising order, shape `(k,)`.
+        - `degrees`: the degree in each of them, at least 1 each, shape `(k,)`.
+        - `degree`: the largest total degree, which is seen to elsewhere.
+
+        A product is used if it is allowed and so are all that have a lower degree in one of the
+        coordinates. Degrees 1 and 2 of each coordinate alone must be allowed.
+        """
+
+
+class AllTerms(AbstractTerms):
+    """All polynomials up to the total degree. The fit does not depend on the choice of coordinates."""
+
+    def allows(self, places, degrees, degree):
+        return True
+
+
+class Interactions(AbstractTerms):
+    """Polynomials of a few coordinates each, which may have to be neighbours.
+
+    With pairs their number grows with the square of the number of coordinates, with pairs of neighbours in
+    proportion to it, whatever the degree.
+
+    ```python
+    bd.SequentialScoreMatching(degree=4, terms=bd.Interactions(order=2, reach=1))
+    ```
+
+    **Arguments:**
+
+    - `order`: the largest number of coordinates in one polynomial: 1 is a product of one-dimensional
+        densities in the frame, 2 has pairs.
+    - `reach`: how far apart these may be in the numbering of the coordinates; if not given, any distance.
+    """
+
+    order: int = eqx.field(
+        default=2,
+        static=True,
+        converter=lambda n: as_positive_integer(n, "order", "Pass the largest number of coordinates."),
+    )
+    reach: int | None = eqx.field(
+        default=None,
+        static=True,
+        converter=lambda n: (
+            n if n is None else as_positive_integer(n, "reach", "Pass the largest distance, or None.")
+        ),
+    )
+
+    def allows(self, places, degrees, degree):
+        near = self.reach is None or places[-1] - places[0] <= self.reach
+        return len(places) <= self.order and bool(near)
+
+
+class HyperbolicCross(AbstractTerms):
+    r"""Polynomials with $\prod_i (\alpha_i + 1) \le \mathrm{degree} + 1$: high degrees in one coordinate, low
+    ones where many take part."""
+
+    def allows(self, places, degrees, degree):
+        return bool(np.prod(degrees + 1) <= degree + 1)

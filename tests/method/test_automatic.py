@@ -1,0 +1,97 @@
+"""The degree that is chosen: enough, with an estimate that is no smaller than the error."""
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jaxtyping import Array
+from tests.unchecked import unchecked_types
+
+import bohmdiff as bd
+
+TS = jnp.linspace(0.0, 1.5, 7)
+
+
+class Well(eqx.Module):
+    anharmonic: Array
+
+    def __call__(self, t, x):
+        return jnp.sum(0.5 * x**2 + self.anharmonic * (x**3 + x**4))
+
+
+def problem(anharmonic=0.05, t1=1.5):
+    """Of one shape, so that each degree compiles once."""
+    return bd.Problem(
+        bd.Hamiltonian(Well(jnp.asarray(anharmonic))), bd.GaussianWavePacket([0.5], 0.4), t1=t1
+    )
+
+
+def relative_error(solution, exact):
+    changes = jnp.stack([solution.mean() - exact.mean(), solution.std() - exact.std()])
+    return float(jnp.max(jnp.abs(changes) / exact.std()))
+
+
+@pytest.fixture(scope="module")
+def chosen():
+    return bd.solve(problem(), bd.AutomaticDegree(2e-3), ts=TS)
+
+
+def test_estimate_is_below_the_tolerance_and_above_the_error(chosen):
+    exact = bd.solve(problem(), bd.SplitOperator(points=256, lower=-7.0, upper=7.0), ts=TS)
+    assert relative_error(chosen, exact) < chosen.error_estimate < 2e-3
+    # Degree 4 by itself is not enough, so that there was something to choose.
+    assert chosen.method.degree == 6
+    four = bd.solve(problem(), bd.SequentialScoreMatching(4), ts=TS)
+    assert relative_error(four, exact) > 2 * relative_error(chosen, exact)
+
+
+def test_gaussians_need_no_more_than_the_second_degree_compared():
+    trap = bd.Problem(bd.Hamiltonian(bd.Quadratic(1.0)), problem().initial, t1=1.5)
+    exact = bd.solve(trap, bd.GaussianDynamics(), ts=TS)
+    solution = bd.solve(problem(0.0), bd.AutomaticDegree(1e-4), ts=TS)
+    assert solution.method.degree == 4
+    assert relative_error(solution, exact) < solution.error_estimate < 1e-4
+
+
+def test_tolerance_that_is_not_reached_loses_nothing():
+    method = bd.AutomaticDegree(1e-9, largest=4)
+    match = "1e-09 was not reached: degree 4 has the lowest estimate.*and 4 is the largest degree allowed"
+    with pytest.raises(bd.ToleranceNotReachedError, match=match) as raised:
+        bd.solve(problem(), method, ts=TS)
+    solution = raised.value.solution
+    assert solution is not None
+    assert solution.error_estimate > 1e-9
+    assert np.all(np.isfinite(solution.std()))
+
+
+def test_degrees_that_fail_end_the_search():
+    """Steps much too long."""
+    with pytest.raises(
+        bd.ToleranceNotReachedError, match=r"degree \d failed: The score fit became singular"
+    ):
+        bd.solve(problem(t1=400.0), bd.AutomaticDegree(), ts=TS)
+
+
+@pytest.mark.slow
+def test_options_of_the_method_are_used(chosen):
+    assert chosen.steps == 96  # degree 6 takes half as many again as degree 4
+    points = bd.GaussHermitePoints(30)
+    method = bd.AutomaticDegree(0.1, method=bd.SequentialScoreMatching(2, points, steps=20))
+    solution = bd.solve(problem(), method, ts=TS)
+    assert (solution.method.degree, solution.method.particles, solution.steps) == (4, points, 20)
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"tolerance": 0.0}, "tolerance must be positive, but 0.0"),
+        ({"tolerance": "small"}, "tolerance must be a number, but 'small'"),
+        ({"largest": 3}, "largest must be at least 4.*at most 12, but 3"),
+        ({"largest": 14}, "largest must be at least 4.*at most 12, but 14"),
+        ({"largest": 4.5}, "largest must be an integer of at least 1, but 4.5"),
+        ({"method": 4}, "method must be a SequentialScoreMatching, but 4"),
+    ],
+)
+def test_bad_options(options, match):
+    with unchecked_types(), pytest.raises(ValueError, match=match):
+        bd.AutomaticDegree(**options)
