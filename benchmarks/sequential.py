@@ -1,8 +1,9 @@
 """Sequential score matching: seconds to compile and to run, and errors, as degree and dimension grow.
 
 The errors are against exact moments in any dimension that is a multiple of four: chains of four modes side by
-side, uncoupled, each with the moments that the examples bundle. The basis does not know that they are; with
-`--coupled` it is one long chain instead, for which only the drift of the energy is known.
+side, uncoupled, each with the moments that the examples bundle. The basis does not know
+which are coupled, at most that neighbours are; with `--coupled` it is one long chain instead, for which only the
+drift of the energy is known.
 """
 
 import argparse
@@ -21,8 +22,7 @@ from _straightforward import VARIANCE, morse_chain, timed  # noqa: E402
 
 EXACT = Path(__file__).parents[1] / "examples" / "data" / "morse_chain.npz"
 MODES = 4
-# Modes and degree.
-CASES = ("4x4", "4x6", "8x4", "16x3")
+CASES = ("4x4", "4x6", "8x4", "8x4x2x2", "16x3", "16x4x2x2", "32x4x2x2")
 
 
 def side_by_side(dimension: int) -> bd.Problem:
@@ -46,10 +46,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("cases", nargs="*", default=CASES, help="modes x degree (4x4 4x6 8x4 16x3)")
+    parser.add_argument(
+        "cases",
+        nargs="*",
+        default=CASES,
+        help=f"modes x degree, or modes x degree x coordinates in a polynomial x their reach ({' '.join(CASES)})",
+    )
     parser.add_argument("--coupled", action="store_true", help="one long chain")
     parser.add_argument("--particles", type=int, help="Sobol points; the method's own choice if not given")
     parser.add_argument("--steps", type=int, default=64, help="steps of the solver of order 4 (64)")
+    parser.add_argument("--nodes", type=int, help="Gauss-Hermite nodes per axis instead")
+    parser.add_argument(
+        "--discard", type=float, default=1e-6, help="probability left out with --nodes (1e-6)"
+    )
+    parser.add_argument(
+        "--trust-radius", type=float, help="in standard deviations; the method's own if not given"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE")
     options = parser.parse_args()
     with np.load(EXACT) as data:
@@ -57,9 +69,18 @@ def main() -> None:
         ts = data["time"]
     figures: dict = {"coupled": options.coupled, "cases": {}}
     for case in options.cases:
-        dimension, degree = map(int, case.split("x"))
+        dimension, degree, *structure = map(int, case.split("x"))
         problem = (morse_chain if options.coupled else side_by_side)(dimension)
-        method = bd.SequentialScoreMatching(degree, options.particles, options.steps)
+        particles = options.particles
+        if options.nodes:
+            particles = bd.GaussHermitePoints(options.nodes, discard=options.discard)
+        method = bd.SequentialScoreMatching(
+            degree,
+            particles,
+            options.steps,
+            trust_radius=options.trust_radius,
+            terms=bd.Interactions(*structure) if structure else bd.AllTerms(),
+        )
 
         def solve(problem=problem, method=method):
             solution = bd.solve(problem, method, key=jax.random.key(0), ts=ts)
@@ -81,7 +102,7 @@ def main() -> None:
             message += ", mean to {mean_error:.1e}, std to {std_error:.1e}"
         message += ", energy drifts by {energy_drift:.1e}"
         figures["cases"][case] = row
-        print(f"{dimension} modes, degree {degree}:", message.format(**row), flush=True)
+        print(f"{dimension} modes, degree {degree}, {method.terms!r}:", message.format(**row), flush=True)
     rows = list(figures["cases"].values())
     figures["ratio"] = rows[-1]["seconds"] / rows[0]["seconds"]
     print(f"{options.cases[-1]} takes {figures['ratio']:.1f} times as long as {options.cases[0]}")
