@@ -1,6 +1,7 @@
 """The degree that is chosen: enough, with an estimate that is no smaller than the error."""
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -70,6 +71,20 @@ def test_degrees_that_fail_end_the_search():
         bd.ToleranceNotReachedError, match=r"degree \d failed: The score fit became singular"
     ):
         bd.solve(problem(t1=400.0), bd.AutomaticDegree(), ts=TS)
+
+
+def test_degrees_for_which_there_are_too_few_particles_end_the_search():
+    """Of degree 4 in one dimension there are five polynomials, of degree 6 seven."""
+    method = bd.AutomaticDegree(1e-9, method=bd.SequentialScoreMatching(particles=bd.GaussHermitePoints(6)))
+    with pytest.raises(bd.ToleranceNotReachedError, match="degree 6 failed: 6 particles cannot") as raised:
+        bd.solve(problem(), method, ts=TS)
+    assert raised.value.solution is not None
+    assert raised.value.solution.method.degree == 4
+
+
+def test_not_under_transformations():
+    with pytest.raises(ValueError, match="which it cannot under jit, grad or vmap"):
+        jax.jit(lambda a: bd.solve(problem(a), bd.AutomaticDegree(), ts=TS).std())(0.05)
 
 
 @pytest.mark.slow

@@ -6,13 +6,13 @@ from dataclasses import replace
 import equinox as eqx
 import jax.numpy as jnp
 
-from .._check import as_float, as_positive_integer
+from .._check import as_float, as_positive_integer, is_concrete
 from .._types import Key, Scalar, Times
 from ..problem import Problem
 from ..solution import EnsembleSolution
 from ..wavepacket import AbstractPoints, GaussHermitePoints, SobolPoints
 from .method import AbstractMethod
-from .sequential import DegenerateFitError, SequentialScoreMatching
+from .sequential import DegenerateFitError, SequentialScoreMatching, TooFewParticlesError
 
 # Every other degree: polynomials of an odd one fall without bound on one side of a density.
 _DEGREES = (2, 4, 6, 8, 10, 12)
@@ -49,10 +49,13 @@ class AutomaticDegree(AbstractMethod):
     - `largest`: the largest degree, at least 4 and at most 12.
     - `method`: its solver, terms, points and steps are used; the steps are those of degree 4, in
         proportion more for larger ones. Its degree and its trust radius are chosen instead, the latter as
-        two more than the degree, or $\sqrt d$ more in more than four dimensions.
+        two more than the degree, or $\sqrt d$ more in more than four dimensions. Unless it fixes the points,
+        they are a Gauss–Hermite grid that reaches farther out for each degree, where one is affordable, and
+        twice as many Sobol points, which need a `key`, in more dimensions.
 
     **Raises:** [`ToleranceNotReachedError`][bohmdiff.ToleranceNotReachedError] with the best solution, where
-    the largest degree is not enough or the fits become degenerate.
+    the largest degree is not enough, or the fits become degenerate, or there are too few particles;
+    `ValueError` for bad options and under a transformation of JAX.
     """
 
     tolerance: float = eqx.field(default=1e-3, converter=lambda value: as_float(value, "tolerance"))
@@ -73,6 +76,11 @@ class AutomaticDegree(AbstractMethod):
             raise ValueError(f"method must be a SequentialScoreMatching, but {self.method!r} was given.")
 
     def run(self, problem: Problem, ts: Times, *, key: Key | None, progress: bool) -> EnsembleSolution:
+        if not is_concrete((problem, ts)):
+            raise ValueError(
+                "AutomaticDegree compares numbers to decide how to go on, which it cannot under jit, grad or "
+                "vmap. Let it choose a degree outside, and use SequentialScoreMatching of that degree inside."
+            )
         estimates: list[tuple[float, int, EnsembleSolution]] = []
         before, why = None, f"{self.largest} is the largest degree allowed"
         for degree in _DEGREES:
@@ -87,7 +95,7 @@ class AutomaticDegree(AbstractMethod):
             )
             try:
                 solution = refined.run(problem, ts, key=key, progress=progress)
-            except DegenerateFitError as error:
+            except (DegenerateFitError, TooFewParticlesError) as error:
                 why = f"degree {degree} failed: {error}"
                 break
             if before is not None:

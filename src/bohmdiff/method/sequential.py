@@ -29,6 +29,10 @@ class DegenerateFitError(RuntimeError):
     """The particles no longer determine the score."""
 
 
+class TooFewParticlesError(ValueError):
+    """There are fewer particles than basis functions."""
+
+
 class SequentialScoreMatching(AbstractMethod):
     r"""Fits a polynomial score to all particles at every evaluation of the force.
 
@@ -109,7 +113,7 @@ class SequentialScoreMatching(AbstractMethod):
         x0, weights = problem.initial.points(self.design(dimension), key)
         functions = hermite_polynomials(dimension, self.degree, self.terms).size
         if x0.shape[0] < functions:
-            raise ValueError(
+            raise TooFewParticlesError(
                 f"{x0.shape[0]} particles cannot determine the {functions} basis functions of degree "
                 f"{self.degree} in {dimension} dimensions: pass more particles, best several times as "
                 "many, or a lower degree."
