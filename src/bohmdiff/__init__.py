@@ -53,6 +53,7 @@ from .score import HyperbolicCross as HyperbolicCross
 from .score import Interactions as Interactions
 from .score import LocalScore as LocalScore
 from .score import NeuralScore as NeuralScore
+from .score import Pullback as Pullback
 from .score import ScoreSum as ScoreSum
 from .score import TimeConditionedMLP as TimeConditionedMLP
 from .solution import Comparison as Comparison

@@ -11,9 +11,9 @@ from bohmdiff.score import (
     HermiteExpansion,
     LocalScore,
     cubic_path,
-    divergence_and_pull,
     hermite_polynomials,
     local_derivatives,
+    pullback,
 )
 from bohmdiff.score.derivatives import differentiated
 
@@ -68,10 +68,11 @@ def in_both_ways(score, t, x, order):
 def force_in_both_ways(score, t, x):
     """With a direction that is not the score, whose derivative would show."""
     inverse_mass, direction = 1 / MASS[: x.shape[0]], jnp.array([0.4, -1.2, 0.7])[: x.shape[0]]
-    ours = divergence_and_pull(score, t, x, inverse_mass, direction)
+    ours = pullback(score, t, x, inverse_mass)
     (local,) = differentiated(score, t, x, inverse_mass, 0)
     pull = local.divergence_gradient + (inverse_mass * direction) @ local.jacobian
-    return ours, (inverse_mass @ jnp.diagonal(local.jacobian), pull)
+    own = ours.score, ours.divergence, ours.pull(direction)
+    return own, (local.score, inverse_mass @ jnp.diagonal(local.jacobian), pull)
 
 
 def check(score, x=X, orders=(2,)):
@@ -174,8 +175,8 @@ def test_a_score_of_ones_own_may_offer_them():
     (also,) = local_derivatives(Counted(), 0.0, X, 1 / MASS, 0)
     assert_same(also, here, rtol=0)
     np.testing.assert_allclose(here.divergence_gradient, 7 * jnp.sin(X))
-    divergence, pull = divergence_and_pull(Counted(), 0.0, X, 1 / MASS, jnp.zeros(3))
-    np.testing.assert_allclose(pull, 7 * jnp.sin(X))
+    _, divergence, pull = pullback(Counted(), 0.0, X, 1 / MASS)
+    np.testing.assert_allclose(pull(jnp.zeros(3)), 7 * jnp.sin(X))
     np.testing.assert_allclose(divergence, -2 * jnp.sum(X / MASS))
 
 

@@ -1,3 +1,4 @@
+from .devices import Devices as Devices
 from .propagate import Trajectory as Trajectory
 from .propagate import check_ensemble as check_ensemble
 from .propagate import check_integration as check_integration

@@ -13,8 +13,8 @@ from .._types import Points
 _Result = TypeVar("_Result")
 
 # All arrays that the work on one chunk makes on the way. Few of them live at the same time: what they take
-# together is about a twentieth of this, which on a processor is what its caches hold, and it keeps a GPU busy.
-_BYTES = {"cpu": 2**29}
+# together is about a twentieth of this: the second-level cache of a processor holds it, and it keeps a GPU busy.
+_BYTES = {"cpu": 2**26}
 _BYTES_ELSEWHERE = 2**34
 _SAMPLE = 256
 

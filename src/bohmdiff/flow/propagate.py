@@ -21,6 +21,7 @@ from .._check import (
 from .._types import Numbers, Paths, Points, Times
 from ..problem import Problem, saved_times
 from .chunks import in_chunks
+from .devices import Devices
 from .quantum import Score, effective_force
 from .state import HalfState
 from .terms import bohmian_terms, initial_halves
@@ -85,6 +86,9 @@ def propagate(
     - `steps`: the number of equal steps from `t0` to `t1`.
     - `tangents`: whether to carry F and G along, for the density on each particle.
 
+    Where JAX sees several devices, each of them moves its share of the particles, and the result is on the
+    first; not under `jax.jit` or `jax.grad`, and particles that are divided already stay where they are.
+
     **Returns:** a [`Trajectory`][bohmdiff.Trajectory]. Gradients with respect to anything in `problem`,
     `score` or `x0` go through Diffrax's `RecursiveCheckpointAdjoint`.
 
@@ -94,7 +98,14 @@ def propagate(
     problem, score, x0 = check_ensemble(problem, score, x0)
     steps = check_integration(solver, steps)
     times = saved_times(problem, ts)
-    trajectory = _propagate(problem, score, x0, times, solver, steps, bool(tangents))
+    number, devices = x0.shape[0], Devices.for_particles(x0, (problem, score, times))
+    if devices is not None:
+        x0, _ = devices.divide(x0, jnp.ones(number))
+        problem, score, times = devices.copy((problem, score, times))
+    trajectory = _propagate(problem, score, x0, times, solver, steps, bool(tangents), devices)
+    if devices is not None:
+        trajectory, times = devices.gather((trajectory, times))
+        trajectory = jax.tree.map(lambda leaf: leaf[:number] if leaf.ndim > 1 else leaf, trajectory)
     return eqx.tree_at(
         lambda flow: flow.position,
         trajectory,
@@ -141,43 +152,66 @@ def _propagate(
     solver: diffrax.AbstractSolver,
     steps: int,
     tangents: bool,
+    devices: Devices | None,
 ) -> Trajectory:
-    hamiltonian = problem.hamiltonian
+    """All particles, in chunks; on each of the devices its own."""
 
-    def force(t: Any, x: Points):
-        return jax.vmap(lambda y: effective_force(hamiltonian, score, t, y))(x)
+    def move(given: tuple[Problem, Score, Times], x0: Points) -> dict[str, Any]:
+        problem, score, ts = given
+        return in_chunks(
+            lambda x: _move(problem, score, x, ts, solver, steps, tangents),
+            lambda x: _force(problem, score, problem.t0, x),
+            x0,
+        )
+
+    given = (problem, score, ts)
+    moved = move(given, x0) if devices is None else devices.apart(move, given, x0)
+    return Trajectory(ts=ts, **moved)
+
+
+def _force(problem: Problem, score: Score, t: Any, x: Points) -> tuple[Array, ...]:
+    return jax.vmap(lambda y: effective_force(problem.hamiltonian, score, t, y))(x)
+
+
+def _move(
+    problem: Problem,
+    score: Score,
+    x0: Points,
+    ts: Times,
+    solver: diffrax.AbstractSolver,
+    steps: int,
+    tangents: bool,
+) -> dict[str, Any]:
+    """All of a trajectory but its times."""
 
     def save(t: Any, y: tuple[HalfState, HalfState], args: Any):
         position, velocity = y
-        potential, _ = force(t, position.motion)
-        energy = jax.vmap(hamiltonian.kinetic_energy)(velocity.motion) + potential
+        potential, _ = _force(problem, score, t, position.motion)
+        energy = jax.vmap(problem.hamiltonian.kinetic_energy)(velocity.motion) + potential
         return position, velocity, energy
 
-    def move(x0: Points) -> dict[str, Any]:
-        solution = integrate(
-            problem,
-            bohmian_terms(problem, score),
-            initial_halves(problem, x0, tangents=tangents),
-            diffrax.SaveAt(ts=ts, fn=save),
-            solver,
-            steps,
-        )
-        position, velocity, energy = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, 1), solution.ys)
-        log_density = None
-        if tangents:
-            _, log_determinant = jnp.linalg.slogdet(position.tangent)
-            log_density = jax.vmap(problem.initial.log_density)(x0)[:, None] - log_determinant
-        return dict(
-            position=position.motion,
-            velocity=velocity.motion,
-            phase=position.action + velocity.action,
-            energy=energy,
-            deformation=position.tangent,
-            deformation_rate=velocity.tangent,
-            log_density=log_density,
-        )
-
-    return Trajectory(ts=ts, **in_chunks(move, lambda x: force(problem.t0, x), x0))
+    solution = integrate(
+        problem,
+        bohmian_terms(problem, score),
+        initial_halves(problem, x0, tangents=tangents),
+        diffrax.SaveAt(ts=ts, fn=save),
+        solver,
+        steps,
+    )
+    position, velocity, energy = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, 1), solution.ys)
+    log_density = None
+    if tangents:
+        _, log_determinant = jnp.linalg.slogdet(position.tangent)
+        log_density = jax.vmap(problem.initial.log_density)(x0)[:, None] - log_determinant
+    return dict(
+        position=position.motion,
+        velocity=velocity.motion,
+        phase=position.action + velocity.action,
+        energy=energy,
+        deformation=position.tangent,
+        deformation_rate=velocity.tangent,
+        log_density=log_density,
+    )
 
 
 def check_ensemble(problem: Problem, score: _AnyScore, x0: Numbers) -> tuple[Problem, _AnyScore, Points]:

@@ -8,7 +8,7 @@ from jaxtyping import Array
 
 from .._types import Points, Scalar, Time, Vector
 from ..hamiltonian import Hamiltonian
-from ..score import HermiteExpansion, LocalScore, divergence_and_pull, ladder, local_derivatives
+from ..score import HermiteExpansion, LocalScore, ladder, local_derivatives, pullback
 
 Score = Callable[[Time, Vector], Vector]
 
@@ -49,9 +49,8 @@ def effective_force(
     one axis more."""
     inverse_mass, hbar = 1 / hamiltonian.masses(x.shape[0]), hamiltonian.hbar
     if order == 0:
-        s = score(t, x)
-        divergence, pull = divergence_and_pull(score, t, x, inverse_mass, s)
-        forces = (0.25 * hbar**2 * pull,)
+        s, divergence, pull = pullback(score, t, x, inverse_mass)
+        forces = (0.25 * hbar**2 * pull(s),)
     else:
         local = local_derivatives(score, t, x, inverse_mass, order)
         s, divergence = local[0].score, inverse_mass @ jnp.diagonal(local[0].jacobian)

@@ -1,7 +1,8 @@
 from .derivatives import LocalScore as LocalScore
-from .derivatives import divergence_and_pull as divergence_and_pull
+from .derivatives import Pullback as Pullback
 from .derivatives import ladder as ladder
 from .derivatives import local_derivatives as local_derivatives
+from .derivatives import pullback as pullback
 from .gaussian import GaussianScore as GaussianScore
 from .gaussian import MovingGaussian as MovingGaussian
 from .gaussian import cubic_path as cubic_path

@@ -4,15 +4,17 @@ The force needs third derivatives of ln ρ, its own derivatives fourth and fifth
 differentiation finds them for any score; one that knows a shorter way offers it as a method `derivatives`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import reduce
 from inspect import signature
 from itertools import combinations_with_replacement, product
+from operator import add
 from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float
 
 from .._types import Scalar, Time, Vector
 
@@ -94,40 +96,81 @@ def differentiated(
     return ladder(local, x, order)
 
 
-def divergence_and_pull(
-    score: Callable[[Time, Vector], Vector], t: Time, x: Vector, inverse_mass: Vector, direction: Vector
-) -> tuple[Scalar, Vector]:
-    r"""$D = \sum_i \partial_i s_i / m_i$ at one point, and the gradient of
-    $D + \sum_i u_i s_i / m_i$ with $u$, the `direction`, held fixed: all that the force needs if $u = s$.
+class Pullback(NamedTuple):
+    r"""All that the quantum force needs of a score at one point, which is less than its derivatives.
 
-    By the score's own method `divergence_and_pull(t, x, inverse_mass, direction)` if it has one, or by its
-    `derivatives`.
+    A score with a method `pullback(t, x, inverse_mass)` that returns one is not differentiated in any other way
+    for the force alone.
+
+    ```python
+    score, divergence, pull = score.pullback(t, x, 1 / mass)
+    force = hbar**2 / 4 * pull(score)
+    ```
+
+    - `score`: $s$, shape `(d,)`.
+    - `divergence`: $D = \sum_i \partial_i s_i / m_i$.
+    - `pull`: a function of a direction $u$, shape `(d,)`, that gives the gradient of $D + \sum_i u_i s_i / m_i$
+        with $u$ held fixed.
     """
-    own: Any = getattr(score, "divergence_and_pull", None)
+
+    score: Vector
+    divergence: Scalar
+    pull: Callable[[Vector], Vector]
+
+
+def pullback(score: Callable[[Time, Vector], Vector], t: Time, x: Vector, inverse_mass: Vector) -> Pullback:
+    """That of a score: by its own method `pullback` or `derivatives`, if it has one."""
+    own: Any = getattr(score, "pullback", None)
     if own is not None:
-        return own(t, x, inverse_mass, direction)
+        return own(t, x, inverse_mass)
     if hasattr(score, "derivatives"):
         (local,) = local_derivatives(score, t, x, inverse_mass, 0)
-        divergence = inverse_mass @ jnp.diagonal(local.jacobian)
-        return divergence, local.divergence_gradient + (inverse_mass * direction) @ local.jacobian
+        return Pullback(
+            local.score,
+            inverse_mass @ jnp.diagonal(local.jacobian),
+            lambda direction: local.divergence_gradient + (inverse_mass * direction) @ local.jacobian,
+        )
 
     def score_and_divergence(y: Vector) -> tuple[Vector, Scalar]:
         return score(t, y), inverse_mass @ jnp.diagonal(jax.jacfwd(score, argnums=1)(t, y))
 
-    return pulled(score_and_divergence, x, inverse_mass * direction)
+    return differentiated_once(score_and_divergence, x, inverse_mass)
 
 
-def pulled(
-    score_and_divergence: Callable[[Vector], tuple[Vector, Scalar]], x: Vector, direction: Vector
-) -> tuple[Scalar, Vector]:
-    """The same for a function that gives both, and with the masses in the direction."""
+def differentiated_once(
+    score_and_divergence: Callable[[Vector], tuple[Vector, Scalar]], x: Vector, inverse_mass: Vector
+) -> Pullback:
+    """That of a function that gives both, by one reverse pass."""
+    (score, divergence), pull = jax.vjp(score_and_divergence, x)
 
-    def total(y: Vector) -> tuple[Scalar, Scalar]:
-        s, divergence = score_and_divergence(y)
-        return divergence + direction @ s, divergence
+    def along(direction: Vector) -> Vector:
+        (gradient,) = pull((inverse_mass * direction, jnp.ones_like(divergence)))
+        return gradient
 
-    (_, divergence), gradient = jax.value_and_grad(total, has_aux=True)(x)
-    return divergence, gradient
+    return Pullback(score, divergence, along)
+
+
+def combined(terms: Sequence[tuple[ArrayLike, Pullback]]) -> Pullback:
+    """That of a weighted sum of scores; the weights do not depend on the place."""
+
+    def total(find: Callable[[Pullback], Array]) -> Array:
+        return weighted_sum([(weight, find(part)) for weight, part in terms])
+
+    return Pullback(
+        total(lambda part: part.score),
+        total(lambda part: part.divergence),
+        lambda direction: total(lambda part: part.pull(direction)),
+    )
+
+
+def weighted_sum(terms: Sequence[tuple[ArrayLike, _Value]]) -> _Value:
+    """The sum of trees of one structure, each array times the weight of its tree."""
+    weights, trees = zip(*terms, strict=True)
+
+    def total(*leaves: Array) -> Array:
+        return reduce(add, (weight * leaf for weight, leaf in zip(weights, leaves, strict=True)))
+
+    return jax.tree.map(total, *trees)
 
 
 def ladder(function: Callable[[Vector], _Value], x: Vector, order: int) -> tuple[_Value, ...]:

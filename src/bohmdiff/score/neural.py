@@ -8,13 +8,21 @@ from typing import Any, ClassVar, Literal, TypeVar
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float
 
 from .._check import as_positive_integer, cast_floats, check_output, is_concrete
 from .._types import Key, Scalar, Time, Vector
 from ..problem import Problem
 from ..wavepacket import AbstractInitialState, default_points
-from .derivatives import LocalScore, differentiated, divergence_and_pull, pulled
+from .derivatives import (
+    LocalScore,
+    Pullback,
+    combined,
+    differentiated,
+    differentiated_once,
+    pullback,
+    weighted_sum,
+)
 from .perceptron import TimeConditionedMLP, softplus
 from .score import AbstractScore, FrozenScore, scalar_of
 
@@ -147,7 +155,8 @@ class NeuralScore(AbstractScore):
             self.initial = FrozenScore(_InitialScore(problem.initial))
 
     def __call__(self, t: Time, x: Vector) -> Vector:
-        return self._with_others(t, jax.grad(self._correction, argnums=1)(t, x), lambda s, at: s(at, x))
+        own = jax.grad(self._correction, argnums=1)(t, x)
+        return weighted_sum(self._with_others(t, own, lambda score, at: score(at, x)))
 
     def log_density(self, t: Time, x: Vector) -> Scalar:
         r"""$\ln\rho$ up to a function of time, if the baseline offers its own."""
@@ -165,48 +174,42 @@ class NeuralScore(AbstractScore):
         self, t: Time, x: Vector, inverse_mass: Vector, order: int = 1
     ) -> tuple[LocalScore, ...]:
         """The score at one point with what the quantum force needs of it, and their derivatives."""
-        return self._with_others(
-            t,
-            self._network_derivatives(t, x, inverse_mass, order),
-            lambda score, at: score.derivatives(at, x, inverse_mass, order),
+        own = self._network_derivatives(t, x, inverse_mass, order)
+        return weighted_sum(
+            self._with_others(t, own, lambda score, at: score.derivatives(at, x, inverse_mass, order))
         )
 
-    def divergence_and_pull(
-        self, t: Time, x: Vector, inverse_mass: Vector, direction: Vector
-    ) -> tuple[Scalar, Vector]:
-        """The divergence of the score, and what the force needs besides; the network's by its Laplacian."""
-        return self._with_others(
-            t,
-            self._network_divergence(t, x, inverse_mass, direction),
-            lambda score, at: score.divergence_and_pull(at, x, inverse_mass, direction),
-        )
+    def pullback(self, t: Time, x: Vector, inverse_mass: Vector) -> Pullback:
+        """All that the force needs; of the network by its Laplacian."""
+        own = self._network_pullback(t, x, inverse_mass)
+        return combined(self._with_others(t, own, lambda score, at: score.pullback(at, x, inverse_mass)))
 
-    def _with_others(self, t: Time, network: _Parts, find: Callable[[FrozenScore, Time], _Parts]) -> _Parts:
-        """What the network gives and what `find` finds for the baseline and for the start, added up."""
-        parts = [network]
+    def _with_others(
+        self, t: Time, network: _Parts, find: Callable[[FrozenScore, Time], _Parts]
+    ) -> list[tuple[ArrayLike, _Parts]]:
+        """What the network gives and what `find` finds for the baseline and for the start, with the weights
+        with which they add up."""
+        terms: list[tuple[ArrayLike, _Parts]] = [(1, network)]
         if self.baseline is not None:
-            parts.append(find(self.baseline, t))
+            terms.append((1, find(self.baseline, t)))
         if self.initial is not None:
             late = self.time.fraction(t)
-            parts.append(_scaled(1 - late, find(self.initial, t)))
+            terms.append((1 - late, find(self.initial, t)))
             if self.baseline is not None:
-                parts.append(_scaled(late - 1, find(self.baseline, self.time.t0)))
-        return jax.tree.map(lambda first, *others: sum(others, first), *parts)
+                terms.append((late - 1, find(self.baseline, self.time.t0)))
+        return terms
 
-    def _network_divergence(
-        self, t: Time, x: Vector, inverse_mass: Vector, direction: Vector
-    ) -> tuple[Scalar, Vector]:
+    def _network_pullback(self, t: Time, x: Vector, inverse_mass: Vector) -> Pullback:
         network = self.network
         if not isinstance(network, TimeConditionedMLP):
-            score = jax.grad(self._correction, argnums=1)
-            return divergence_and_pull(score, t, x, inverse_mass, direction)
+            return pullback(jax.grad(self._correction, argnums=1), t, x, inverse_mass)
         features, size, std = self.time(t), self._size(t), self.standardise.std
 
         def score_and_divergence(y: Vector) -> tuple[Vector, Scalar]:
             gradient, laplacian = network.laplacian(features, self.standardise(y), inverse_mass / std**2)
             return size * gradient / std, size * laplacian
 
-        return pulled(score_and_divergence, x, inverse_mass * direction)
+        return differentiated_once(score_and_divergence, x, inverse_mass)
 
     def _network_derivatives(
         self, t: Time, x: Vector, inverse_mass: Vector, order: int
@@ -227,10 +230,6 @@ class NeuralScore(AbstractScore):
 
     def _size(self, t: Time) -> Scalar:
         return self.output_scale * self.time.fraction(t) ** self.fade_in
-
-
-def _scaled(factor: Scalar, parts: _Parts) -> _Parts:
-    return jax.tree.map(lambda leaf: factor * leaf, parts)
 
 
 class _Standardise(eqx.Module):

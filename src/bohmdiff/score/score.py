@@ -8,11 +8,10 @@ from typing import Any, ClassVar
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
 
 from .._check import as_float, check_output
 from .._types import Scalar, Time, Vector
-from .derivatives import LocalScore, divergence_and_pull, local_derivatives
+from .derivatives import LocalScore, Pullback, combined, local_derivatives, pullback, weighted_sum
 
 
 class AbstractScore(eqx.Module):
@@ -25,10 +24,8 @@ class AbstractScore(eqx.Module):
     four times for the Fisher divergence. One that is the gradient of a scalar can offer that scalar as
     `log_density(t, x)`, which is $\ln\rho$ up to a function of time;
     [`LogDensityVariance`][bohmdiff.LogDensityVariance] needs it. One that knows its derivatives can offer
-    them as `derivatives(t, x, inverse_mass)`: see [`LocalScore`][bohmdiff.LocalScore]. For the force
-    alone less is needed: `divergence_and_pull(t, x, inverse_mass, direction)`, if a score has it, returns
-    $D = \sum_i \partial_i s_i / m_i$ and the gradient of $D + \sum_i u_i s_i / m_i$, with the
-    direction $u$ held fixed.
+    them as `derivatives(t, x, inverse_mass)`: see [`LocalScore`][bohmdiff.LocalScore]. The force alone needs
+    less, which a score may offer as `pullback(t, x, inverse_mass)`: see [`Pullback`][bohmdiff.Pullback].
     """
 
     @abstractmethod
@@ -96,15 +93,13 @@ class ScoreSum(AbstractScore):
         self, t: Time, x: Vector, inverse_mass: Vector, order: int = 1
     ) -> tuple[LocalScore, ...]:
         """The sum of the terms' derivatives, each found in its own way."""
-        parts = (local_derivatives(term, t, x, inverse_mass, order) for term in self.terms)
-        return jax.tree.map(lambda first, *others: sum(others, first), *parts)
+        return weighted_sum(
+            [(1, local_derivatives(term, t, x, inverse_mass, order)) for term in self.terms]
+        )
 
-    def divergence_and_pull(
-        self, t: Time, x: Vector, inverse_mass: Vector, direction: Vector
-    ) -> tuple[Scalar, Vector]:
+    def pullback(self, t: Time, x: Vector, inverse_mass: Vector) -> Pullback:
         """The sum of those of the terms."""
-        parts = (divergence_and_pull(term, t, x, inverse_mass, direction) for term in self.terms)
-        return jax.tree.map(lambda first, *others: sum(others, first), *parts)
+        return combined([(1, pullback(term, t, x, inverse_mass)) for term in self.terms])
 
     def log_density(self, t: Time, x: Vector) -> Scalar:
         r"""The sum of the terms' log densities: $\ln\rho$ up to a function of time."""
@@ -149,32 +144,33 @@ class BlendedScore(AbstractScore):
             )
 
     def __call__(self, t: Time, x: Vector) -> Vector:
-        return self._blend(t, self.early(t, x), self.late(t, x))
+        return weighted_sum([(weight, score(t, x)) for weight, score in self._weighted(t, x)])
 
     def derivatives(
         self, t: Time, x: Vector, inverse_mass: Vector, order: int = 1
     ) -> tuple[LocalScore, ...]:
         """Those of both scores, each found in its own way, blended."""
-        parts = (local_derivatives(score, t, x, inverse_mass, order) for score in (self.early, self.late))
-        return jax.tree.map(lambda early, late: self._blend(t, early, late), *parts)
+        parts = [
+            (weight, local_derivatives(score, t, x, inverse_mass, order))
+            for weight, score in self._weighted(t, x)
+        ]
+        return weighted_sum(parts)
 
-    def divergence_and_pull(
-        self, t: Time, x: Vector, inverse_mass: Vector, direction: Vector
-    ) -> tuple[Scalar, Vector]:
+    def pullback(self, t: Time, x: Vector, inverse_mass: Vector) -> Pullback:
         """Those of both scores, blended."""
-        parts = (
-            divergence_and_pull(score, t, x, inverse_mass, direction) for score in (self.early, self.late)
+        return combined(
+            [(weight, pullback(score, t, x, inverse_mass)) for weight, score in self._weighted(t, x)]
         )
-        return jax.tree.map(lambda early, late: self._blend(t, early, late), *parts)
 
     def log_density(self, t: Time, x: Vector) -> Scalar:
         r"""The blend of their log densities: $\ln\rho$ up to a function of time."""
-        return self._blend(t, scalar_of(self.early)(t, x), scalar_of(self.late)(t, x))
+        return weighted_sum([(weight, scalar_of(score)(t, x)) for weight, score in self._weighted(t, x)])
 
-    def _blend(self, t: Time, early: Array, late: Array) -> Array:
-        passed = jnp.clip((jnp.asarray(t, late.dtype) - self.start) / (self.end - self.start), 0, 1)
-        weight = passed**3 * (10 - 15 * passed + 6 * passed**2)
-        return (1 - weight) * early + weight * late
+    def _weighted(self, t: Time, x: Vector) -> list[tuple[Scalar, Callable[[Time, Vector], Vector]]]:
+        """Both scores with their weights at one time, in the precision of the place."""
+        passed = jnp.clip((jnp.asarray(t, x.dtype) - self.start) / (self.end - self.start), 0, 1)
+        late = passed**3 * (10 - 15 * passed + 6 * passed**2)
+        return [(1 - late, self.early), (late, self.late)]
 
 
 class FrozenScore(AbstractScore):
@@ -211,11 +207,9 @@ class FrozenScore(AbstractScore):
         """Those of the source, found in its own way."""
         return local_derivatives(self._field(), t, x, inverse_mass, order)
 
-    def divergence_and_pull(
-        self, t: Time, x: Vector, inverse_mass: Vector, direction: Vector
-    ) -> tuple[Scalar, Vector]:
-        """Those of the source."""
-        return divergence_and_pull(self._field(), t, x, inverse_mass, direction)
+    def pullback(self, t: Time, x: Vector, inverse_mass: Vector) -> Pullback:
+        """That of the source."""
+        return pullback(self._field(), t, x, inverse_mass)
 
     def _field(self) -> Callable[[Time, Vector], Vector]:
         source = held_fixed(self.source)

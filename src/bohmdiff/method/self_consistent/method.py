@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from ..._check import as_positive_integer, describe
 from ..._types import Key, Points, Times, Weights
-from ...flow import check_ensemble, check_integration
+from ...flow import Devices, check_ensemble, check_integration
 from ...objective import AbstractObjective, FisherDivergence
 from ...problem import Problem
 from ...score import require_gradient, trainable
@@ -29,7 +29,7 @@ from ...wavepacket import AbstractPoints, TruncatedPoints, as_design, as_typed_k
 from ..given_score import GivenScore
 from ..method import AbstractMethod
 from .record import Checkpoints, Log, digest, text_of
-from .update import Devices, Loss, TrainingDivergedError, TrainingState, update
+from .update import Loss, TrainingDivergedError, TrainingState, update
 from .validation import largest_asymmetry, validate
 
 _NOT_A_GRADIENT = 1e-3
@@ -159,7 +159,7 @@ class SelfConsistentScoreMatching(AbstractMethod):
             require_gradient(score, problem.dimension, problem.dtype)
         _warn_unless_gradient(problem, score, x0)
 
-        devices = Devices()
+        devices = Devices.visible()
         parameters, fixed = eqx.partition(score, trainable(score))
         state = TrainingState.initial(parameters, self.optimizer)
         validation = devices.divide(x0, weights)

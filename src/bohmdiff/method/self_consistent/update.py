@@ -6,7 +6,6 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jaxtyping import Array, PyTree
 
@@ -150,32 +149,3 @@ def _as_type_of(leaf: Any, like: Any) -> Array:
 
 def is_key(leaf: Any) -> bool:
     return eqx.is_array(leaf) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
-class Devices:
-    """All visible devices, over which particles are divided; everything else is on each."""
-
-    def __init__(self) -> None:
-        devices = jax.devices()
-        self.number = len(devices)
-        mesh = jax.sharding.Mesh(np.array(devices), ("particles",))
-        self._divided = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("particles"))
-        self._copied = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-
-    def divide(self, x0: Points, weights: Weights) -> tuple[Points, Weights]:
-        """The particles, as many on each device, filled up with some that weigh nothing."""
-        missing = -x0.shape[0] % self.number
-        if missing:
-            x0 = jnp.concatenate([x0, jnp.broadcast_to(x0[-1], (missing, x0.shape[1]))])
-            weights = jnp.concatenate([weights, jnp.zeros(missing, weights.dtype)])
-        return jax.device_put(x0, self._divided), jax.device_put(weights, self._divided)
-
-    def copy(self, tree: PyTree) -> PyTree:
-        """Every array on every device."""
-        arrays, others = eqx.partition(tree, eqx.is_array)
-        return eqx.combine(jax.device_put(arrays, self._copied), others)
-
-    def gather(self, tree: PyTree) -> PyTree:
-        """Every array on the first device alone."""
-        arrays, others = eqx.partition(tree, eqx.is_array)
-        return eqx.combine(jax.device_put(arrays, jax.devices()[0]), others)
