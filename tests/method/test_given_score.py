@@ -6,10 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from tests.analytic import driven_gaussians, exact_moments, integrals
 from tests.unchecked import unchecked_types
 
 import bohmdiff as bd
+from bohmdiff.testing import driven_gaussians
 
 KEY = jax.random.key(2)
 TS = jnp.array([0.0, 0.4, 1.0])
@@ -38,7 +38,7 @@ def test_exact_scores_give_exact_solutions(case):
     solution = bd.solve(problem, bd.GivenScore(Unnormalised(case), NODES, steps=48), ts=TS)
     assert isinstance(solution, bd.FlowSolution)
     assert solution.particles == 9
-    mean, std, energy = exact_moments(case, TS)
+    mean, std, energy = case.moments(TS)
     np.testing.assert_allclose(solution.mean(), mean, **close)
     np.testing.assert_allclose(solution.std(), std, **close)
     np.testing.assert_allclose(solution.energy(), energy, **close)
@@ -51,7 +51,7 @@ def test_exact_scores_give_exact_solutions(case):
     paths = solution.trajectories(x0)
     assert paths.shape == (2, 3, 2)
     np.testing.assert_allclose(paths[:, 0], x0, rtol=1e-12)
-    moved = (x0 - case.mean) @ integrals(case, 1.0).deformation.T
+    moved = (x0 - case.mean) @ case.integrals(1.0).deformation.T
     np.testing.assert_allclose(paths[:, 2], case.centre_at(1.0)[0] + moved, **close)
 
 

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jaxtyping import Array
-from tests.analytic import driven_gaussians, exact_moments
 from tests.unchecked import unchecked_types
 
 import bohmdiff as bd
+from bohmdiff.testing import driven_gaussians
 
 KEY = jax.random.key(0)
 TS = jnp.array([0.0, 0.4, 1.0])
@@ -28,7 +28,7 @@ def test_gaussians_are_exact(d, degree, data):
         degree, bd.GaussHermitePoints(degree + 1, discard=0.0), steps=24, trust_radius=math.inf
     )
     solution = bd.solve(case.problem(), method, ts=TS)
-    mean, std, energy = exact_moments(case, TS)
+    mean, std, energy = case.moments(TS)
     close = {"rtol": 1e-5, "atol": 1e-5}
     np.testing.assert_allclose(solution.mean(), mean, **close)
     np.testing.assert_allclose(solution.std(), std, **close)

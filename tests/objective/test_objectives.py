@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from tests.analytic import driven_gaussians
 from tests.objective.oracle import HBAR, MASS, SCORE, T1, Score, oracle, potential, setting, trapezoid
 from tests.unchecked import unchecked_types
 
 import bohmdiff as bd
+from bohmdiff.testing import driven_gaussians
 from bohmdiff.objective import evaluate
 
 STEPS = 4

@@ -6,10 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.linalg import sqrtm
-from tests.analytic import Drive, DrivenGaussian
 from tests.unchecked import unchecked_types
 
 import bohmdiff as bd
+from bohmdiff.testing import DrivenGaussian
 from bohmdiff.score import asymmetry, hermite_polynomials, trainable
 from bohmdiff.score.hermite_basis import expand, hermite_basis
 
@@ -192,7 +192,8 @@ def test_harmonic_score_is_exact_for_a_coherent_state():
         hbar=jnp.asarray(HBAR),
         stiffness=jnp.asarray(STIFFNESS),
         centre=jnp.asarray(CENTRE),
-        drive=Drive(jnp.zeros(2), jnp.ones(())),
+        drive=jnp.zeros(2),
+        frequency=1.0,
         mean=packet.mean,
         covariance=packet.covariance,
         momentum=packet.momentum,

@@ -1,0 +1,129 @@
+"""Every part of the library obeys the laws: a new one without an entry here fails."""
+
+import inspect
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import bohmdiff as bd
+from bohmdiff.testing import check_method, check_potential, check_score, check_solver
+
+KEY = jax.random.key(0)
+PACKET = bd.GaussianWavePacket([0.5, 0.0], 0.5)
+CHAIN = bd.Problem(bd.Hamiltonian(bd.MorseChain(depth=12.5, width=0.2, coupling=0.3)), PACKET, t1=1.0)
+
+
+def driven(t, x):
+    return jnp.sum(x**4) / 20 - jnp.cos(3 * t) * x[0]
+
+
+def parts_of(base):
+    """The final classes among the public names that are such parts."""
+    classes = {name: cls for name, cls in vars(bd).items() if inspect.isclass(cls)}
+    return {cls for name, cls in classes.items() if issubclass(cls, base) and "Abstract" not in name}
+
+
+POTENTIALS = {
+    bd.Quadratic: bd.Quadratic(
+        matrix=[[1.0, 0.2], [0.2, -0.5]], linear=lambda t: jnp.array([0.1, 0.0]) * t
+    ),
+    bd.MorseChain: bd.MorseChain(depth=12.5, width=0.2, coupling=0.3),
+    bd.DoubleWell: bd.DoubleWell(),
+    bd.HenonHeiles: bd.HenonHeiles(0.1),
+    bd.Eckart: bd.Eckart(1.0, 0.5),
+    bd.InteractingBosons: bd.InteractingBosons(),
+    bd.PotentialSum: bd.DoubleWell() + driven,
+    bd.ScaledPotential: 2.0 * bd.HenonHeiles(0.1),
+}
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    return bd.solve(CHAIN, bd.SequentialScoreMatching(degree=3, steps=8)).fitted
+
+
+def network(**options):
+    return bd.NeuralScore(CHAIN, width=4, depth=2, output_scale=0.5, key=KEY, **options)
+
+
+SCORES = {
+    bd.GradientScore: lambda fitted: bd.GradientScore(lambda t, x: -jnp.sum(x**4) * (1 + t)),
+    bd.NeuralScore: lambda fitted: network(baseline=fitted, exact_start=True),
+    bd.ScoreSum: lambda fitted: fitted + network(),
+    bd.BlendedScore: lambda fitted: bd.BlendedScore(bd.HarmonicScore(CHAIN), fitted, start=0.2, end=0.7),
+    bd.FrozenScore: lambda fitted: bd.FrozenScore(fitted),
+    bd.HarmonicScore: lambda fitted: bd.HarmonicScore(CHAIN),
+    bd.GaussianScore: lambda fitted: bd.solve(CHAIN, bd.GaussianDynamics(steps=8)).fitted,
+    bd.HermiteScore: lambda fitted: fitted,
+}
+SOLVERS = {solver: solver() for solver in (bd.VelocityVerlet, bd.Yoshida4, bd.BlanesMoan4, bd.BlanesMoan6)}
+
+
+def trained(problem):
+    import optax
+
+    baseline = bd.solve(problem, bd.GaussianDynamics(steps=32))
+    score = bd.NeuralScore(problem, baseline=baseline, width=2, depth=1, output_scale=1e-4, key=KEY)
+    options = dict(epochs=1, particles=16, validation_particles=16, steps=16)
+    return bd.SelfConsistentScoreMatching(score, bd.LogDensityVariance(), optax.adam(1e-6), **options)
+
+
+METHODS = {
+    bd.SequentialScoreMatching: bd.SequentialScoreMatching(degree=2),
+    bd.AutomaticDegree: bd.AutomaticDegree(),
+    bd.SplitOperator: bd.SplitOperator(points=128, lower=-9.0, upper=9.0, steps=400),
+    bd.GaussianDynamics: bd.GaussianDynamics(),
+    bd.GivenScore: lambda problem: bd.GivenScore(bd.solve(problem, bd.GaussianDynamics()).fitted),
+    bd.SelfConsistentScoreMatching: trained,
+}
+
+
+@pytest.mark.parametrize(
+    ("base", "entries"),
+    [
+        (bd.AbstractPotential, POTENTIALS),
+        (bd.AbstractScore, SCORES),
+        (bd.AbstractSymplecticSolver, SOLVERS),
+        (bd.AbstractMethod, METHODS),
+    ],
+    ids=["potentials", "scores", "solvers", "methods"],
+)
+def test_every_part_has_its_entry(base, entries):
+    found = parts_of(base)
+    assert found == set(entries), f"without laws: {found - set(entries)}; gone: {set(entries) - found}"
+
+
+LONG = {bd.NeuralScore, bd.ScoreSum, bd.BlendedScore, bd.SelfConsistentScoreMatching, bd.AutomaticDegree}
+
+
+def each(entries):
+    marks = {cls: [pytest.mark.slow] if cls in LONG else [] for cls in entries}
+    return pytest.mark.parametrize(
+        "cls", [pytest.param(cls, id=cls.__name__, marks=marks[cls]) for cls in entries]
+    )
+
+
+@each(POTENTIALS)
+def test_potentials(cls):
+    time_dependent = cls in (bd.Quadratic, bd.PotentialSum)
+    assert type(POTENTIALS[cls]) is cls
+    check_potential(POTENTIALS[cls], 2, time_dependent=time_dependent)
+
+
+@each(SCORES)
+def test_scores(cls, fitted):
+    score = SCORES[cls](fitted)
+    assert type(score) is cls
+    # Polynomials end beyond their trust radius, and splines between their nodes are smooth.
+    check_score(score, 2, times=(0.1, 0.9), box=1.5)
+
+
+@each(SOLVERS)
+def test_solvers(cls):
+    check_solver(SOLVERS[cls])
+
+
+@each(METHODS)
+def test_methods(cls):
+    check_method(METHODS[cls])
