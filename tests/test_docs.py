@@ -11,6 +11,7 @@ import matplotlib.pyplot as plt
 import pytest
 
 import bohmdiff
+import bohmdiff.testing
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -84,7 +85,8 @@ def test_every_exported_name_has_its_entry():
     assert len(entries) == len(set(entries))
     source = ROOT / "src" / "bohmdiff"
     exported = names_exported_by(source / "__init__.py") - {"plot"}
-    exported |= {f"plot.{name}" for name in names_exported_by(source / "plot" / "__init__.py")}
+    for room in ("plot", "testing"):
+        exported |= {f"{room}.{name}" for name in names_exported_by(source / room / "__init__.py")}
     # A room may show more than the top level exports; what it shows must exist.
     rooms = set(entries) - exported
     assert exported <= set(entries)

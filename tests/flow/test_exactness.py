@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import bohmdiff as bd
-from bohmdiff.testing import driven_gaussians
 from bohmdiff.flow import bohmian_terms, initial_halves, integrate, pushed_score
+from bohmdiff.testing import driven_gaussians
 
 slow = pytest.mark.slow
 DIMENSIONS = pytest.mark.parametrize("d", [1, pytest.param(2, marks=slow), pytest.param(3, marks=slow)])

@@ -12,8 +12,8 @@ from tests.objective.oracle import HBAR, MASS, SCORE, T1, Score, oracle, potenti
 from tests.unchecked import unchecked_types
 
 import bohmdiff as bd
-from bohmdiff.testing import driven_gaussians
 from bohmdiff.objective import evaluate
+from bohmdiff.testing import driven_gaussians
 
 STEPS = 4
 WEIGHTS = jnp.array([0.5, 0.2, 0.3])

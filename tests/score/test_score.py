@@ -9,9 +9,9 @@ from scipy.linalg import sqrtm
 from tests.unchecked import unchecked_types
 
 import bohmdiff as bd
-from bohmdiff.testing import DrivenGaussian
 from bohmdiff.score import asymmetry, hermite_polynomials, trainable
 from bohmdiff.score.hermite_basis import expand, hermite_basis
+from bohmdiff.testing import DrivenGaussian
 
 X = jnp.array([0.4, -0.7])
 

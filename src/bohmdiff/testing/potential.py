@@ -23,9 +23,9 @@ def check_potential(
 ) -> None:
     r"""Raises unless a potential is what every method takes it for.
 
-    It must give a finite real scalar for one particle, in the precision of its input; its derivatives up to the
-    third, which tangents of the flow need, must be finite and those of one another, by finite differences; it must
-    be the same under `jax.jit` and `jax.vmap`, with the time as an argument that may be traced.
+    It must give a finite real scalar for one particle, in the precision of its input; its derivatives up to
+    the third, which tangents of the flow need, must be finite and those of one another, by finite differences;
+    it must be the same under `jax.jit` and `jax.vmap`, with the time as an argument that may be traced.
 
     ```python
     bohmdiff.testing.check_potential(lambda t, x: jnp.sum(x**4) - jnp.cos(t) * x[0], dimension=2)

@@ -18,7 +18,8 @@ _MASSES = np.array([1.0, 1.7])
 _COARSEST = {2: 40, 4: 20, 6: 7}
 _SEE = """import diffrax
 t, q, p = 0.3, jnp.array([0.7, -0.6]), jnp.array([0.3, 0.8])
-V = lambda t, q: -jnp.sum(jnp.cos(q)) * (1 + jnp.cos(2 * t) / 2) + q[0]**2 * q[1] / 5 + 0.3 * jnp.sin(3 * t) * q[0]
+V0 = lambda t, q: -jnp.sum(jnp.cos(q)) * (1 + jnp.cos(2 * t) / 2) + 0.3 * jnp.sin(3 * t) * q[0]
+V = lambda t, q: V0(t, q) + q[0]**2 * q[1] / 5
 drift = diffrax.ODETerm(lambda t, p, args: p / jnp.array([1.0, 1.7]))
 kick = diffrax.ODETerm(lambda t, q, args: -jax.grad(V, argnums=1)(t, q))
 """
@@ -40,8 +41,8 @@ def check_solver(solver: diffrax.AbstractSolver, order: int | None = None) -> No
         [`AbstractSymplecticSolver`][bohmdiff.AbstractSymplecticSolver].
     - `order`: 2, 4 or 6; what the solver's own method `order` says if not given.
 
-    **Raises:** [`LawError`][bohmdiff.testing.LawError]; and `RuntimeError` without 64 bits, in which orders cannot
-    be told from round-off: `jax.config.update("jax_enable_x64", True)`.
+    **Raises:** [`LawError`][bohmdiff.testing.LawError]; and `RuntimeError` without 64 bits, where orders cannot be
+    told from round-off: `jax.config.update("jax_enable_x64", True)`.
     """
     if not jax.config.jax_enable_x64:  # pyright: ignore[reportAttributeAccessIssue]
         raise RuntimeError(
