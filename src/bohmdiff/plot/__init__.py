@@ -3,6 +3,7 @@
 from .density import density as density
 from .moments import energy as energy
 from .moments import moments as moments
+from .movie import movie as movie
 from .style import TRAJECTORY_COLOUR as TRAJECTORY_COLOUR
 from .style import Units as Units
 from .training import training as training
