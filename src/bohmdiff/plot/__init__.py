@@ -1,4 +1,4 @@
-"""Pictures of solutions, with matplotlib. Every function returns a new `Figure`."""
+"""Pictures of solutions, with matplotlib. Every function returns a new `Figure`, or a movie."""
 
 from .density import density as density
 from .moments import energy as energy
