@@ -38,7 +38,7 @@ def method(name, of):
         case "GaussianDynamics":
             return bd.GaussianDynamics(steps=4)
         case "SplitOperator":
-            return bd.SplitOperator(points=40, lower=-5.0, upper=5.0, steps=8)
+            return bd.SplitOperator(points=64, lower=-5.0, upper=5.0, steps=16)
         case "SequentialScoreMatching":
             return bd.SequentialScoreMatching(degree=3, **few)
         case "AutomaticDegree":
