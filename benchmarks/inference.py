@@ -2,9 +2,9 @@
 
 Both move particles through the flow of a network on the d = 4 Morse chain (FiLM 128 x 128, to t = pi, in
 double precision), without tangents and on all cores: the straightforward one by the paper's 314 leapfrog steps
-with nested differentiation, ours by `bohmdiff.propagate` with a solver of order 4. With --trained it is the score
-that the examples bundle (FiLM 48 x 48 on a Hermite baseline of degree 6). Errors of end points are against a solver of
-order 6 with many steps, on the first hundred particles.
+with nested differentiation, ours by `bohmdiff.propagate` with a solver of order 4. With --trained it is the
+score that the examples bundle (FiLM 48 x 48 on a Hermite baseline of degree 6). Errors of end points are against
+a solver of order 6 with many steps, on the first hundred particles.
 """
 
 import argparse

@@ -8,12 +8,14 @@ The picture double_well.png shows the exact density (grey) and over it the exact
 SequentialScoreMatching from the same starting points (orange) lie on them for as long as they keep their
 order, and are drawn so long. Then waves that come back from the walls interfere, and the ripples of the
 density are too fine for a polynomial; mean and width stay right to the end, which double_well_moments.png
-shows.
+shows. With --movie, double_well.gif shows the exact density and its trajectories as time goes by.
 """
 
 import time
 
 START = time.perf_counter()
+
+from pathlib import Path  # noqa: E402
 
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
@@ -31,6 +33,7 @@ def main() -> None:
         type=_common.positive,
         help="number of Sobol points; a Gauss-Hermite grid if not given",
     )
+    parser.add_argument("--movie", action="store_true", help="write double_well.gif too")
     options = parser.parse_args()
 
     problem = bd.Problem(
@@ -67,6 +70,8 @@ def main() -> None:
     )
     _common.save_figure(figure, options.out, "double_well.png")
     _common.save_figure(bd.plot.moments(solution, exact), options.out, "double_well_moments.png")
+    if options.movie:
+        save_movie(exact, options.out / "double_well.gif")
 
     figures = {
         "mean_rms": float(comparison.mean_rms.max()),
@@ -77,6 +82,14 @@ def main() -> None:
     }
     figures |= _common.what_it_took(solution, time.perf_counter() - START)
     _common.save_json(figures, options.json)
+
+
+def save_movie(exact: bd.GridSolution, path: Path) -> None:
+    quantiles = exact.quantile_trajectories((np.arange(16) + 0.5) / 16).T
+    label = "Bohmian trajectories"
+    movie = bd.plot.movie(exact, quantiles, every=4, fps=10, lower=-5, upper=5, label=label)
+    movie.save(path, writer="pillow", dpi=70)
+    print(f"wrote {path}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,5 @@
 """A one-dimensional density over time, and the trajectories that it carries."""
 
-import jax
-import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
@@ -9,7 +7,8 @@ from matplotlib.lines import Line2D
 
 from .._types import Numbers
 from ..solution import Solution
-from .style import ATOMIC, TRAJECTORY_COLOUR, Units, style
+from .evaluate import density_at, density_unit, reach
+from .style import ATOMIC, COLOURS, DENSITY_COLOURS, TRAJECTORY_COLOUR, Units, style
 
 _PLACES = 400
 
@@ -49,32 +48,24 @@ def density(
             f"plot.density draws one dimension, but the solution has {solution.problem.dimension}; "
             "plot.moments draws any number."
         )
-    mean, std = np.asarray(solution.mean())[:, 0], np.asarray(solution.std())[:, 0]
-    low = float(np.min(mean - 4 * std)) if lower is None else lower
-    high = float(np.max(mean + 4 * std)) if upper is None else upper
-    x = jnp.linspace(low, high, _PLACES, dtype=solution.ts.dtype)
-    rho = np.stack(
-        [
-            np.exp(np.asarray(jax.vmap(lambda y, t=t: solution.log_density(t, y[None]))(x)))
-            for t in solution.ts
-        ]
-    )
+    low, high = reach(solution, 0, lower, upper)
+    x = np.linspace(low, high, _PLACES)
+    rho = np.stack([density_at(solution, t, x[:, None]) for t in solution.ts])
     with style():
         figure, axes = plt.subplots(figsize=(8, 4.6))
         axes.grid(False)
         mesh = axes.pcolormesh(
-            np.asarray(solution.ts), np.asarray(x), rho.T, cmap="Greys", shading="gouraud", rasterized=True
+            np.asarray(solution.ts), x, rho.T, cmap=DENSITY_COLOURS, shading="gouraud", rasterized=True
         )
-        figure.colorbar(
-            mesh, label=f"density ρ(t, x) by {type(solution.method).__name__}, 1/{units.length}"
-        )
+        name, unit = type(solution.method).__name__, density_unit(solution, units)
+        figure.colorbar(mesh, label=f"density ρ(t, x) by {name}, {unit}")
         handles = []
         if trajectories is not None:
             times = np.asarray(solution.ts if ts is None else ts)
             axes.plot(times, np.asarray(trajectories).T, color=TRAJECTORY_COLOUR, lw=1.4)
             handles.append(Line2D([], [], color=TRAJECTORY_COLOUR, lw=1.4, label=label))
         if reference is not None:
-            dashed = {"color": "black", "ls": (0, (4, 4)), "lw": 0.8}
+            dashed = {"color": COLOURS[0], "ls": (0, (4, 4)), "lw": 0.8}
             axes.plot(np.asarray(solution.ts), np.asarray(reference).T, **dashed)
             handles.append(Line2D([], [], label="exact trajectories", **dashed))
         if handles:

@@ -15,7 +15,7 @@ def moments(
     solution: Solution | xarray.Dataset,
     reference: Solution | xarray.Dataset | None = None,
     *,
-    units: Units = ATOMIC,
+    units: Units | None = None,
 ) -> Figure:
     """Mean and standard deviation of every coordinate: lines; those of a reference: open markers.
 
@@ -28,8 +28,9 @@ def moments(
     - `solution`: any solution, or what its `to_xarray()` gave.
     - `reference`: another one of the same problem, or what its `to_xarray()` gave; the errors get panels
         of their own if it is saved at the same times.
-    - `units`: for the labels of the axes.
+    - `units`: for the labels of the axes; those that a dataset names, or atomic units, if not given.
     """
+    units = _units(solution, reference) if units is None else units
     ours, theirs = _as_dataset(solution), None if reference is None else _as_dataset(reference)
     with_errors = theirs is not None and _same_times(ours, theirs)
     with style():
@@ -66,7 +67,10 @@ def moments(
 
 
 def energy(
-    solution: Solution, reference: Solution | xarray.Dataset | None = None, *, units: Units = ATOMIC
+    solution: Solution | xarray.Dataset,
+    reference: Solution | xarray.Dataset | None = None,
+    *,
+    units: Units | None = None,
 ) -> Figure:
     """The mean energy over time, and by how much it departs from its first value.
 
@@ -76,11 +80,12 @@ def energy(
 
     **Arguments:**
 
-    - `solution`: any solution.
+    - `solution`: any solution, or what its `to_xarray()` gave.
     - `reference`: another one of the same problem, or what its `to_xarray()` gave; open markers.
-    - `units`: for the labels of the axes.
+    - `units`: for the labels of the axes; those that a dataset names, or atomic units, if not given.
     """
-    ours, theirs = solution.to_xarray(), None if reference is None else _as_dataset(reference)
+    units = _units(solution, reference) if units is None else units
+    ours, theirs = _as_dataset(solution), None if reference is None else _as_dataset(reference)
     with style():
         figure, (top, below) = plt.subplots(2, 1, figsize=(8, 5), sharex=True)
         _line(top, ours.time, ours.energy, 0, _name(ours))
@@ -102,6 +107,21 @@ def energy(
 
 def _as_dataset(solution: Solution | xarray.Dataset) -> xarray.Dataset:
     return solution.to_xarray() if isinstance(solution, Solution) else solution
+
+
+def _units(*sources: Solution | xarray.Dataset | None) -> Units:
+    """Those that the first dataset with units names."""
+    for source in sources:
+        if isinstance(source, xarray.Dataset):
+            variables = {"time": "time", "length": "mean", "energy": "energy"}
+            named = {
+                what: source[name].attrs["units"]
+                for what, name in variables.items()
+                if name in source and "units" in source[name].attrs
+            }
+            if named:
+                return Units(**named)
+    return ATOMIC
 
 
 def _same_times(ours: xarray.Dataset, theirs: xarray.Dataset) -> bool:

@@ -2,15 +2,19 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
+
+from ..solution import ATOMIC as ATOMIC
+from ..solution import Units as Units
 
 # Okabe and Ito's colours, dark to light, so that they differ in greyscale; dashes tell them apart as well.
 COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 2)), (0, (8, 2)))
 TRAJECTORY_COLOUR = "#D55E00"
+DENSITY_COLOURS = "Greys"
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 _STYLE: dict[Any, Any] = {
@@ -25,22 +29,6 @@ _STYLE: dict[Any, Any] = {
     "legend.frameon": False,
     "figure.constrained_layout.use": True,
 }
-
-
-class Units(NamedTuple):
-    """What the axes say behind the comma.
-
-    **Arguments:**
-
-    - `time`, `length`, `energy`: names of the units; atomic units if not given.
-    """
-
-    time: str = "a.u."
-    length: str = "a.u."
-    energy: str = "a.u."
-
-
-ATOMIC = Units()
 
 
 @contextmanager

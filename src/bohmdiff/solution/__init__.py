@@ -6,3 +6,5 @@ from .gaussian import GaussianSolution as GaussianSolution
 from .grid import GridSolution as GridSolution
 from .solution import Solution as Solution
 from .solution import UnavailableError as UnavailableError
+from .units import ATOMIC as ATOMIC
+from .units import Units as Units

@@ -17,6 +17,7 @@ from ..flow import Trajectory, propagate
 from ..problem import Problem
 from ..score import scalar_of
 from ..wavepacket import RandomPoints
+from .export import attributes
 from .solution import Solution
 
 
@@ -51,8 +52,10 @@ class FlowSolution(Solution):
 
     @property
     def history(self) -> xarray.Dataset | None:
-        """Of the training: everything that its log has, over `epoch`."""
-        return None if self._history is None else _read_history(self._history)
+        """Of the training: everything that its log has, over `epoch`, with the attributes of `to_xarray`."""
+        if self._history is None:
+            return None
+        return _read_history(self._history).assign_attrs(attributes(self.problem, self.method))
 
     def mean(self) -> Float[Array, "K d"]:
         return jnp.einsum("m,mkd->kd", self.weights, self.flow.position)
@@ -114,8 +117,35 @@ def _read_history(lines: str) -> xarray.Dataset:
     names = dict.fromkeys(name for record in records for name in record if name != "epoch")
     return xarray.Dataset(
         {
-            name: ("epoch", np.array([record.get(name, np.nan) for record in records], dtype=float))
+            name: (
+                "epoch",
+                np.array([record.get(name, np.nan) for record in records], dtype=float),
+                _about(name),
+            )
             for name in names
         },
-        coords={"epoch": np.array([record["epoch"] for record in records])},
+        coords={
+            "epoch": (
+                "epoch",
+                np.array([record["epoch"] for record in records]),
+                {"long_name": "number of updates", "units": "1"},
+            )
+        },
     )
+
+
+def _about(name: str) -> dict[str, str]:
+    long_name, units = _HISTORY.get(name, (name.replace("_", " "), "1"))
+    return {"long_name": long_name, "units": units}
+
+
+# What a log has that is not a number or a share. The problem's own units are not known here.
+_HISTORY = {
+    "loss": ("loss, by the objective", "a.u."),
+    "gradient_norm": ("norm of the gradient of the loss", "a.u."),
+    "skipped": ("updates that were skipped so far", "1"),
+    "seconds": ("wall time since the start", "s"),
+    "fisher": ("Fisher divergence", "a.u."),
+    "energy": ("mean energy, averaged over time", "a.u."),
+    "energy_drift": ("largest change of the mean energy since the start", "a.u."),
+}

@@ -10,6 +10,8 @@ from jaxtyping import Array, Complex, Float
 
 from .._types import Key, Scalar, Time, Times, Vector
 from ..problem import Problem
+from .export import attributes, moments_dataset
+from .units import ATOMIC, Units
 
 
 class UnavailableError(Exception):
@@ -55,35 +57,37 @@ class Solution(eqx.Module):
     def wave_function(self, t: Time, x: Vector) -> Complex[Array, ""]:
         r"""$\psi(t, x)$ at one point."""
 
-    def to_xarray(self) -> xarray.Dataset:
+    def to_xarray(self, *, units: Units = ATOMIC) -> xarray.Dataset:
         """Moments and energy as labelled data, with the problem's parameters as attributes.
 
         ```python
         solution.to_xarray()["std"].sel(coordinate=0).plot()
+        solution.to_xarray().to_netcdf("solution.nc")  # xarray.open_dataset reads it
         ```
 
+        **Arguments:**
+
+        - `units`: what the problem is written in, [`Units`][bohmdiff.plot.Units]; atomic units if not given.
+
         **Returns:** an `xarray.Dataset` with `mean` and `std` over `(time, coordinate)` and `energy` over
-        `(time,)`.
+        `(time,)`, each with `units` and a `long_name`. Its attributes are text, numbers and lists of numbers:
+
+        - `bohmdiff_version`, `dtype`, `dimension`;
+        - `method` and `potential`, as text with all options; of a potential that is a function, its name;
+        - `mass`, `hbar`, `t0`, `t1`;
+        - `initial`, the type of the initial state, and each of its parameters, such as `initial_mean` and
+            `initial_covariance`; matrices are written row by row, and lists of one as a number.
+
+        **Raises:** `ValueError` if `units` are not `Units`.
         """
-        hamiltonian = self.problem.hamiltonian
-        return xarray.Dataset(
-            {
-                "mean": (("time", "coordinate"), np.asarray(self.mean()), {"long_name": "mean position"}),
-                "std": (
-                    ("time", "coordinate"),
-                    np.asarray(self.std()),
-                    {"long_name": "standard deviation"},
-                ),
-                "energy": (("time",), np.asarray(self.energy()), {"long_name": "mean energy"}),
-            },
-            coords={"time": np.asarray(self.ts), "coordinate": np.arange(self.problem.dimension)},
-            attrs={
-                "method": repr(self.method),
-                "potential": repr(hamiltonian.potential),
-                "mass": np.asarray(hamiltonian.mass),
-                "hbar": float(hamiltonian.hbar),
-            },
+        dataset = moments_dataset(
+            np.asarray(self.mean()),
+            np.asarray(self.std()),
+            np.asarray(self.energy()),
+            np.asarray(self.ts),
+            units,
         )
+        return dataset.assign_attrs(attributes(self.problem, self.method))
 
     def _unavailable(self, what: str, instead: str) -> NoReturn:
         raise UnavailableError(f"A solution by {type(self.method).__name__} has no {what}. {instead}")

@@ -41,8 +41,8 @@ def check_solver(solver: diffrax.AbstractSolver, order: int | None = None) -> No
         [`AbstractSymplecticSolver`][bohmdiff.AbstractSymplecticSolver].
     - `order`: 2, 4 or 6; what the solver's own method `order` says if not given.
 
-    **Raises:** [`LawError`][bohmdiff.testing.LawError]; and `RuntimeError` without 64 bits, where orders cannot be
-    told from round-off: `jax.config.update("jax_enable_x64", True)`.
+    **Raises:** [`LawError`][bohmdiff.testing.LawError]; and `RuntimeError` without 64 bits, where orders
+    cannot be told from round-off: `jax.config.update("jax_enable_x64", True)`.
     """
     if not jax.config.jax_enable_x64:  # pyright: ignore[reportAttributeAccessIssue]
         raise RuntimeError(
