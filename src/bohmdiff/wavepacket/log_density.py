@@ -147,8 +147,7 @@ class LogDensity(AbstractInitialState):
         if isinstance(design, RandomPoints):
             start, chains = (None, None) if key is None else jax.random.split(as_typed_key(key))
             normal, weights = design(self.dimension, start)
-            keys = jax.random.split(chains, design.number)
-            points = _chains(self, keys, jnp.asarray(normal, self.dtype))
+            points = _last_of_chains(self, chains, jnp.asarray(normal, self.dtype))
             return points, jnp.asarray(weights, self.dtype)
         normal, weights = (jnp.asarray(a, self.dtype) for a in design(self.dimension, key))
         points, log_ratio = transported(self.transport, self.function, normal)
@@ -156,8 +155,8 @@ class LogDensity(AbstractInitialState):
 
 
 @eqx.filter_jit
-def _chains(state: LogDensity, keys: Key, start: Points) -> Points:
-    """The last points of Metropolis chains with independent proposals, one for each key."""
+def _last_of_chains(state: LogDensity, key: Key, start: Points) -> Points:
+    """The last points of Metropolis chains with independent proposals, one for each start."""
 
     def propose(normal: Vector) -> tuple[Vector, Scalar]:
         return state.transport.log_ratio(state.function, normal)
@@ -174,4 +173,4 @@ def _chains(state: LogDensity, keys: Key, start: Points) -> Points:
         (x, _), _ = jax.lax.scan(step, propose(normal), jax.random.split(key, _METROPOLIS_STEPS))
         return x
 
-    return jax.lax.map(chain, (keys, start), batch_size=_BATCH)
+    return jax.lax.map(chain, (jax.random.split(key, start.shape[0]), start), batch_size=_BATCH)
