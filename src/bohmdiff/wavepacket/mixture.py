@@ -72,15 +72,15 @@ class GaussianMixture(AbstractInitialState):
                 f"{means.shape} was given; in one coordinate pass means=[[first], [second]]."
             )
         (n, d), dtype = means.shape, means.dtype
-        weights = as_real_array(weights, "weights").astype(dtype)
-        if weights.shape != (n,):
+        shares = as_real_array(weights, "weights").astype(dtype)
+        if shares.shape != (n,):
             raise ValueError(
-                f"weights must have shape ({n},), one per row of means, but shape {weights.shape} was given."
+                f"weights must have shape ({n},), one per row of means, but shape {shares.shape} was given."
             )
-        weights = require(
-            weights,
-            jnp.all(weights > 0),
-            f"weights must be positive, but {describe(weights)} was given. Leave out components of no weight.",
+        shares = require(
+            shares,
+            jnp.all(shares > 0),
+            f"weights must be positive, but {describe(shares)} was given. Leave out components of no weight.",
         )
         covariances = as_real_array(covariances, "covariances").astype(dtype)
         if covariances.shape not in ((), (n,), (n, d), (n, d, d)):
@@ -97,7 +97,7 @@ class GaussianMixture(AbstractInitialState):
             raise ValueError(f"momentum must have shape ({d},), but shape {momentum.shape} was given.")
         if phase is not None:
             check_output(phase, (jnp.zeros(d, dtype),), (), "phase")
-        self.weights = weights / jnp.sum(weights)
+        self.weights = shares / jnp.sum(shares)
         self.means = means
         self.covariances = positive_definite(covariances, "covariances")
         self.momentum = momentum.astype(dtype)

@@ -179,7 +179,7 @@ def _knots(
     # So that there is some of it everywhere, and the map is steep but finite across gaps.
     least = math.sqrt(float(jnp.finfo(dtype).eps))
     density = (1 - least) * density + least * jnp.exp(-0.5 * z**2 - _LOG_NORMAL)
-    rate = jnp.gradient(density, h)
+    rate = jnp.asarray(jnp.gradient(density, h))
     trapezoid = 0.5 * h * (density[1:] + density[:-1])
     better = trapezoid + h**2 / 12 * (rate[:-1] - rate[1:])
     within = jnp.where(better > 0.5 * trapezoid, better, trapezoid)
