@@ -44,7 +44,8 @@ class LogDensity(AbstractInitialState):
     the covariance of the density and $T_i$ makes its marginal density along the whitened coordinate $i$. What
     is left between the density $q$ of these points and $\rho_0$ is put into importance weights, proportional
     to $\rho_0/q$ and normalised. They are equal in one coordinate and for independent whitened coordinates,
-    apart from interpolation: to 1e-5 in double and 1e-4 in single precision, to 1e-3 and 1e-2 in the tails.
+    apart from interpolation: to some 1e-5 in double and 1e-4 in single precision, to 1e-3 and 3e-2 in the
+    tails.
     `effective_share` says how many of the points count. A design that is exact for polynomials is not
     exact here, but as accurate as it is for smooth functions.
 
@@ -52,9 +53,10 @@ class LogDensity(AbstractInitialState):
     proposes points of density $q$. Where $\rho_0/q \le B$, the distribution of the last is within
     $(1 - 1/B)^{128}$ of $\rho_0$, in total variation.
 
-    The normaliser is found by the trapezoidal rule on 401, 201², 65³ or 35⁴ points within 10, 10, 8 or 7
-    standard deviations, to about 1e-8 for densities about as smooth as a Gaussian; in more dimensions by 65,536
-    Sobol points, to about 1e-5.
+    The normaliser is found by the trapezoidal rule on 1601, 281², 65³ or 35⁴ points within 20, 14, 8 or 7
+    standard deviations, to about 1e-8 for densities about as smooth as a Gaussian; what lies beyond is
+    lost, which matters for exponential tails in three and four dimensions. In more dimensions it is found by
+    65,536 Sobol points, to about 1e-5.
 
     **Raises:** `ValueError` where $f$ is not finite at the mean or at points within seven standard
     deviations (ψ0 must have no nodes), does not fall off, or is so far from independent coordinates

@@ -24,7 +24,7 @@ _MORE = 0
 _NODES = {1: 201, 2: 101, 3: 41, 4: 17, _MORE: 2**16}
 _OTHER_NODES = {1: 64, 2: 24, _MORE: 2**10}
 # How far, and how many points per axis, for the normaliser.
-_GRID = {1: (10.0, 401), 2: (10.0, 201), 3: (8.0, 65), 4: (7.0, 35)}
+_GRID = {1: (20.0, 1601), 2: (14.0, 281), 3: (8.0, 65), 4: (7.0, 35)}
 _LOG_NORMAL = 0.5 * math.log(2 * math.pi)
 
 LogDensityFunction = Callable[[Vector], Scalar]
