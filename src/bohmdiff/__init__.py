@@ -73,7 +73,9 @@ from .solver import Yoshida4 as Yoshida4
 from .wavepacket import AbstractInitialState as AbstractInitialState
 from .wavepacket import AbstractPoints as AbstractPoints
 from .wavepacket import GaussHermitePoints as GaussHermitePoints
+from .wavepacket import GaussianMixture as GaussianMixture
 from .wavepacket import GaussianWavePacket as GaussianWavePacket
+from .wavepacket import LogDensity as LogDensity
 from .wavepacket import RandomPoints as RandomPoints
 from .wavepacket import SobolPoints as SobolPoints
 from .wavepacket import TruncatedPoints as TruncatedPoints

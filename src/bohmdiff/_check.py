@@ -83,20 +83,22 @@ def cast_floats(tree: PyTree, dtype: Any) -> PyTree:
 
 
 def check_output(function: Callable[..., Any], arguments: tuple, shape: tuple[int, ...], name: str) -> None:
-    """Raises unless `function(*arguments)` is one real array of the given shape."""
+    """Raises unless `function(*arguments)` is one real array of the given shape. The arguments are a time and
+    a position, or a position alone."""
+    call, what = (f"{name}(t, x)", "a scalar t and x") if len(arguments) == 2 else (f"{name}(x)", "x")
+    position = arguments[-1].shape
     try:
         out = eqx.filter_eval_shape(function, *arguments)
     except Exception as error:
         raise ValueError(
-            f"{name} could not be evaluated as {name}(t, x) with a scalar t and x of shape "
-            f"{arguments[1].shape}: {type(error).__name__}: {error}"
+            f"{name} could not be evaluated as {call} with {what} of shape {position}: "
+            f"{type(error).__name__}: {error}"
         ) from error
     got = getattr(out, "shape", None)
     real = hasattr(out, "dtype") and jnp.issubdtype(out.dtype, jnp.floating)
     if got != shape or not real:
         given = f"{type(out).__name__}" if got is None else f"shape {got} and dtype {out.dtype}"
         raise ValueError(
-            f"{name}(t, x) must return a real array of shape {shape} for one particle x of shape "
-            f"{arguments[1].shape}, but it returned {given}. Write it for one particle: the ensemble "
-            "is added by jax.vmap."
+            f"{call} must return a real array of shape {shape} for one particle x of shape {position}, but "
+            f"it returned {given}. Write it for one particle: the ensemble is added by jax.vmap."
         )

@@ -23,7 +23,8 @@ class Problem(eqx.Module):
     **Arguments:**
 
     - `hamiltonian`: a [`Hamiltonian`][bohmdiff.Hamiltonian].
-    - `initial`: the initial state, e.g. a [`GaussianWavePacket`][bohmdiff.GaussianWavePacket].
+    - `initial`: the initial state: a [`GaussianWavePacket`][bohmdiff.GaussianWavePacket], a
+        [`GaussianMixture`][bohmdiff.GaussianMixture] or a [`LogDensity`][bohmdiff.LogDensity].
     - `t1`, `t0`: end and start, `t1 > t0`.
 
     **Raises:** `ValueError` if `t1 <= t0`, if the masses do not fit the dimension of the initial

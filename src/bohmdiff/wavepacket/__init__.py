@@ -1,4 +1,6 @@
 from .gaussian import GaussianWavePacket as GaussianWavePacket
+from .log_density import LogDensity as LogDensity
+from .mixture import GaussianMixture as GaussianMixture
 from .points import AbstractPoints as AbstractPoints
 from .points import GaussHermitePoints as GaussHermitePoints
 from .points import RandomPoints as RandomPoints

@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 import jax.scipy.linalg as jsl
-from jaxtyping import DTypeLike
+from jaxtyping import Array, Bool, DTypeLike, Float
 
 from .._check import as_real_array, describe, require
 from .._types import Key, Matrix, Numbers, Points, Scalar, Vector, Weights
@@ -66,11 +66,11 @@ class GaussianWavePacket(AbstractInitialState):
         if chirp.shape != (d, d):
             raise ValueError(f"chirp must have shape ({d}, {d}), but shape {chirp.shape} was given.")
         self.mean = mean
-        self.covariance = _positive_definite(covariance)
+        self.covariance = positive_definite(covariance, "covariance")
         self.momentum = momentum.astype(dtype)
         self.chirp = require(
             chirp,
-            _is_symmetric(chirp),
+            is_symmetric(chirp),
             f"chirp must be symmetric, since S0 is a scalar, but {describe(chirp)} was given.",
         ).astype(dtype)
 
@@ -83,10 +83,7 @@ class GaussianWavePacket(AbstractInitialState):
         return self.mean.dtype
 
     def log_density(self, x: Vector) -> Scalar:
-        cholesky = jnp.linalg.cholesky(self.covariance)
-        z = jsl.solve_triangular(cholesky, x - self.mean, lower=True)
-        log_normaliser = jnp.sum(jnp.log(jnp.diag(cholesky))) + 0.5 * self.dimension * jnp.log(2 * jnp.pi)
-        return -0.5 * jnp.sum(z**2) - log_normaliser.astype(z.dtype)
+        return log_normal(x, self.mean, self.covariance)
 
     def phase(self, x: Vector) -> Scalar:
         y = x - self.mean
@@ -99,21 +96,30 @@ class GaussianWavePacket(AbstractInitialState):
         return points, jnp.asarray(weights, self.dtype)
 
 
-def _is_symmetric(matrix: Matrix):
-    scale = jnp.max(jnp.abs(matrix))
-    return jnp.all(jnp.abs(matrix - matrix.T) <= 1e-5 * scale)
+def is_symmetric(matrices: Float[Array, "*n d d"]) -> Bool[Array, ""]:
+    """Whether one matrix, or all of them, are symmetric to rounding."""
+    scale = jnp.max(jnp.abs(matrices), axis=(-2, -1), keepdims=True)
+    return jnp.all(jnp.abs(matrices - jnp.swapaxes(matrices, -2, -1)) <= 1e-5 * scale)
 
 
-def _positive_definite(covariance: Matrix) -> Matrix:
-    covariance = require(
-        covariance,
-        _is_symmetric(covariance),
-        f"covariance must be symmetric, but {describe(covariance)} was given.",
+def positive_definite(matrices: Float[Array, "*n d d"], name: str) -> Float[Array, "*n d d"]:
+    """One covariance matrix or several, checked."""
+    matrices = require(
+        matrices,
+        is_symmetric(matrices),
+        f"{name} must be symmetric, but {describe(matrices)} was given.",
     )
-    symmetric = 0.5 * (covariance + covariance.T)
+    symmetric = 0.5 * (matrices + jnp.swapaxes(matrices, -2, -1))
     return require(
         symmetric,
         jnp.all(jnp.isfinite(jnp.linalg.cholesky(symmetric))),
-        f"covariance must be positive definite (every eigenvalue > 0), but {describe(covariance)} was "
-        "given.",
+        f"{name} must be positive definite (every eigenvalue > 0), but {describe(matrices)} was given.",
     )
+
+
+def log_normal(x: Vector, mean: Vector, covariance: Matrix) -> Scalar:
+    """The normalised log density of a Gaussian."""
+    cholesky = jnp.linalg.cholesky(covariance)
+    z = jsl.solve_triangular(cholesky, x - mean, lower=True)
+    log_normaliser = jnp.sum(jnp.log(jnp.diag(cholesky))) + 0.5 * mean.size * jnp.log(2 * jnp.pi)
+    return -0.5 * jnp.sum(z**2) - log_normaliser.astype(z.dtype)

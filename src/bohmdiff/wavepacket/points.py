@@ -39,7 +39,7 @@ class RandomPoints(AbstractPoints):
     number: int = eqx.field(converter=lambda n: as_positive_integer(n, "number", "Pass how many points."))
 
     def __call__(self, dimension, key=None):
-        key = _needs_key(self, key)
+        key = needs_key(self, key)
         return jax.random.normal(key, (self.number, dimension)), _equal_weights(self.number)
 
 
@@ -54,7 +54,7 @@ class SobolPoints(AbstractPoints):
     number: int = eqx.field(converter=lambda n: as_positive_integer(n, "number", "Pass how many points."))
 
     def __call__(self, dimension, key=None):
-        seed = np.asarray(jax.random.key_data(as_typed_key(_needs_key(self, key)))).tolist()
+        seed = np.asarray(jax.random.key_data(as_typed_key(needs_key(self, key)))).tolist()
         sampler = qmc.Sobol(dimension, scramble=True, rng=np.random.default_rng(seed))
         # scipy warns unless a power of two is asked for: draw one that is enough.
         uniform = sampler.random_base2(max(self.number - 1, 0).bit_length())[: self.number]
@@ -208,7 +208,7 @@ def _equal_weights(number: int) -> np.ndarray:
     return np.full(number, 1 / number)
 
 
-def _needs_key(design: AbstractPoints, key: Key | None) -> Key:
+def needs_key(design: AbstractPoints, key: Key | None) -> Key:
     if key is None:
         raise ValueError(
             f"{type(design).__name__} places its points at random and needs a key: pass "
