@@ -17,7 +17,6 @@ _REACH = 10.0  # of the tables, in standard deviations
 _KNOTS = 401
 _ROUNDS = 2
 _BATCH = 4096
-# Nodes per axis, by dimension, of what is integrated: over all coordinates, and over all but one.
 # Nodes per axis, by dimension, of what is integrated: over all coordinates, and over all but one. Odd numbers
 # have one in the middle, where a node of a wave function is most likely. In more dimensions, Sobol points.
 _MORE = 0
