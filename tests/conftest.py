@@ -1,6 +1,9 @@
 """Every test runs in double precision, with the shapes in our signatures checked at run time."""
 
+from pathlib import Path
+
 import jax
+import pytest
 
 jax.config.update("jax_enable_x64", True)
 
@@ -18,3 +21,13 @@ settings.load_profile("bohmdiff")
 def pytest_collection_modifyitems(items):
     """The longest file first: at the end the other workers would wait for it."""
     items.sort(key=lambda item: item.path.name != "test_docs.py")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _forget_programs():
+    """A process may map so many regions of memory, on Linux 65,530 unless told otherwise, and every compiled
+    program takes some: beyond that XLA crashes."""
+    yield
+    maps = Path("/proc/self/maps")
+    if maps.exists() and maps.read_text().count("\n") > 20_000:
+        jax.clear_caches()
