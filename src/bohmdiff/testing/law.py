@@ -82,7 +82,7 @@ def precision(dtype: Any) -> tuple[float, float]:
 def along_a_line(
     function: Callable[[Array, Array], Array], where: Places, orders: int
 ) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Derivatives of `function(t, x)` along lines, of order 0, 1, ... up to `orders`: by automatic
+    """Derivatives of `function(t, x)` along lines, of order 1, 2, ... up to `orders`: by automatic
     differentiation, by finite differences of that of one order less, and the difference that is allowed."""
 
     def derivatives(t: Array, x: Array, u: Array) -> list[Array]:
@@ -178,11 +178,10 @@ def check_ladder(
 
 
 def _line(name: str, where: Places, index: int, order: int) -> str:
-    nested = f"lambda s: {name}(t, x + s * u)"
     lines = [
         f"t, x = {point(where, index)}",
         f"u = jnp.array({as_code(where.along[index])})",
-        f"f = {nested}",
+        f"f = lambda s: {name}(t, x + s * u)",
     ]
     lines += ["f = jax.grad(f)" if name == "potential" else "f = jax.jacfwd(f)"] * order
     return "\n".join([*lines, "f(0.0)"])
