@@ -7,6 +7,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import xarray
 
 import bohmdiff as bd
 
@@ -39,6 +40,13 @@ def positive(text: str) -> int:
 def save_figure(figure, directory: Path, name: str) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     figure.savefig(directory / name)
+    print(f"wrote {directory / name}")
+
+
+def save_data(dataset: xarray.Dataset, directory: Path, name: str) -> None:
+    """What was computed, as soon as it is there: what comes after may be interrupted."""
+    directory.mkdir(parents=True, exist_ok=True)
+    dataset.to_netcdf(directory / name)
     print(f"wrote {directory / name}")
 
 

@@ -51,8 +51,10 @@ def main() -> None:
         t1=2.0,
     )
     exact = bd.solve(problem, bd.SplitOperator(points=64, lower=-6.0, upper=6.0), progress=True)
+    _common.save_data(exact.to_xarray(), options.out, "exact.nc")
     method = bd.SequentialScoreMatching(options.degree, steps=options.steps)
     solution = bd.solve(problem, method, progress=True)
+    _common.save_data(solution.to_xarray(), options.out, "solution.nc")
     comparison = bd.compare(solution, exact)
     print(comparison)
 

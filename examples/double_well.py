@@ -42,8 +42,10 @@ def main() -> None:
         t1=jnp.pi,
     )
     exact = bd.solve(problem, bd.SplitOperator(points=256, lower=-8.0, upper=8.0), progress=True)
+    _common.save_data(exact.to_xarray(), options.out, "exact.nc")
     method = bd.SequentialScoreMatching(options.degree, options.particles, options.steps)
     solution = bd.solve(problem, method, key=jax.random.key(0), progress=True)
+    _common.save_data(solution.to_xarray(), options.out, "solution.nc")
 
     levels = (np.arange(24) + 0.5) / 24
     x0 = problem.initial.mean + 0.5 * norm.ppf(jnp.asarray(levels))[:, None]

@@ -49,7 +49,8 @@ def main() -> None:
     ts = np.append(np.arange(32) / 10, 3.14)
     method = bd.SequentialScoreMatching(options.degree, options.particles, options.steps)
     solution = bd.solve(problem, method, key=jax.random.key(options.seed), ts=ts, progress=True)
-    ours = solution.to_xarray()
+    ours = solution.to_xarray(units=UNITS)
+    _common.save_data(ours, options.out, "solution.nc")
 
     not_ours = time.perf_counter()
     exact = None

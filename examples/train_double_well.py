@@ -55,6 +55,11 @@ def main() -> None:
         steps=options.steps,
     )
     solution = bd.solve(problem, method, key=jax.random.key(1000 + options.seed), progress=True)
+    epochs = int(solution.history.epoch[-1])
+    if epochs < options.epochs:
+        print(f"interrupted after {epochs} epochs")
+    _common.save_data(solution.history, options.out, "history.nc")
+    _common.save_data(solution.to_xarray(), options.out, "solution.nc")
 
     relative = np.abs(solution.std() / exact.std() - 1)
     before = np.abs(baseline.std() / exact.std() - 1)
@@ -65,7 +70,7 @@ def main() -> None:
         "energy_error": float(np.abs(solution.energy() - exact.energy()).max()),
         "fisher": float(fisher.value),
         "masked_fraction": float(fisher.masked_fraction),
-        "epochs": options.epochs,
+        "epochs": epochs,
         "wall_seconds": time.perf_counter() - START,
     }
     print(bd.compare(solution, exact))

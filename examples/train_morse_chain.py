@@ -98,6 +98,7 @@ def main() -> None:
         trained, history = solution.fitted, solution.history
         if history.epoch[-1] < epochs:
             print("interrupted: --resume goes on")
+        _common.save_data(history, options.out, "history.nc")
     if options.save_weights:
         save_score(options.save_weights, trained)
     trained_at = time.perf_counter()
@@ -106,6 +107,7 @@ def main() -> None:
     fisher = _common.fisher_divergence(problem, trained, bd.SobolPoints(512), steps=32)
     # A single particle far out can decide: the same without the thousandth that starts farthest out.
     inner = _common.fisher_divergence(problem, trained, bd.TruncatedPoints(bd.SobolPoints(512)), steps=32)
+    _common.save_data(solution.to_xarray(units=morse_chain.UNITS), options.out, "solution.nc")
     ours, exact = solution.to_xarray(), morse_chain.bundled(options.dim)
     morse_chain.print_table(ours, exact)
     figures = {

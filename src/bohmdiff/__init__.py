@@ -26,6 +26,7 @@ from .method import SequentialScoreMatching as SequentialScoreMatching
 from .method import SplitOperator as SplitOperator
 from .method import ToleranceNotReachedError as ToleranceNotReachedError
 from .method import TrainingDivergedError as TrainingDivergedError
+from .method import TrainingNotSavedError as TrainingNotSavedError
 from .method import scale_by_gauss_newton as scale_by_gauss_newton
 from .method import solve as solve
 from .objective import AbstractObjective as AbstractObjective

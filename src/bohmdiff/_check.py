@@ -10,6 +10,9 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Bool, PyTree
 
+# Of what counts particles, steps, nodes: more do not fit any memory.
+_LARGEST_INTEGER = 2**31 - 1
+
 
 def is_concrete(tree: PyTree) -> bool:
     """Whether every array of `tree` has a value now, rather than being traced by jit, grad or vmap."""
@@ -37,7 +40,7 @@ def as_real_array(value: Any, name: str) -> Array:
             if not jnp.issubdtype(array.dtype, jnp.integer):
                 raise TypeError(f"its dtype is {array.dtype}")
             array = array.astype(float)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(
             f"{name} must be a real number or an array of real numbers, but {value!r} was given ({error})."
         ) from None
@@ -48,19 +51,50 @@ def as_real_array(value: Any, name: str) -> Array:
     )
 
 
+def on_host(value: Any, name: str) -> np.ndarray:
+    """`value` as an array of NumPy, of any type."""
+    try:
+        return np.asarray(value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(
+            f"{name} must be a number or an array, but {value!r} was given ({error})."
+        ) from None
+
+
 def as_positive_integer(value: Any, name: str, what_to_do: str) -> int:
     """`value` as an `int` of at least one."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
         raise ValueError(f"{name} must be an integer of at least 1, but {value!r} was given. {what_to_do}")
+    if value > _LARGEST_INTEGER:
+        raise ValueError(f"{name} must be at most {_LARGEST_INTEGER}, but {value!r} was given.")
     return int(value)
 
 
 def as_float(value: Any, name: str) -> float:
     """`value` as a Python float."""
     try:
+        if isinstance(value, str | bytes):
+            raise TypeError
         return float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(f"{name} must be a number, but {value!r} was given.") from None
+
+
+def as_flag(value: Any, name: str) -> bool:
+    """`value` as a `bool`."""
+    if isinstance(value, bool | np.bool_) or (isinstance(value, int) and value in (0, 1)):
+        return bool(value)
+    raise ValueError(f"{name} must be True or False, but {value!r} was given.")
+
+
+def as_key(key: Any) -> Array:
+    """`key` as one typed random key."""
+    if eqx.is_array(key):
+        if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == ():
+            return key
+        if key.dtype == jnp.uint32 and key.shape == (2,):
+            return jax.random.wrap_key_data(key)
+    raise ValueError(f"key must be one random key such as jax.random.key(0), but {key!r} was given.")
 
 
 def describe(value: Any) -> str:

@@ -1,5 +1,7 @@
 """What is to be solved: a Hamiltonian, an initial state and a span of time."""
 
+from typing import Any
+
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
@@ -26,6 +28,8 @@ class Problem(eqx.Module):
     - `initial`: the initial state: a [`GaussianWavePacket`][bohmdiff.GaussianWavePacket], a
         [`GaussianMixture`][bohmdiff.GaussianMixture] or a [`LogDensity`][bohmdiff.LogDensity].
     - `t1`, `t0`: end and start, `t1 > t0`.
+
+    **Units:** `t0` and `t1` in times; everything in units that fit each other.
 
     **Raises:** `ValueError` if `t1 <= t0`, if the masses do not fit the dimension of the initial
     state, or if the potential does not return a real scalar for one particle.
@@ -85,6 +89,13 @@ class Problem(eqx.Module):
     def dtype(self) -> DTypeLike:
         """The precision in which the problem is solved: that of the initial state."""
         return self.initial.dtype
+
+
+def as_problem(problem: Any) -> Problem:
+    """`problem`, if it is one."""
+    if not isinstance(problem, Problem):
+        raise ValueError(f"problem must be a Problem, but {type(problem).__name__} was given.")
+    return problem
 
 
 def saved_times(problem: Problem, ts: Numbers | None) -> Times:

@@ -1,9 +1,11 @@
 """Training a score: that it finds the exact one, and that neither kills nor damage on disk can harm a run."""
 
+import errno
 import hashlib
 import json
 import os
 import random
+import resource
 import shutil
 import signal
 import subprocess
@@ -16,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import orbax.checkpoint as ocp
 import pytest
 from tests.unchecked import unchecked_types
 
@@ -325,6 +328,48 @@ def test_a_damaged_checkpoint_is_named_and_the_others_go_on(folder, undisturbed,
     assert saved_epochs(folder) == [3, 4, 5, 6]
     assert outcome(train(**RUN, directory=folder, resume=5)) == outcome(undisturbed[1])
     assert outcome(train(**RUN, directory=folder, resume=True)) == outcome(undisturbed[1])
+
+
+def test_a_checkpoint_of_a_newer_version_is_refused(folder):
+    text = folder / "checkpoints" / "6" / "description" / "metadata"
+    description = json.loads(text.read_text())
+    text.write_text(json.dumps(description | {"format": 99}))
+    with pytest.raises(
+        ValueError, match=r"epoch 6 .* newer version of bohmdiff, in format 99; .* up to 1\. Update"
+    ):
+        train(**RUN, directory=folder, resume=True)
+    assert saved_epochs(folder) == [3, 4, 5, 6]
+
+
+def no_space(*args, **kwargs):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_full_disk_costs_no_more_than_the_last_checkpoint(folder, undisturbed, monkeypatch):
+    longer = RUN | {"epochs": 8}
+    with monkeypatch.context() as patch:
+        patch.setattr(ocp.CheckpointManager, "save", no_space)
+        with pytest.raises(
+            bd.TrainingNotSavedError, match=r"epoch 7 can't be .*No space left.* resume=True"
+        ) as e:
+            train(**longer, directory=folder, resume=True)
+    assert saved_epochs(folder) == [3, 4, 5, 6]
+    assert jnp.isfinite(e.value.fitted(0.5, jnp.zeros(1))).all()
+    assert outcome(train(**longer, directory=folder, resume=True))
+
+
+def test_a_log_that_can_not_be_written_ends_the_training_with_the_score(tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (400, limits[1]))
+    try:
+        with pytest.raises(bd.TrainingNotSavedError, match="The log can't be written") as e:
+            train(epochs=6, directory=tmp_path, checkpoint_every=100)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert jnp.isfinite(e.value.fitted(0.5, jnp.zeros(1))).all()
+    complete = (tmp_path / "log.jsonl").read_text().splitlines()[:-1]
+    assert complete
+    assert all(json.loads(line)["epoch"] == number for number, line in enumerate(complete, 1))
 
 
 def test_strange_files_among_the_checkpoints(folder, tmp_path, undisturbed):

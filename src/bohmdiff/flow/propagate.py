@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from .._check import (
+    as_flag,
     as_positive_integer,
     as_real_array,
     cast_floats,
@@ -19,7 +20,7 @@ from .._check import (
     require,
 )
 from .._types import Numbers, Paths, Points, Times
-from ..problem import Problem, saved_times
+from ..problem import Problem, as_problem, saved_times
 from .chunks import in_chunks
 from .devices import Devices
 from .quantum import Score, effective_force
@@ -30,17 +31,24 @@ _AnyScore = TypeVar("_AnyScore", bound=Score)
 
 
 class Trajectory(eqx.Module):
-    """What [`propagate`][bohmdiff.propagate] returns: `M` particles at `K` times.
+    r"""What [`propagate`][bohmdiff.propagate] returns: `M` particles at `K` times.
+
+    ```python
+    flow = bd.propagate(problem, score, x0, ts=[0.0, 1.0], solver=bd.BlanesMoan4(), steps=32)
+    mean_energy = weights @ flow.energy  # shape (2,)
+    ```
 
     - `ts`: the saved times, shape `(K,)`.
     - `position`, `velocity`: shape `(M, K, d)`.
     - `phase`: S(t, x(t)), the action gathered along the path on top of $S_0(x_0)$, shape `(M, K)`.
-    - `energy`: $\\sum_i \\tfrac12 m_i v_i^2 + V + Q$ of each particle, shape `(M, K)`.
-    - `deformation`: $F = \\partial x(t)/\\partial x(t_0)$, shape `(M, K, d, d)`.
-    - `deformation_rate`: $G = \\dot F$, shape `(M, K, d, d)`.
-    - `log_density`: $\\ln\\rho_0(x_0) - \\ln|\\det F|$ of the flow's own density, shape `(M, K)`.
+    - `energy`: $\sum_i \tfrac12 m_i v_i^2 + V + Q$ of each particle, shape `(M, K)`.
+    - `deformation`: $F = \partial x(t)/\partial x(t_0)$, shape `(M, K, d, d)`.
+    - `deformation_rate`: $G = \dot F$, shape `(M, K, d, d)`.
+    - `log_density`: $\ln\rho_0(x_0) - \ln|\det F|$ of the flow's own density, shape `(M, K)`.
 
     The last three are `None` without tangents.
+
+    **Units:** those of the problem; `phase` in units of action like $\hbar$, `log_density` of 1 / lengthᵈ.
     """
 
     ts: Times
@@ -89,6 +97,8 @@ def propagate(
     Where JAX sees several devices, each of them moves its share of the particles, and the result is on the
     first; not under `jax.jit` or `jax.grad`, and particles that are divided already stay where they are.
 
+    **Units:** those of the problem: `x0` in lengths, `ts` in times.
+
     **Returns:** a [`Trajectory`][bohmdiff.Trajectory]. Gradients with respect to anything in `problem`,
     `score` or `x0` go through Diffrax's `RecursiveCheckpointAdjoint`.
 
@@ -102,7 +112,9 @@ def propagate(
     if devices is not None:
         x0, _ = devices.divide(x0, jnp.ones(number))
         problem, score, times = devices.copy((problem, score, times))
-    trajectory = _propagate(problem, score, x0, times, solver, steps, bool(tangents), devices)
+    trajectory = _propagate(
+        problem, score, x0, times, solver, steps, as_flag(tangents, "tangents"), devices
+    )
     if devices is not None:
         trajectory, times = devices.gather((trajectory, times))
         trajectory = jax.tree.map(lambda leaf: leaf[:number] if leaf.ndim > 1 else leaf, trajectory)
@@ -218,8 +230,8 @@ def check_ensemble(problem: Problem, score: _AnyScore, x0: Numbers) -> tuple[Pro
     """Checks particles, and that potential and score have the right shape and are finite there.
 
     Returns all three, in the precision of the particles."""
+    d = as_problem(problem).dimension
     x0 = as_real_array(x0, "x0")
-    d = problem.dimension
     if x0.ndim != 2 or x0.shape[1] != d or x0.shape[0] == 0:
         raise ValueError(
             f"x0 must have shape (M, {d}), one row per particle, but shape {x0.shape} was given."

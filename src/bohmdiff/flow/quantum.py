@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from .._check import as_real_array, check_output
 from .._types import Points, Scalar, Time, Vector
 from ..hamiltonian import Hamiltonian
 from ..score import HermiteExpansion, LocalScore, ladder, local_derivatives, pullback
@@ -20,7 +21,7 @@ def quantum_potential(hamiltonian: Hamiltonian, score: Score, t: Time, x: Vector
     (Bohm, Phys. Rev. 85, 166 (1952)).
 
     ```python
-    bd.quantum_potential(hamiltonian, lambda t, x: -2.0 * x, 0.0, jnp.zeros(3))
+    bd.quantum_potential(hamiltonian, lambda t, x: -2.0 * x, 0.0, x)
     ```
 
     **Arguments:**
@@ -30,16 +31,50 @@ def quantum_potential(hamiltonian: Hamiltonian, score: Score, t: Time, x: Vector
     - `t`, `x`: a time and one position of shape `(d,)`.
 
     **Returns:** a scalar, in units of energy.
+
+    **Raises:** `ValueError` if the score does not return shape `(d,)`.
     """
+    t, x = _checked(hamiltonian, score, t, x)
     inverse_mass = 1 / hamiltonian.masses(x.shape[0])
     divergence = inverse_mass @ jnp.diagonal(jax.jacfwd(score, argnums=1)(t, x))
     return _potential(score(t, x), divergence, inverse_mass, hamiltonian.hbar)
 
 
 def acceleration(hamiltonian: Hamiltonian, score: Score, t: Time, x: Vector) -> Vector:
-    r"""$-\nabla(V + Q) / m$ at one point, shape `(d,)`."""
+    r"""$-\nabla(V + Q) / m$ at one point, shape `(d,)`.
+
+    ```python
+    bd.acceleration(hamiltonian, score, 0.5, x)
+    ```
+
+    **Arguments:**
+
+    - `hamiltonian`: the potential $V$, masses and $\hbar$.
+    - `score`: any `s(t, x) -> (d,)`.
+    - `t`, `x`: a time and a point, shape `(d,)`.
+
+    **Returns:** shape `(d,)`, in units of length / time².
+
+    **Raises:** `ValueError` if the score does not return shape `(d,)`.
+    """
+    t, x = _checked(hamiltonian, score, t, x)
+    check_output(hamiltonian.potential, (t, x), (), "potential")
     _, force = effective_force(hamiltonian, score, t, x)
     return force / hamiltonian.mass
+
+
+def _checked(hamiltonian: Hamiltonian, score: Score, t: Time, x: Vector) -> tuple[Scalar, Vector]:
+    """The time and the place, if all four fit together."""
+    if not isinstance(hamiltonian, Hamiltonian):
+        raise ValueError(f"hamiltonian must be a Hamiltonian, but {hamiltonian!r} was given.")
+    t, x = as_real_array(t, "t"), as_real_array(x, "x")
+    if t.ndim != 0 or x.ndim != 1 or hamiltonian.mass.shape not in ((), x.shape):
+        raise ValueError(
+            f"t must be a number and x one point, with a coordinate for each mass, but shapes {t.shape} and "
+            f"{x.shape} were given for masses of shape {hamiltonian.mass.shape}."
+        )
+    check_output(score, (t, x), x.shape, "score")
+    return t, x
 
 
 def effective_force(

@@ -13,12 +13,21 @@ from ..problem import Problem
 class FlowState(eqx.Module):
     r"""One particle of the flow and how its neighbourhood deforms.
 
+    ```python
+    state = bd.FlowState(x, velocity=jnp.zeros(2), deformation=jnp.eye(2), deformation_rate=jnp.zeros((2, 2)))
+    log_density = initial.log_density(x) - jnp.linalg.slogdet(state.deformation)[1]
+    ```
+
     **Arguments:**
 
     - `position`: $x(t)$, shape `(d,)`.
     - `velocity`: $v(t) = \dot x$, shape `(d,)`.
     - `deformation`: $F = \partial x(t) / \partial x(t_0)$, shape `(d, d)`.
     - `deformation_rate`: $G = \dot F$, shape `(d, d)`.
+
+    **Units:** length, length / time, none, and 1 / time.
+
+    **Raises:** nothing; `propagate` checks what it is given.
     """
 
     position: Vector
@@ -45,6 +54,11 @@ class FlowState(eqx.Module):
 
 class HalfState(NamedTuple):
     """What a drift moves, or what a kick moves; both halves of one particle have this structure.
+
+    ```python
+    position, velocity = bd.flow.initial_halves(problem, x0)
+    position.motion, position.tangent
+    ```
 
     `motion` is a position or a velocity, `action` the part of the phase that is gathered with it
     (kinetic energy while drifting, minus V + Q while kicked), `tangent` is F or G, and `second` their

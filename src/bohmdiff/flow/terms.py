@@ -22,6 +22,13 @@ def bohmian_terms(
     """Drift and kick of an ensemble, for any solver of `bohmdiff.solver` (and of Diffrax that takes
     two terms).
 
+    ```python
+    drift, kick = bd.flow.bohmian_terms(problem, score)
+    state = bd.flow.initial_halves(problem, x0)
+    diffrax.diffeqsolve((drift, kick), bd.BlanesMoan4(), 0.0, 1.0, None, state,
+                        stepsize_controller=diffrax.StepTo(ts=jnp.linspace(0.0, 1.0, 17)), max_steps=16)
+    ```
+
     The state is what [`initial_halves`][bohmdiff.flow.initial_halves] makes; tangents are carried if they
     are in it.
 
@@ -31,6 +38,10 @@ def bohmian_terms(
     - `score`: any `s(t, x) -> (d,)`.
     - `directions`: along which second tangents are carried, if they are: shape `(n, d)`, or
         `(M, n, d)` for each particle its own.
+
+    **Units:** those of the problem.
+
+    **Raises:** nothing; check particles and score with [`propagate`][bohmdiff.propagate] first.
     """
     along_axis = _along_axis(directions)
 
@@ -98,6 +109,11 @@ def initial_halves(
 ) -> tuple[HalfState, HalfState]:
     """The state at `t0` that [`bohmian_terms`][bohmdiff.flow.bohmian_terms] integrates.
 
+    ```python
+    position, velocity = bd.flow.initial_halves(problem, x0, directions=jnp.eye(2))
+    position.second  # (M, d, d, d), zero at the start
+    ```
+
     **Arguments:**
 
     - `problem`, `x0`: the initial state, and positions of shape `(M, d)`.
@@ -105,6 +121,10 @@ def initial_halves(
     - `directions`: to carry also their derivatives with respect to x0 along these directions,
         shape `(n, d)`, or `(M, n, d)` for each particle its own: the identity for all of them, a single
         row for one.
+
+    **Units:** those of the problem.
+
+    **Raises:** nothing of its own.
     """
 
     def one(x: Vector, directions: Float[Array, "n d"] | None) -> tuple[HalfState, HalfState]:
@@ -144,14 +164,23 @@ def pushed_score(
 ) -> Vector:
     r"""The score of the density that the flow itself has made, at one particle.
 
+    ```python
+    bd.flow.pushed_score(problem, x, deformation=jnp.eye(2), second=jnp.zeros((2, 2, 2)))
+    ```
+
     $s_\rho(x(t), t) = F^{-\top}[s_0(x_0) - \nabla_{x_0}\ln|\det F|]$, with
     $\partial_k \ln|\det F| = \mathrm{tr}(F^{-1}\partial_k F)$.
 
     **Arguments:**
 
+    - `problem`: for the initial density.
     - `x0`: where the particle started, shape `(d,)`.
     - `deformation`: F, shape `(d, d)`.
     - `second`: $\partial F_{ij} / \partial x_{0,k}$, shape `(d, d, d)`.
+
+    **Returns:** shape `(d,)`, in units of 1 / length.
+
+    **Raises:** nothing; it is infinite where $\det F = 0$.
     """
     inverse = jnp.linalg.inv(deformation)
     slope = jnp.einsum("ij,jik->k", inverse, second)

@@ -25,6 +25,8 @@ class AbstractPotential(eqx.Module):
 
     To write one, subclass this, declare its parameters as fields and write `__call__`. A plain
     function is a potential too, also on either side of a `+`, as long as the other side is one of these.
+
+    **Units:** energy.
     """
 
     # NumPy's scalars would otherwise take `numpy.float64(2) * V` for an array of objects.
@@ -74,6 +76,8 @@ class PotentialSum(AbstractPotential):
 
     - `*terms`: at least one potential or plain function `V(t, x) -> scalar`.
 
+    **Units:** energy, of every term; each takes one point of shape `(d,)`.
+
     **Raises:** `ValueError` if there is no term, or one that is not callable.
     """
 
@@ -107,6 +111,8 @@ class ScaledPotential(AbstractPotential):
 
     - `potential`: a potential or plain function `V(t, x) -> scalar`.
     - `factor`: a number, of either sign; differentiable.
+
+    **Units:** the factor has none; the potential takes one point of shape `(d,)`.
 
     **Raises:** `ValueError` if the potential is not callable or the factor is not one finite number.
     """

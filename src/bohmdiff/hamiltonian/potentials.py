@@ -26,6 +26,8 @@ class MorseChain(AbstractPotential):
         oscillates at the bottom with $\omega = \beta \sqrt{2 D / m}$.
     - `coupling`: $\lambda$, a number of either sign. Energy per length squared.
 
+    **Units:** `depth` in energy, `width` in 1 / length, `coupling` in energy / length².
+
     **Raises:** `ValueError` for a wrong shape, or a depth or width that is not positive.
     """
 
@@ -57,6 +59,8 @@ class DoubleWell(AbstractPotential):
 
     - `barrier`: the height $D > 0$: a number, or `(d,)` for one per coordinate. Energy.
     - `minimum`: the distance $a > 0$ of the minima from the barrier: a number or `(d,)`. Length.
+
+    **Units:** `barrier` in energy, `minimum` in length.
 
     **Raises:** `ValueError` for a wrong shape, or a parameter that is not positive.
     """
@@ -90,6 +94,9 @@ class HenonHeiles(AbstractPotential):
     - `coupling`: $\lambda$, a number. Energy per length cubed.
     - `frequency`: $\omega$, a number or `(d,)`. The model is written in coordinates of mass one; for
         another mass $m$ pass $\omega \sqrt m$.
+
+    **Units:** those in which the frequency of the harmonic part and the mass are one; `coupling` in energy
+    / length³.
 
     **Raises:** `ValueError` for a wrong shape, or, at the call, for fewer than two coordinates.
 
@@ -133,6 +140,8 @@ class Eckart(AbstractPotential):
     - `width`: $a > 0$. Length.
     - `coordinate`: $k$, the index of the coordinate along which the barrier lies; the first one if not
         given.
+
+    **Units:** `height` in energy, `width` in length.
 
     **Raises:** `ValueError` for a wrong shape, a width that is not positive, or, at the call, a
     coordinate that does not exist.
@@ -187,6 +196,8 @@ class InteractingBosons(AbstractPotential):
     - `variance`: $\sigma^2 > 0$ of the pair term, the square of its range. Length squared.
     - `mass`: $m > 0$ of one particle; it must be the mass of the Hamiltonian for the trap to have the
         frequency $\omega$.
+
+    **Units:** `frequency` in 1 / time, `repulsion` in energy · length, `variance` in length².
 
     **Raises:** `ValueError` for a wrong shape or sign.
 

@@ -33,6 +33,8 @@ class Quadratic(AbstractPotential):
     it is symmetric is not checked. The shapes of what functions return are checked at the call, and
     their values are cast to the precision of `x`.
 
+    **Units:** `matrix` in energy / length², `centre` in length, `linear` in energy / length.
+
     **Raises:** `ValueError` for a wrong shape, shapes that do not go together, or a matrix that is not
     symmetric.
     """
@@ -92,7 +94,15 @@ def _vector_or_function(value: Any, name: str) -> Any:
 
 
 def _at(value: Array | Callable[[Time], Array], t: Time, x: Vector) -> Array:
-    return jnp.asarray(value(t)).astype(x.dtype) if callable(value) else value
+    if not callable(value):
+        return value
+    try:
+        return jnp.asarray(value(t)).astype(x.dtype)
+    except Exception as error:
+        raise ValueError(
+            f"A parameter that is a function of time must give a number or an array, but {value!r} did not: "
+            f"{type(error).__name__}: {error}"
+        ) from error
 
 
 def _vector_at(value: Array | Callable[[Time], Array], name: str, t: Time, x: Vector) -> Array:

@@ -22,7 +22,15 @@ _SAFETY = 2.0
 
 
 class ToleranceNotReachedError(RuntimeError):
-    """No degree was enough, or the larger ones failed. `solution` is the best that was found, or `None`."""
+    """No degree was enough, or the larger ones failed. `solution` is the best that was found, or `None`.
+
+    ```python
+    try:
+        solution = bd.solve(problem, bd.AutomaticDegree(tolerance=1e-9, largest=3))
+    except bd.ToleranceNotReachedError as error:
+        solution = error.solution
+    ```
+    """
 
     def __init__(self, message: str, solution: EnsembleSolution | None):
         super().__init__(message)

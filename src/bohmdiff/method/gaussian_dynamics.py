@@ -42,6 +42,8 @@ class GaussianDynamics(AbstractMethod):
         has moments to 1e-14 and the phase and the Bohmian flow of a squeezed state to 1e-11.
     - `solver`: a symplectic one, e.g. [`BlanesMoan6`][bohmdiff.BlanesMoan6].
 
+    **Units:** those of the problem.
+
     **Returns** from [`solve`][bohmdiff.solve]: a `GaussianSolution`. `key` is not used.
 
     **Raises:** `ValueError` if the initial state is not a

@@ -37,6 +37,8 @@ class GivenScore(AbstractMethod):
     - `steps`: equal steps from `t0` to `t1`.
     - `solver`: any of the symplectic solvers.
 
+    **Units:** those of the problem. Moments have the shape `(K, d)`.
+
     **Returns** from [`solve`][bohmdiff.solve]: a [`FlowSolution`][bohmdiff.FlowSolution].
 
     **Raises:** `ValueError` for bad options, and if particles become non-finite.

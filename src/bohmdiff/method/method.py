@@ -4,9 +4,9 @@ from abc import abstractmethod
 
 import equinox as eqx
 
-from .._check import cast_floats
+from .._check import as_flag, as_key, cast_floats
 from .._types import Key, Numbers, Times
-from ..problem import Problem, saved_times
+from ..problem import Problem, as_problem, saved_times
 from ..solution import Solution
 
 
@@ -54,14 +54,17 @@ def solve(
         101 equally spaced ones if not given.
     - `progress`: whether to show a progress bar.
 
+    **Units:** those of the problem; `ts` in times.
+
     **Returns:** a [`Solution`][bohmdiff.Solution].
 
     **Raises:** `ValueError` for bad input, before any long work starts.
     """
-    if not isinstance(problem, Problem):
-        raise ValueError(f"problem must be a Problem, but {type(problem).__name__} was given.")
+    problem = as_problem(problem)
     if not isinstance(method, AbstractMethod):
         hint = f" Pass an instance: {method.__name__}(...)." if isinstance(method, type) else ""
         raise ValueError(f"method must be a method such as SplitOperator, but {method!r} was given.{hint}")
+    if key is not None:
+        key = as_key(key)
     problem = cast_floats(problem, problem.dtype)
-    return method.run(problem, saved_times(problem, ts), key=key, progress=bool(progress))
+    return method.run(problem, saved_times(problem, ts), key=key, progress=as_flag(progress, "progress"))

@@ -26,7 +26,15 @@ _AFFORDABLE_NODES = {1: 200, 2: 32, 3: 12}
 
 
 class DegenerateFitError(RuntimeError):
-    """The particles no longer determine the score."""
+    """The particles no longer determine the score.
+
+    ```python
+    try:
+        solution = bd.solve(problem, bd.SequentialScoreMatching(degree=8))
+    except bd.DegenerateFitError:
+        solution = bd.solve(problem, bd.SequentialScoreMatching(degree=4))
+    ```
+    """
 
 
 class TooFewParticlesError(ValueError):
@@ -64,6 +72,8 @@ class SequentialScoreMatching(AbstractMethod):
     - `terms`: which polynomials of that degree. In many coordinates there are too many of them, and
         [`Interactions(2, reach=1)`][bohmdiff.Interactions], pairs of neighbours, or
         [`HyperbolicCross()`][bohmdiff.HyperbolicCross] leave few.
+
+    **Units:** those of the problem; `trust_radius` counts standard deviations. Moments have the shape `(K, d)`.
 
     **Raises:** `ValueError` for bad options and for fewer particles than basis functions;
     [`DegenerateFitError`][bohmdiff.DegenerateFitError] if the linear system becomes singular on the way.

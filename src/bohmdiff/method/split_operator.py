@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Complex, Float
 from tqdm.auto import tqdm
 
-from .._check import as_positive_integer, check_output, is_concrete
+from .._check import as_float, as_positive_integer, check_output, is_concrete, on_host
 from .._types import Key, Numbers, Scalar, Times
 from ..problem import Problem
 from ..solution import GridSolution
@@ -29,7 +29,7 @@ _EDGE_PROBABILITY = 1e-6
 
 def _one_or_each(value: Any, name: str, kind: type) -> Any:
     """A number, or a tuple with one for each coordinate."""
-    array = np.asarray(value)
+    array = on_host(value, name)
     integer = np.issubdtype(array.dtype, np.integer)
     right = integer if kind is int else integer or np.issubdtype(array.dtype, np.floating)
     if not right or array.ndim > 1 or array.size == 0 or not np.all(np.isfinite(array)):
@@ -70,6 +70,8 @@ class SplitOperator(AbstractMethod):
     - `order`: 4, or 2 for the splitting of Strang.
     - `memory`: how many bytes may be used; what is free now, if not given.
     - `snapshot_memory`: how many bytes the solution may keep in wave functions.
+
+    **Units:** `lower` and `upper` in lengths.
 
     **Raises:** `ValueError` for options of a wrong shape or out of range, and before any long work if
     the problem has more than four coordinates, the grid does not fit into the memory, the initial state
@@ -116,8 +118,10 @@ class SplitOperator(AbstractMethod):
                 f"upper must be larger than lower, but lower = {lower!r} and upper = {upper!r} were given."
             )
         self.steps = as_positive_integer(steps, "steps", "Pass how many steps [t0, t1] is divided into.")
-        if isinstance(order, bool) or order not in ORDERS:
+        if isinstance(order, bool) or not isinstance(order, int) or order not in ORDERS:
             raise ValueError(f"order must be one of {ORDERS}, but {order!r} was given.")
+        memory = None if memory is None else as_float(memory, "memory")
+        snapshot_memory = as_float(snapshot_memory, "snapshot_memory")
         if memory is not None and not memory > 0:
             raise ValueError(f"memory must be a positive number of bytes, but {memory!r} was given.")
         if not snapshot_memory >= 0:

@@ -29,6 +29,10 @@ class EnergyDrift(AbstractObjective):
     **Arguments:**
 
     - `smallest_determinant`, `largest_target`: as for [`FisherDivergence`][bohmdiff.FisherDivergence].
+
+    **Units:** (energy / time)².
+
+    **Raises:** `ValueError` for a negative determinant.
     """
 
     second_tangents = "all"

@@ -21,6 +21,11 @@ _CHECKPOINT_BYTES = 2**28
 class ObjectiveReport(eqx.Module):
     r"""An objective along the flow of a score.
 
+    ```python
+    report = bd.fisher_divergence(problem, score, x0, weights=weights, steps=16, solver=bd.VelocityVerlet())
+    worst = report.ts[jnp.argmax(report.per_time)]
+    ```
+
     - `value`: its mean over time, a scalar.
     - `ts`, `per_time`: its value at every step, shape `(steps + 1,)` each; zero at the steps that a random
         subset left out.

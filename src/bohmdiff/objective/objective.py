@@ -114,6 +114,10 @@ class FisherDivergence(AbstractObjective):
     - `outlier_scale`: a particle whose error $e = |s_\theta - s_\rho|$ is well above this $c$ counts as
         $c^2\ln(1 + e^2/c^2)$ instead of $e^2$ (the Cauchy loss), so that a few in the far tails do not
         decide the whole gradient. With `math.inf` the objective is the Fisher divergence itself.
+
+    **Units:** 1 / length²; `largest_target` and `outlier_scale` in 1 / length.
+
+    **Raises:** `ValueError` for a negative determinant, and limits that are not positive.
     """
 
     second_tangents = "all"
@@ -155,6 +159,10 @@ class DirectionalDivergence(AbstractObjective):
     **Arguments:**
 
     - `smallest_determinant`: as for [`FisherDivergence`][bohmdiff.FisherDivergence].
+
+    **Units:** 1 / length², as directions have lengths.
+
+    **Raises:** `ValueError` for a negative determinant.
     """
 
     second_tangents = "random"
@@ -207,6 +215,9 @@ class LogDensityVariance(AbstractObjective):
     - `smallest_determinant`: as for [`FisherDivergence`][bohmdiff.FisherDivergence].
     - `outlier_scale`: the same for $|e|$, measured from its mean. e has no unit: 1 is an error by a factor
         2.7 in the density.
+
+    **Raises:** `ValueError` for a negative determinant and a scale that is not positive; in training for a
+    score without `log_density`.
     """
 
     second_tangents = "none"
@@ -246,6 +257,10 @@ class ImplicitScoreMatching(AbstractObjective):
 
     - `smallest_determinant`: as for [`FisherDivergence`][bohmdiff.FisherDivergence].
 
+    **Units:** 1 / length².
+
+    **Raises:** `ValueError` for a negative determinant.
+
     ??? cite "Reference"
 
         A. Hyvärinen, *Estimation of non-normalized statistical models by score matching*,
@@ -281,6 +296,10 @@ class CausticPenalty(AbstractObjective):
 
     - `threshold`: $f$, positive. It must be below the smallest $\det F$ of the exact flow: 1 where nothing
         moves, the product of the ratios of final to initial widths for a Gaussian.
+
+    **Units:** none.
+
+    **Raises:** `ValueError` for a threshold that is not positive.
     """
 
     second_tangents = "none"
@@ -304,13 +323,23 @@ class CausticPenalty(AbstractObjective):
 class ObjectiveSum(AbstractObjective):
     """A weighted sum of objectives, made by `+` and `*`.
 
+    ```python
+    objective = bd.FisherDivergence() + 30.0 * bd.EnergyDrift()
+    objective.terms
+    ```
+
     **Arguments:**
 
     - `terms`: pairs of a factor and an objective. Derivatives go through the flow if they do for one of
         them, and all must mask at the same determinant.
+
+    **Units:** those of its terms; the factors make up for differences.
+
+    **Raises:** `ValueError` for terms that mask at different determinants, or of which only some
+    differentiate through the flow.
     """
 
-    terms: tuple[tuple[float, AbstractObjective], ...]
+    terms: tuple[tuple[float, AbstractObjective], ...] = eqx.field(converter=lambda terms: _as_terms(terms))
 
     def __check_init__(self):
         limits = set(self._limits())
@@ -416,6 +445,19 @@ def _rooted(ensemble: Ensemble, errors: Float[Array, "M components"]) -> Float[A
 def _cauchy_loss(square: Float[Array, " M"], scale: float) -> Float[Array, " M"]:
     """The square of an error, which grows logarithmically where the error is above `scale`."""
     return square if math.isinf(scale) else scale**2 * jnp.log1p(square / scale**2)
+
+
+def _as_terms(terms: Any) -> tuple[tuple[float, AbstractObjective], ...]:
+    try:
+        pairs = tuple((as_float(factor, "The factor of an objective"), term) for factor, term in terms)
+    except TypeError:
+        pairs = ()
+    if not pairs or not all(isinstance(term, AbstractObjective) for _, term in pairs):
+        raise ValueError(
+            "terms must be pairs of a factor and an objective, such as ((1.0, FisherDivergence()),), but "
+            f"{terms!r} was given. The usual way is to write 2.0 * FisherDivergence() + EnergyDrift()."
+        )
+    return pairs
 
 
 def _not_negative(value: float, name: str) -> float:

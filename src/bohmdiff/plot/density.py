@@ -5,10 +5,11 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from .._check import as_real_array
 from .._types import Numbers
-from ..solution import Solution
-from .evaluate import density_at, density_unit, reach
-from .style import ATOMIC, COLOURS, DENSITY_COLOURS, TRAJECTORY_COLOUR, Units, style
+from ..solution import Solution, as_solution
+from .evaluate import as_label, density_at, density_unit, reach
+from .style import ATOMIC, COLOURS, DENSITY_COLOURS, TRAJECTORY_COLOUR, Units, as_units, style
 
 _PLACES = 400
 
@@ -27,8 +28,9 @@ def density(
     """The density ρ(t, x) of a one-dimensional solution in grey, with trajectories over it.
 
     ```python
-    flow = bd.propagate(problem, solution.score, x0, ts=exact.ts, solver=bd.BlanesMoan4(), steps=200)
-    bd.plot.density(exact, flow.position[..., 0]).savefig("density.png")
+    splitting = bd.Problem(bd.Hamiltonian(bd.DoubleWell()), bd.GaussianWavePacket([0.0], 0.25), t1=2.0)
+    grid = bd.solve(splitting, bd.SplitOperator(points=128, lower=-6.0, upper=6.0))
+    bd.plot.density(grid, grid.quantile_trajectories([0.1, 0.5, 0.9]).T).savefig("density.png")
     ```
 
     **Arguments:**
@@ -43,30 +45,32 @@ def density(
 
     **Raises:** `ValueError` in more than one dimension.
     """
+    solution, units, label = as_solution(solution, "solution"), as_units(units), as_label(label)
     if solution.problem.dimension != 1:
         raise ValueError(
             f"plot.density draws one dimension, but the solution has {solution.problem.dimension}; "
             "plot.moments draws any number."
         )
     low, high = reach(solution, 0, lower, upper)
+    saved = np.asarray(solution.ts)
+    times = saved if ts is None else np.asarray(as_real_array(ts, "ts"))
+    paths = None if trajectories is None else _paths(trajectories, times, "trajectories")
+    exact = None if reference is None else _paths(reference, saved, "reference")
     x = np.linspace(low, high, _PLACES)
     rho = np.stack([density_at(solution, t, x[:, None]) for t in solution.ts])
     with style():
         figure, axes = plt.subplots(figsize=(8, 4.6))
         axes.grid(False)
-        mesh = axes.pcolormesh(
-            np.asarray(solution.ts), x, rho.T, cmap=DENSITY_COLOURS, shading="gouraud", rasterized=True
-        )
+        mesh = axes.pcolormesh(saved, x, rho.T, cmap=DENSITY_COLOURS, shading="gouraud", rasterized=True)
         name, unit = type(solution.method).__name__, density_unit(solution, units)
         figure.colorbar(mesh, label=f"density ρ(t, x) by {name}, {unit}")
         handles = []
-        if trajectories is not None:
-            times = np.asarray(solution.ts if ts is None else ts)
-            axes.plot(times, np.asarray(trajectories).T, color=TRAJECTORY_COLOUR, lw=1.4)
+        if paths is not None:
+            axes.plot(times, paths.T, color=TRAJECTORY_COLOUR, lw=1.4)
             handles.append(Line2D([], [], color=TRAJECTORY_COLOUR, lw=1.4, label=label))
-        if reference is not None:
+        if exact is not None:
             dashed = {"color": COLOURS[0], "ls": (0, (4, 4)), "lw": 0.8}
-            axes.plot(np.asarray(solution.ts), np.asarray(reference).T, **dashed)
+            axes.plot(saved, exact.T, **dashed)
             handles.append(Line2D([], [], label="exact trajectories", **dashed))
         if handles:
             axes.legend(handles=handles, loc="upper left")
@@ -74,3 +78,13 @@ def density(
         axes.set_xlabel(f"time t, {units.time}")
         axes.set_ylabel(f"position x, {units.length}")
     return figure
+
+
+def _paths(paths: Numbers, times: np.ndarray, name: str) -> np.ndarray:
+    array = np.asarray(as_real_array(paths, name))
+    if array.ndim != 2 or times.ndim != 1 or array.shape[1] != times.size:
+        raise ValueError(
+            f"{name} must have shape (M, K), a row for each particle, with K = {times.size} times, but shape "
+            f"{array.shape} was given."
+        )
+    return array

@@ -1,11 +1,15 @@
 """Densities at many points, and the range in which to look."""
 
+import math
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from .._check import as_float
 from .._types import Numbers, Points, Time
 from ..solution import EnsembleSolution, FlowSolution, GaussianSolution, Solution
 from .style import Units
@@ -37,9 +41,20 @@ def reach(
     """Where a density is at any saved time, unless it is given."""
     mean = np.asarray(solution.mean())[:, coordinate]
     std = np.asarray(solution.std())[:, coordinate]
-    low = float(np.min(mean - _DEVIATIONS * std)) if lower is None else float(lower)
-    high = float(np.max(mean + _DEVIATIONS * std)) if upper is None else float(upper)
+    low = float(np.min(mean - _DEVIATIONS * std)) if lower is None else as_float(lower, "lower")
+    high = float(np.max(mean + _DEVIATIONS * std)) if upper is None else as_float(upper, "upper")
+    if not -math.inf < low < high < math.inf:
+        raise ValueError(
+            f"upper must be larger than lower, and both finite, but {high:g} and {low:g} were given."
+        )
     return low, high
+
+
+def as_label(label: Any) -> str:
+    """`label`, if it is text."""
+    if not isinstance(label, str):
+        raise ValueError(f"label must be text, but {label!r} was given.")
+    return label
 
 
 def density_unit(solution: Solution, units: Units) -> str:

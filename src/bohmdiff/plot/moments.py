@@ -7,8 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from ..solution import Solution
-from .style import ATOMIC, COLOURS, DASHES, MARKERS, Units, style
+from ..solution import Solution, as_solution
+from .style import ATOMIC, COLOURS, DASHES, MARKERS, Units, as_units, style
 
 
 def moments(
@@ -29,9 +29,17 @@ def moments(
     - `reference`: another one of the same problem, or what its `to_xarray()` gave; the errors get panels
         of their own if it is saved at the same times.
     - `units`: for the labels of the axes; those that a dataset names, or atomic units, if not given.
+
+    **Raises:** `ValueError` for solutions of problems of other dimensions, or at other times.
     """
-    units = _units(solution, reference) if units is None else units
-    ours, theirs = _as_dataset(solution), None if reference is None else _as_dataset(reference)
+    units = _units(solution, reference) if units is None else as_units(units)
+    ours = _as_dataset(solution, "solution")
+    theirs = None if reference is None else _as_dataset(reference, "reference")
+    if theirs is not None and theirs.coordinate.size != ours.coordinate.size:
+        raise ValueError(
+            f"solution has {ours.coordinate.size} coordinates and reference {theirs.coordinate.size}: pass two "
+            "solutions of the same problem."
+        )
     with_errors = theirs is not None and _same_times(ours, theirs)
     with style():
         figure, axes = plt.subplots(
@@ -83,9 +91,17 @@ def energy(
     - `solution`: any solution, or what its `to_xarray()` gave.
     - `reference`: another one of the same problem, or what its `to_xarray()` gave; open markers.
     - `units`: for the labels of the axes; those that a dataset names, or atomic units, if not given.
+
+    **Raises:** `ValueError` for what is no solution.
     """
-    units = _units(solution, reference) if units is None else units
-    ours, theirs = _as_dataset(solution), None if reference is None else _as_dataset(reference)
+    units = _units(solution, reference) if units is None else as_units(units)
+    ours = _as_dataset(solution, "solution")
+    theirs = None if reference is None else _as_dataset(reference, "reference")
+    if theirs is not None and theirs.coordinate.size != ours.coordinate.size:
+        raise ValueError(
+            f"solution has {ours.coordinate.size} coordinates and reference {theirs.coordinate.size}: pass two "
+            "solutions of the same problem."
+        )
     with style():
         figure, (top, below) = plt.subplots(2, 1, figsize=(8, 5), sharex=True)
         _line(top, ours.time, ours.energy, 0, _name(ours))
@@ -105,8 +121,15 @@ def energy(
     return figure
 
 
-def _as_dataset(solution: Solution | xarray.Dataset) -> xarray.Dataset:
-    return solution.to_xarray() if isinstance(solution, Solution) else solution
+def _as_dataset(solution: Solution | xarray.Dataset, name: str) -> xarray.Dataset:
+    if isinstance(solution, xarray.Dataset):
+        missing = {"mean", "std", "energy", "time", "coordinate"} - {str(key) for key in solution.variables}
+        if missing or "method" not in solution.attrs:
+            raise ValueError(
+                f"{name} must be what to_xarray() gave, but it has no {', '.join(sorted(missing)) or 'method'}."
+            )
+        return solution
+    return as_solution(solution, name).to_xarray()
 
 
 def _units(*sources: Solution | xarray.Dataset | None) -> Units:

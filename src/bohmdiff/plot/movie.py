@@ -14,11 +14,21 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from .._check import as_positive_integer
+from .._check import as_positive_integer, as_real_array, on_host
 from .._types import Numbers
 from ..solution import Solution
-from .evaluate import density_at, density_unit, reach
-from .style import ATOMIC, COLOURS, DASHES, DENSITY_COLOURS, MARKERS, TRAJECTORY_COLOUR, Units, style
+from .evaluate import as_label, density_at, density_unit, reach
+from .style import (
+    ATOMIC,
+    COLOURS,
+    DASHES,
+    DENSITY_COLOURS,
+    MARKERS,
+    TRAJECTORY_COLOUR,
+    Units,
+    as_units,
+    style,
+)
 
 _PLACES = {1: 400, 2: 100}  # at which a density is evaluated, along each axis
 _LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9)  # of contours, as parts of the largest density of a frame
@@ -44,8 +54,8 @@ def movie(
     r"""The density ρ(t, x) as time goes by, and the particles that it carries.
 
     ```python
-    paths = bd.propagate(problem, exact.score, x0, ts=exact.ts, solver=bd.BlanesMoan4(), steps=200).position
-    bd.plot.movie(solution, paths, exact=exact).save("movie.gif", writer="pillow")
+    paths = bd.propagate(problem, score, x0, ts=solution.ts, solver=bd.BlanesMoan4(), steps=64).position
+    bd.plot.movie(solution, paths, exact=exact, every=25).save("movie.gif", writer="pillow")
     ```
 
     One coordinate is drawn as a curve, with the particles on it and their paths so far in a panel below;
@@ -79,6 +89,7 @@ def movie(
     density.
     """
     _check(solution, exact)
+    units, label = as_units(units), as_label(label)
     every = as_positive_integer(every, "every", "Pass 1 for a frame at each saved time.")
     fps = as_positive_integer(fps, "fps", "Pass how many frames are shown in a second.")
     drawn = _coordinates(coordinates, solution.problem.dimension)
@@ -286,7 +297,7 @@ def _check(solution: Any, exact: Any) -> None:
 def _coordinates(given: Any, dimension: int) -> list[int]:
     if given is None:
         return list(range(min(dimension, 2)))
-    array = np.atleast_1d(np.asarray(given))
+    array = np.atleast_1d(on_host(given, "coordinates"))
     integers = np.issubdtype(array.dtype, np.integer) and array.ndim == 1 and array.size in (1, 2)
     if (
         not integers
@@ -300,7 +311,7 @@ def _coordinates(given: Any, dimension: int) -> list[int]:
 
 
 def _paths(trajectories: Numbers, solution: Solution) -> np.ndarray:
-    paths = np.asarray(trajectories, float)
+    paths = np.asarray(as_real_array(trajectories, "trajectories"))
     k, d = solution.ts.size, solution.problem.dimension
     if d == 1 and paths.ndim == 2:
         paths = paths[..., None]
@@ -318,20 +329,18 @@ def _places(
 ) -> list[np.ndarray]:
     limits = []
     for name, given in (("lower", lower), ("upper", upper)):
-        if given is not None and np.shape(given) not in ((), (len(drawn),)):
+        if given is not None and as_real_array(given, name).shape not in ((), (len(drawn),)):
             raise ValueError(
                 f"{name} must be a number or have one for each of the {len(drawn)} coordinates drawn, but "
                 f"{given!r} was given."
             )
-        each = (
-            [None] * len(drawn) if given is None else np.broadcast_to(np.asarray(given, float), len(drawn))
-        )
+        each = [None] * len(drawn)
+        if given is not None:
+            each = np.broadcast_to(np.asarray(as_real_array(given, name)), len(drawn))
         limits.append(each)
     places = []
     for i, low, high in zip(drawn, *limits, strict=True):
         start, end = reach(solution, i, low, high)
-        if not start < end:
-            raise ValueError(f"upper must be larger than lower, but {end:g} and {start:g} were given.")
         places.append(np.linspace(start, end, _PLACES[len(drawn)]))
     return places
 

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 
 from ..solution import ATOMIC as ATOMIC
 from ..solution import Units as Units
+from ..solution import as_units as as_units
 
 # Okabe and Ito's colours, dark to light, so that they differ in greyscale; dashes tell them apart as well.
 COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")

@@ -5,7 +5,8 @@ import numpy as np
 import xarray
 from matplotlib.figure import Figure
 
-from .style import ATOMIC, COLOURS, DASHES, Units, legend_above, style
+from .._check import as_float
+from .style import ATOMIC, COLOURS, DASHES, Units, as_units, legend_above, style
 
 
 def training(
@@ -14,7 +15,9 @@ def training(
     """Above, the loss of every epoch and the Fisher divergence of the validations; below, the energy.
 
     ```python
-    bd.plot.training(solution.history, reference_energy=2.32361723).savefig("training.png")
+    method = bd.SelfConsistentScoreMatching(score, bd.LogDensityVariance(), epochs=4, particles=64, steps=16)
+    trained = bd.solve(problem, method, key=key)
+    bd.plot.training(trained.history, reference_energy=exact.energy()[0]).savefig("training.png")
     ```
 
     **Arguments:**
@@ -30,6 +33,14 @@ def training(
             "plot.training draws the history of a training, but None was given: only solutions by "
             "SelfConsistentScoreMatching have one."
         )
+    wanted = {"epoch", "loss", "fisher", "energy", "energy_drift"}
+    if not isinstance(history, xarray.Dataset) or wanted - {str(name) for name in history.variables}:
+        raise ValueError(
+            f"history must be that of a training, solution.history, but {history!r:.200} was given."
+        )
+    units = as_units(units)
+    if reference_energy is not None:
+        reference_energy = as_float(reference_energy, "reference_energy")
     validated = history.dropna("epoch", subset=["energy"])
     with style():
         figure, (top, below) = plt.subplots(2, 1, figsize=(8, 6.4), sharex=True)

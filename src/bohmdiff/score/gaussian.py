@@ -21,9 +21,18 @@ class MovingGaussian(NamedTuple):
 class GaussianScore(AbstractScore):
     r"""$s = -C^{-1}(t)\,(x - \mu(t))$, with mean and precision as cubic functions of time.
 
+    ```python
+    thawed = bd.solve(problem, bd.GaussianDynamics()).fitted
+    thawed(0.5, x)
+    ```
+
     **Arguments:**
 
     - `path`: a Diffrax interpolation whose value at `t` is a `MovingGaussian`.
+
+    **Units:** 1 / length.
+
+    **Raises:** nothing; it is made by [`GaussianDynamics`][bohmdiff.GaussianDynamics].
     """
 
     path: diffrax.CubicInterpolation

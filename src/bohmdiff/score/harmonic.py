@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from .._check import cast_floats, describe, require
 from .._types import Matrix, Scalar, Time, Vector
-from ..problem import Problem
+from ..problem import Problem, as_problem
 from .score import AbstractScore
 
 
@@ -26,6 +26,8 @@ class HarmonicScore(AbstractScore):
         state must have a `mean` and a `momentum`, as a
         [`GaussianWavePacket`][bohmdiff.GaussianWavePacket] has.
 
+    **Units:** 1 / length.
+
     **Raises:** `ValueError` if the potential is not bound in every direction there.
     """
 
@@ -38,7 +40,7 @@ class HarmonicScore(AbstractScore):
     t0: Scalar
 
     def __init__(self, problem: Problem):
-        problem = cast_floats(problem, problem.dtype)
+        problem = cast_floats(as_problem(problem), problem.dtype)
         hamiltonian, initial = problem.hamiltonian, problem.initial
         mean, momentum = (getattr(initial, name, None) for name in ("mean", "momentum"))
         if mean is None or momentum is None:

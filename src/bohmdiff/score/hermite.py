@@ -32,6 +32,11 @@ class HermiteExpansion(eqx.Module):
     r"""$\ln\rho(x) = -\tfrac12|\xi|^2 + \sum_\alpha c_\alpha h_\alpha(\xi) + \text{const}$ with
     $\xi = L^{-1}(x - \mu)$.
 
+    ```python
+    expansion = solution.fitted.path.evaluate(0.5)  # that of a sequential solution, at one time
+    expansion.coefficients, expansion.mean
+    ```
+
     A polynomial is not bounded where it was not fitted. Farther from the centre than `trust_radius`
     the correction's gradient is therefore taken from where the ray to the centre enters that
     radius, on top of the Gaussian, so that particles in the far tail cannot run away.
@@ -44,6 +49,10 @@ class HermiteExpansion(eqx.Module):
     - `degree`: the total degree.
     - `trust_radius`: in standard deviations.
     - `terms`: which polynomials of that degree, all if not given.
+
+    **Units:** `mean` and `cholesky` in lengths, the coefficients have none.
+
+    **Raises:** nothing; it is made by [`SequentialScoreMatching`][bohmdiff.SequentialScoreMatching].
     """
 
     mean: Vector
@@ -288,10 +297,19 @@ def _log_partition(expansion: HermiteExpansion, xi: Points, weights: Weights) ->
 class HermiteScore(AbstractScore):
     """A Hermite expansion that moves: frame and coefficients as cubic functions of time.
 
+    ```python
+    fitted = bd.solve(problem, bd.SequentialScoreMatching(degree=4)).fitted
+    fitted(0.5, x), fitted.log_density(0.5, x)
+    ```
+
     **Arguments:**
 
     - `path`: a Diffrax interpolation whose value at `t` is a
         [`HermiteExpansion`][bohmdiff.HermiteExpansion].
+
+    **Units:** 1 / length.
+
+    **Raises:** nothing; it is made by [`SequentialScoreMatching`][bohmdiff.SequentialScoreMatching].
     """
 
     path: diffrax.CubicInterpolation

@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
-from .._check import as_positive_integer, cast_floats, check_output, is_concrete
+from .._check import as_flag, as_float, as_positive_integer, cast_floats, check_output, is_concrete
 from .._types import Key, Scalar, Time, Vector
-from ..problem import Problem
+from ..problem import Problem, as_problem
 from ..wavepacket import AbstractInitialState, default_points
 from .derivatives import (
     LocalScore,
@@ -88,6 +88,9 @@ class NeuralScore(AbstractScore):
     - `network`: your own `N(features, z) -> scalar`, a module, instead of the perceptron.
     - `key`: for the initial weights.
 
+    **Units:** those of the problem, by which the inputs of the network are made free of units. The score has the
+    shape `(d,)`.
+
     **Raises:** `ValueError` for options that are not allowed, and for a baseline of another dimension.
     """
 
@@ -115,9 +118,11 @@ class NeuralScore(AbstractScore):
         network: Callable[..., Scalar] | None = None,
         key: Key,
     ):
+        problem = as_problem(problem)
         d, dtype = problem.dimension, problem.dtype
         frequencies = as_positive_integer(frequencies, "frequencies", "Pass how many waves of time.")
-        if not output_scale > 0:
+        output_scale = as_float(output_scale, "output_scale")
+        if not 0 < output_scale < math.inf:
             raise ValueError(f"output_scale must be positive, but {output_scale!r} was given.")
         t0, t1 = problem.t0.astype(dtype), problem.t1.astype(dtype)
         self.time = FourierTime(t0, t1, frequencies)
@@ -141,17 +146,19 @@ class NeuralScore(AbstractScore):
         points, weights = problem.initial.points(default_points(d, per_axis=3), jax.random.key(0))
         mean = weights @ points
         self.standardise = _Standardise(mean, jnp.sqrt(weights @ (points - mean) ** 2))
-        self.output_scale = float(output_scale)
+        self.output_scale = output_scale
         if fade_in is None:
             fade_in = 0 if baseline is None and not exact_start else 2
-        if not isinstance(fade_in, int) or fade_in < (1 if exact_start else 0):
+        if isinstance(fade_in, bool) or not isinstance(fade_in, int) or fade_in < (1 if exact_start else 0):
             raise ValueError(
                 f"fade_in must be a whole number, 0 or more, and 1 or more with exact_start, but {fade_in!r} "
                 "was given."
             )
         self.fade_in = fade_in
         self.initial = None
-        if exact_start and not _starts_at(self.baseline, problem.initial, t0, points):
+        if as_flag(exact_start, "exact_start") and not _starts_at(
+            self.baseline, problem.initial, t0, points
+        ):
             self.initial = FrozenScore(_InitialScore(problem.initial))
 
     def __call__(self, t: Time, x: Vector) -> Vector:

@@ -1,6 +1,6 @@
 """A multilayer perceptron that is told the time, and its derivatives without nested differentiation."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import equinox as eqx
@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._check import as_positive_integer
+from .._check import as_key, as_positive_integer, check_output
 from .._types import Key, Scalar, Vector
 from .derivatives import ScalarDerivatives, combinations, spread
 from .jet import Index, Jet, activate, activate_affine, slopes
@@ -43,6 +43,11 @@ class TimeConditionedMLP(eqx.Module):
     - `activation`: smooth: it is differentiated five times, six with second tangents.
     - `key`: for the initial weights.
 
+    **Units:** none; its inputs, of shapes `(features,)` and `(dimension,)`, are expected to be of order one, and
+    its value is a scalar.
+
+    **Raises:** `ValueError` for sizes that are not positive integers.
+
     ??? cite "Reference"
 
         E. Perez et al., FiLM: Visual reasoning with a general conditioning layer, AAAI (2018).
@@ -67,7 +72,12 @@ class TimeConditionedMLP(eqx.Module):
         if conditioning not in ("film", "concat"):
             raise ValueError(f'conditioning must be "film" or "concat", but {conditioning!r} was given.')
         depth = as_positive_integer(depth, "depth", "Pass the number of hidden layers.")
-        widths = (width,) * depth if isinstance(width, int) else tuple(width)
+        dimension = as_positive_integer(dimension, "dimension", "Pass the number of coordinates.")
+        features = as_positive_integer(features, "features", "Pass the number of functions of time.")
+        if not callable(activation):
+            raise ValueError(f"activation must be a smooth function, but {activation!r} was given.")
+        check_output(activation, (jnp.zeros(2),), (2,), "activation")
+        widths = tuple(width) if isinstance(width, Sequence) else (width,) * depth
         if len(widths) != depth:
             raise ValueError(
                 f"width must be one number or one for each of the {depth} layers, but {width!r} was given."
@@ -75,7 +85,7 @@ class TimeConditionedMLP(eqx.Module):
         for one in widths:
             as_positive_integer(one, "width", "Pass the number of units of a hidden layer.")
         inputs = dimension if conditioning == "film" else dimension + features
-        keys = jax.random.split(key, 2 * depth + 1)
+        keys = jax.random.split(as_key(key), 2 * depth + 1)
         self.hidden = tuple(
             eqx.nn.Linear(before, after, key=k)
             for before, after, k in zip((inputs, *widths[:-1]), widths, keys[:depth], strict=True)

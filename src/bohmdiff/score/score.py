@@ -17,6 +17,14 @@ from .derivatives import LocalScore, Pullback, combined, local_derivatives, pull
 class AbstractScore(eqx.Module):
     r"""A score field $s(t, x) \approx \nabla\ln\rho(t, x)$ of one particle.
 
+    ```python
+    class Spreading(bd.AbstractScore):
+        rate: float = 0.5
+
+        def __call__(self, t, x):
+            return -x / (1 + (self.rate * t) ** 2)
+    ```
+
     Any callable `s(t, x) -> (d,)` will do wherever a score is wanted; this base adds the contract, and
     `+`: the sum of two scores is a [`ScoreSum`][bohmdiff.ScoreSum].
 
@@ -48,6 +56,10 @@ class GradientScore(AbstractScore):
 
     - `scalar_field`: any callable or module `φ(t, x) -> scalar`; φ is a log density up to a
         function of time.
+
+    **Units:** a scalar without units; its gradient, of shape `(d,)`, is in 1 / length.
+
+    **Raises:** `ValueError` for something that can not be called.
     """
 
     scalar_field: Callable[[Time, Vector], Scalar]
@@ -60,6 +72,17 @@ class GradientScore(AbstractScore):
         return self.scalar_field(t, x)
 
 
+def _vector_of(score: Callable[[Time, Vector], Vector], t: Time, x: Vector) -> Vector:
+    """The value of one among several scores: a scalar would be added to each component in silence."""
+    value = score(t, x)
+    if jnp.shape(value) != x.shape:
+        raise ValueError(
+            f"A score must return shape {x.shape} for a particle of that shape, but {score!r} returned "
+            f"{jnp.shape(value)}. Of a scalar field, GradientScore makes a score."
+        )
+    return value
+
+
 class ScoreSum(AbstractScore):
     r"""The sum of scores: the density is the product of theirs.
 
@@ -70,6 +93,10 @@ class ScoreSum(AbstractScore):
     **Arguments:**
 
     - `terms`: scores, at least one.
+
+    **Units:** 1 / length, shape `(d,)`.
+
+    **Raises:** `ValueError` for something that can not be called.
     """
 
     terms: tuple[Callable[[Time, Vector], Vector], ...]
@@ -86,8 +113,8 @@ class ScoreSum(AbstractScore):
         )
 
     def __call__(self, t: Time, x: Vector) -> Vector:
-        first, *others = self.terms
-        return sum((term(t, x) for term in others), first(t, x))
+        first, *others = (_vector_of(term, t, x) for term in self.terms)
+        return sum(others, first)
 
     def derivatives(
         self, t: Time, x: Vector, inverse_mass: Vector, order: int = 1
@@ -124,6 +151,8 @@ class BlendedScore(AbstractScore):
     - `early`, `late`: scores.
     - `start`, `end`: times, `start` before `end`. Before `start` and after `end` it is one score alone.
 
+    **Units:** `start` and `end` in times. The score has the shape `(d,)`.
+
     **Raises:** `ValueError` for what is not a score, and for times that are not in this order.
     """
 
@@ -144,7 +173,7 @@ class BlendedScore(AbstractScore):
             )
 
     def __call__(self, t: Time, x: Vector) -> Vector:
-        return weighted_sum([(weight, score(t, x)) for weight, score in self._weighted(t, x)])
+        return weighted_sum([(weight, _vector_of(score, t, x)) for weight, score in self._weighted(t, x)])
 
     def derivatives(
         self, t: Time, x: Vector, inverse_mass: Vector, order: int = 1
@@ -185,6 +214,10 @@ class FrozenScore(AbstractScore):
     - `source`: a score, or anything with a method `score(t, x)`, such as the
         [`Solution`][bohmdiff.Solution] of another method. Of one that has its score as a module, `fitted`,
         only that is kept.
+
+    **Units:** those of the score.
+
+    **Raises:** `ValueError` for something that can not be called.
     """
 
     frozen: ClassVar[bool] = True

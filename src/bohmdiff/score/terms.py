@@ -39,7 +39,12 @@ class AbstractTerms(eqx.Module):
 
 
 class AllTerms(AbstractTerms):
-    """All polynomials up to the total degree. The fit does not depend on the choice of coordinates."""
+    """All polynomials up to the total degree. The fit does not depend on the choice of coordinates.
+
+    ```python
+    bd.SequentialScoreMatching(degree=4, terms=bd.AllTerms())
+    ```
+    """
 
     def allows(self, places, degrees, degree):
         return True
@@ -60,6 +65,10 @@ class Interactions(AbstractTerms):
     - `order`: the largest number of coordinates in one polynomial: 1 is a product of one-dimensional
         densities in the frame, 2 has pairs.
     - `reach`: how far apart these may be in the numbering of the coordinates; if not given, any distance.
+
+    **Units:** none; both count.
+
+    **Raises:** `ValueError` for numbers that are not positive integers.
     """
 
     order: int = eqx.field(
@@ -82,7 +91,12 @@ class Interactions(AbstractTerms):
 
 class HyperbolicCross(AbstractTerms):
     r"""Polynomials with $\prod_i (\alpha_i + 1) \le \mathrm{degree} + 1$: high degrees in one coordinate, low
-    ones where many take part."""
+    ones where many take part.
+
+    ```python
+    bd.SequentialScoreMatching(degree=6, terms=bd.HyperbolicCross())
+    ```
+    """
 
     def allows(self, places, degrees, degree):
         return bool(np.prod(degrees + 1) <= degree + 1)

@@ -6,5 +6,7 @@ from .gaussian import GaussianSolution as GaussianSolution
 from .grid import GridSolution as GridSolution
 from .solution import Solution as Solution
 from .solution import UnavailableError as UnavailableError
+from .solution import as_solution as as_solution
 from .units import ATOMIC as ATOMIC
 from .units import Units as Units
+from .units import as_units as as_units

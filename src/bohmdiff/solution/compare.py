@@ -7,7 +7,7 @@ from jaxtyping import Array, Float
 
 from .._types import Scalar
 from ..wavepacket import SobolPoints
-from .solution import Solution, UnavailableError
+from .solution import Solution, UnavailableError, as_solution
 
 _DENSITY_POINTS = 1024
 _WIDER = 1.25  # so that the Gaussian from which the density is probed covers the tails
@@ -15,6 +15,11 @@ _WIDER = 1.25  # so that the Gaussian from which the density is probed covers th
 
 class Comparison(eqx.Module):
     """What [`compare`][bohmdiff.compare] returns; printed, it is a table.
+
+    ```python
+    comparison = bd.compare(solution, exact)
+    comparison.std_rms, comparison.divergence
+    ```
 
     - `mean_rms`, `std_rms`: root-mean-square error over the saved times, for each coordinate, shape `(d,)`.
     - `mean_max`, `std_max`: the largest error at any saved time, shape `(d,)`.
@@ -64,12 +69,15 @@ def compare(solution: Solution, reference: Solution) -> Comparison:
     - `solution`: what is to be judged.
     - `reference`: what it is judged by; both saved at the same times.
 
+    **Units:** errors in those of the problem, the divergence in nats.
+
     **Returns:** a [`Comparison`][bohmdiff.Comparison]. The divergence is
     $E_{\rho_\text{ref}}[\ln\rho_\text{ref} - \ln\rho]$ at the last saved time, by importance sampling from
     a Gaussian with 1024 Sobol points, so it is no more accurate than about 1e-3 of itself.
 
     **Raises:** `ValueError` if the dimensions or the saved times differ.
     """
+    solution, reference = as_solution(solution, "solution"), as_solution(reference, "reference")
     if solution.problem.dimension != reference.problem.dimension:
         raise ValueError(
             f"The solutions have {solution.problem.dimension} and {reference.problem.dimension} "

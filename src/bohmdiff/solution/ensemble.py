@@ -21,6 +21,11 @@ class EnsembleSolution(Solution):
     """What [`SequentialScoreMatching`][bohmdiff.SequentialScoreMatching] returns: the moments of its
     particles, and the score as a function of time and place.
 
+    ```python
+    solution = bd.solve(problem, bd.SequentialScoreMatching(degree=4))
+    solution.condition_number[-1], solution.trajectories([[1.0, 0.0], [1.5, 0.0]])
+    ```
+
     - `particles`: how many there are.
     - `condition_number`: of the fit at the saved times, a lower bound, shape `(K,)`.
     - `farthest`: the distance of the outermost particle from the centre, in standard deviations of the

@@ -13,7 +13,7 @@ import numpy as np
 import xarray
 
 from ..problem import Problem
-from .units import Units
+from .units import Units, as_units
 
 # How many numbers of one array are written out in the text of a potential. One that holds a network or a
 # table has too many to be read.
@@ -26,8 +26,7 @@ def moments_dataset(
     mean: np.ndarray, std: np.ndarray, energy: np.ndarray, ts: np.ndarray, units: Units
 ) -> xarray.Dataset:
     """Moments and energy over time, each with its name and units."""
-    if not isinstance(units, Units):
-        raise ValueError(f"units must be Units(time=..., length=..., energy=...), but {units!r} was given.")
+    units = as_units(units)
     both = ("time", "coordinate")
     return xarray.Dataset(
         {

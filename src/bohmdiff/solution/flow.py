@@ -25,6 +25,11 @@ class FlowSolution(Solution):
     r"""Particles that moved under a score: what [`GivenScore`][bohmdiff.GivenScore] and
     [`SelfConsistentScoreMatching`][bohmdiff.SelfConsistentScoreMatching] return.
 
+    ```python
+    solution = bd.solve(problem, bd.GivenScore(score))
+    solution.flow.log_density[:, -1]
+    ```
+
     - `flow`: the [`Trajectory`][bohmdiff.Trajectory] of the particles, with the density, phase and energy
         of each.
     - `weights`: of the particles, shape `(M,)`.

@@ -10,7 +10,7 @@ import jax.scipy.linalg as jsl
 import numpy as np
 from jaxtyping import Array, Complex, Float
 
-from .._check import require
+from .._check import as_key, require
 from .._types import Key, Matrix, Scalar, Time, Times, Vector
 from ..problem import Problem
 from ..score import GaussianScore, MovingGaussian, cubic_path
@@ -96,7 +96,7 @@ class GaussianSolution(Solution):
     def sample(self, key: Key, n: int) -> Float[Array, "n K d"]:
         """`n` Bohmian trajectories, shape `(n, K, d)`: the flow of a Gaussian is affine."""
         initial, packets = self._initial, self._saved()
-        normal = jax.random.normal(key, (n, self.problem.dimension), self.problem.dtype)
+        normal = jax.random.normal(as_key(key), (n, self.problem.dimension), self.problem.dtype)
         start = normal @ jnp.linalg.cholesky(initial.covariance).T
         return packets.mean + jnp.einsum("kij,nj->nki", packets.flow, start)
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex, Float
 
-from .._check import as_positive_integer, as_real_array, describe, is_concrete
+from .._check import as_key, as_positive_integer, as_real_array, describe, is_concrete
 from .._types import Key, Numbers, Points, Scalar, Time, Times, Vector
 from ..problem import Problem
 from .fourier import FourierGrid
@@ -47,7 +47,7 @@ class GridSolution(Solution):
 
     ```python
     exact = bd.solve(problem, bd.SplitOperator(points=44, lower=-5.5, upper=7.5))
-    exact.log_density(1.0, x), jax.vmap(lambda x: exact.score(1.0, x))(xs)
+    exact.log_density(1.0, x), jax.vmap(lambda x: exact.score(1.0, x))(x0)
     ```
 
     Between the grid points ψ is its trigonometric interpolant, so that nothing is lost there; outside
@@ -155,7 +155,7 @@ class GridSolution(Solution):
         **Raises:** `ValueError` if `n` is not an integer of at least 1.
         """
         n = as_positive_integer(n, "n", "Pass how many draws are wanted at each time.")
-        keys = jax.random.split(key, self.ts.size)
+        keys = jax.random.split(as_key(key), self.ts.size)
         draws = [
             sample_density(self.fourier, psi, k, n)
             for k, psi in zip(keys, self._at_saved_times(), strict=True)
@@ -169,7 +169,9 @@ class GridSolution(Solution):
         a quantile of $\rho$. The distribution function is that of the interpolant, in closed form.
 
         ```python
-        paths = exact.quantile_trajectories(jnp.linspace(0.05, 0.95, 19))
+        splitting = bd.Problem(bd.Hamiltonian(bd.DoubleWell()), bd.GaussianWavePacket([0.0], 0.25), t1=2.0)
+        grid = bd.solve(splitting, bd.SplitOperator(points=128, lower=-6.0, upper=6.0))
+        paths = grid.quantile_trajectories(jnp.linspace(0.05, 0.95, 19))
         ```
 
         **Arguments:**

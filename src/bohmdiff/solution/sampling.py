@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex, Float
 
+from .._check import as_key
 from .._types import Key
 from .fourier import FourierGrid
 
@@ -21,7 +22,7 @@ def sample_density(grid: FourierGrid, psi: Complex[Array, "..."], key: Key, n: i
     density = (np.abs(np.asarray(psi)) ** 2).astype(float)
     cumulative = np.cumsum(density.ravel())
     cumulative /= cumulative[-1]
-    seed = np.asarray(jax.random.key_data(_typed(key))).tolist()
+    seed = np.asarray(jax.random.key_data(as_key(key))).tolist()
     rng = np.random.default_rng(seed)
     bound, accepted, missing = _BOUND, [], n
     # One size of a batch: one compilation.
@@ -91,7 +92,3 @@ def invert_distribution(grid: FourierGrid, psi: np.ndarray, levels: np.ndarray) 
             break
         y = proposal
     return grid.lower[0] + y
-
-
-def _typed(key: Key):
-    return key if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else jax.random.wrap_key_data(key)

@@ -1,7 +1,7 @@
 """What every method returns."""
 
 from abc import abstractmethod
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import equinox as eqx
 import numpy as np
@@ -15,11 +15,25 @@ from .units import ATOMIC, Units
 
 
 class UnavailableError(Exception):
-    """A quantity was asked of a solution whose method cannot give it."""
+    """A quantity was asked of a solution whose method cannot give it.
+
+    ```python
+    try:
+        amplitude = solution.wave_function(0.5, x)
+    except bd.UnavailableError:
+        amplitude = jnp.exp(0.5 * solution.log_density(0.5, x))  # without its phase
+    ```
+    """
 
 
 class Solution(eqx.Module):
     """The time-dependent wave function of a [`Problem`][bohmdiff.Problem], as one method sees it.
+
+    ```python
+    solution.mean(), solution.std(), solution.energy()
+    solution.sample(key, 100)[:, -1]
+    jax.vmap(lambda x: solution.log_density(1.0, x))(x0)
+    ```
 
     Every method returns one with the same contents; what a method cannot give raises an
     [`UnavailableError`][bohmdiff.UnavailableError] that names the method and what can.
@@ -91,3 +105,12 @@ class Solution(eqx.Module):
 
     def _unavailable(self, what: str, instead: str) -> NoReturn:
         raise UnavailableError(f"A solution by {type(self.method).__name__} has no {what}. {instead}")
+
+
+def as_solution(solution: Any, name: str) -> Solution:
+    """`solution`, if it is one."""
+    if not isinstance(solution, Solution):
+        raise ValueError(
+            f"{name} must be a solution, as solve returns, but {type(solution).__name__} was given."
+        )
+    return solution

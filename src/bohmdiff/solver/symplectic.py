@@ -21,7 +21,8 @@ class AbstractSymplecticSolver(diffrax.AbstractSolver):
     ```python
     terms = (diffrax.ODETerm(lambda t, p, args: p), diffrax.ODETerm(lambda t, q, args: -q))
     controller = diffrax.StepTo(ts=jnp.linspace(0.0, 10.0, 101))
-    diffrax.diffeqsolve(terms, bd.BlanesMoan4(), 0.0, 10.0, None, (q0, p0),
+    start = jnp.array(1.0), jnp.array(0.0)
+    diffrax.diffeqsolve(terms, bd.BlanesMoan4(), 0.0, 10.0, None, start,
                         stepsize_controller=controller, max_steps=100)
     ```
 
@@ -137,8 +138,7 @@ class VelocityVerlet(AbstractSymplecticSolver):
     r"""Velocity Verlet (leapfrog, Störmer–Verlet): order 2, one force per step.
 
     ```python
-    solver = bd.VelocityVerlet()
-    diffrax.diffeqsolve((drift, kick), solver, t0, t1, None, (q0, p0), stepsize_controller=controller)
+    flow = bd.propagate(problem, score, x0, solver=bd.VelocityVerlet(), steps=32)
     ```
 
     **Arguments:** none.
@@ -161,8 +161,7 @@ class Yoshida4(AbstractSymplecticSolver):
     accurate at the same cost.
 
     ```python
-    solver = bd.Yoshida4()
-    diffrax.diffeqsolve((drift, kick), solver, t0, t1, None, (q0, p0), stepsize_controller=controller)
+    flow = bd.propagate(problem, score, x0, solver=bd.Yoshida4(), steps=32)
     ```
 
     **Arguments:** none.
@@ -183,8 +182,7 @@ class BlanesMoan4(AbstractSymplecticSolver):
     r"""The Runge–Kutta–Nyström scheme SRKN-6b of Blanes and Moan: order 4, six forces per step.
 
     ```python
-    solver = bd.BlanesMoan4()
-    diffrax.diffeqsolve((drift, kick), solver, t0, t1, None, (q0, p0), stepsize_controller=controller)
+    flow = bd.propagate(problem, score, x0, solver=bd.BlanesMoan4(), steps=32)
     ```
 
     **Arguments:** none.
@@ -209,8 +207,7 @@ class BlanesMoan6(AbstractSymplecticSolver):
     (`jax.jvp`), for dense output.
 
     ```python
-    solver = bd.BlanesMoan6()
-    diffrax.diffeqsolve((drift, kick), solver, t0, t1, None, (q0, p0), stepsize_controller=controller)
+    flow = bd.propagate(problem, score, x0, solver=bd.BlanesMoan6(), steps=32)
     ```
 
     **Arguments:** none.

@@ -2,6 +2,7 @@
 
 import math
 from itertools import accumulate
+from typing import Any
 
 import equinox as eqx
 
@@ -31,8 +32,8 @@ class SymplecticTableau(eqx.Module):
     is its own inverse with $h \to -h$) and both sum to one.
     """
 
-    kicks: tuple[float, ...]
-    drifts: tuple[float, ...]
+    kicks: tuple[float, ...] = eqx.field(converter=lambda c: _numbers(c, "kicks"))
+    drifts: tuple[float, ...] = eqx.field(converter=lambda c: _numbers(c, "drifts"))
     order: int
 
     def __check_init__(self):
@@ -49,7 +50,7 @@ class SymplecticTableau(eqx.Module):
                 )
             if coefficients != coefficients[::-1]:
                 raise ValueError(f"{name} must read the same backwards, but {coefficients} was given.")
-        if self.order < 2 or self.order % 2:
+        if not isinstance(self.order, int) or self.order < 2 or self.order % 2:
             raise ValueError(
                 "A symmetric composition has an even order of at least 2, but "
                 f"order={self.order} was given."
@@ -65,6 +66,13 @@ class SymplecticTableau(eqx.Module):
         r"""$c_i = a_1 + \dots + a_i$: the fraction of the step at which the i-th force is taken."""
         # The last force belongs to the next step too, so its time must not be off by a rounding.
         return (*accumulate(self.drifts[:-1]), 1.0)
+
+
+def _numbers(values: Any, name: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(value) for value in values)
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"{name} must be a sequence of numbers, but {values!r} was given.") from None
 
 
 def mirrored(half: tuple[float, ...], *, number: int) -> tuple[float, ...]:

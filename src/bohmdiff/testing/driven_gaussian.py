@@ -16,7 +16,16 @@ from ..wavepacket import GaussHermitePoints, GaussianWavePacket
 
 
 class Moments(NamedTuple):
-    """Exact means and standard deviations, shape `(K, d)`, and mean energies, `(K,)`."""
+    """Exact means and standard deviations, shape `(K, d)`, and mean energies, `(K,)`.
+
+    ```python
+    case = bohmdiff.testing.DrivenGaussian(
+        mass=[1.0], hbar=1.0, stiffness=[[1.0]], centre=[0.0], drive=[0.3], frequency=6.0, mean=[1.0],
+        covariance=[[0.5]], momentum=[0.0], chirp=[[0.0]],
+    )
+    case.moments(jnp.array([0.0, 0.5])).std
+    ```
+    """
 
     mean: Float[Array, "K d"]
     std: Float[Array, "K d"]

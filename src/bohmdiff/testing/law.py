@@ -16,7 +16,15 @@ _RANDOM_POINTS = 32
 
 
 class LawError(AssertionError):
-    """A part breaks a law that its users rely on; the message says which, where, and how to see it again."""
+    """A part breaks a law that its users rely on; the message says which, where, and how to see it again.
+
+    ```python
+    try:
+        bohmdiff.testing.check_potential(lambda t, x: jnp.abs(x[0]) ** 3, dimension=1)
+    except bohmdiff.testing.LawError as error:
+        print(error)
+    ```
+    """
 
 
 class Places(NamedTuple):

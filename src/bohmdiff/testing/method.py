@@ -45,8 +45,8 @@ def check_method(
     **Arguments:**
 
     - `method`: the method, or a function that makes it for a problem.
-    - `dimension`: of the built-in cases, 1 to 4: one bound and squeezed, moving; one partly inverted, with unlike
-        masses and a drive.
+    - `dimension`: of the built-in cases, 1 to 4, with moments of shape `(K, d)`: one bound and squeezed, moving;
+        one partly inverted, with unlike masses and a drive.
     - `tolerance`: of means and widths in units of the exact width, and of energies relative to one plus the exact
         energy.
     - `density_tolerance`: of the score times the width, and of $\ln\rho$, within a width of the centre; ten times

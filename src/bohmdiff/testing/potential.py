@@ -33,7 +33,7 @@ def check_potential(
 
     **Arguments:**
 
-    - `potential`: `V(t, x) -> scalar`.
+    - `potential`: `V(t, x) -> scalar`, with `x` of shape `(d,)`.
     - `dimension`: `d`.
     - `times`, `box`: where it is looked at: at the start, the middle and the end of the times, at 0, at units
         and halves of `box` along the axes, and at 32 points with every coordinate between `-box` and `box`.

@@ -43,7 +43,7 @@ def check_score(
 
     **Arguments:**
 
-    - `score`: `s(t, x) -> (d,)`.
+    - `score`: `s(t, x)`, from and to shape `(d,)`.
     - `dimension`: `d`.
     - `times`, `box`: where it is looked at, as in [`check_potential`][bohmdiff.testing.check_potential].
     - `needs`: `"force"` (trajectories), `"tangents"` (densities, `LogDensityVariance`) or `"fisher"`

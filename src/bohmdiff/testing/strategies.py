@@ -27,12 +27,40 @@ Matrix = list[list[float]]
 
 
 def vectors(d: int, low: float = -1.0, high: float = 1.0) -> st.SearchStrategy[list[float]]:
-    """`d` numbers between `low` and `high`."""
+    """`d` numbers between `low` and `high`.
+
+    ```python
+    @given(bohmdiff.testing.vectors(3, -1.0, 1.0))
+    def test_a_mean_anywhere(mean):
+        bd.GaussianWavePacket(mean, covariance=0.5)
+    ```
+
+    **Arguments:**
+
+    - `d`: how many.
+    - `low`, `high`: the bounds.
+
+    **Raises:** nothing of its own.
+    """
     return st.lists(st.floats(low, high), min_size=d, max_size=d)
 
 
 def symmetric_matrices(d: int, largest: float = 1.0) -> st.SearchStrategy[Matrix]:
-    """Symmetric `(d, d)` matrices, as lists of rows, with entries up to `largest`."""
+    """Symmetric `(d, d)` matrices, as lists of rows, with entries up to `largest`.
+
+    ```python
+    @given(bohmdiff.testing.symmetric_matrices(2, 0.5))
+    def test_any_chirp(chirp):
+        bd.GaussianWavePacket([0.0, 0.0], 0.5, chirp=chirp)
+    ```
+
+    **Arguments:**
+
+    - `d`: matrices have the shape `(d, d)`.
+    - `largest`: a bound on the size of entries.
+
+    **Raises:** nothing of its own.
+    """
     return _square(d).map(lambda m: (0.5 * largest * (m + m.T)).tolist())
 
 
@@ -46,12 +74,33 @@ def positive_definite_matrices(
     @given(bohmdiff.testing.positive_definite_matrices(3))
     def test_a_packet_of_any_covariance(covariance): ...
     ```
+
+    **Arguments:**
+
+    - `d`: matrices have the shape `(d, d)`.
+    - `smallest`: a bound from below of all eigenvalues, positive.
+    - `spread`: by how much the largest may be above it, over `d**2`.
+
+    **Raises:** nothing of its own.
     """
     return _square(d).map(lambda m: (smallest * np.eye(d) + spread * m @ m.T).tolist())
 
 
 def gaussian_wave_packets(d: int) -> st.SearchStrategy[GaussianWavePacket]:
-    """Packets at rest or moving, squeezed, correlated and chirped, within a unit of the origin."""
+    """Packets at rest or moving, squeezed, correlated and chirped, within a unit of the origin.
+
+    ```python
+    @given(bohmdiff.testing.gaussian_wave_packets(2))
+    def test_a_packet_has_a_score(packet):
+        assert jnp.allclose(packet.score(packet.mean), 0.0)
+    ```
+
+    **Arguments:**
+
+    - `d`: the number of coordinates.
+
+    **Raises:** nothing of its own.
+    """
     return st.builds(
         GaussianWavePacket,
         mean=vectors(d),
@@ -62,14 +111,40 @@ def gaussian_wave_packets(d: int) -> st.SearchStrategy[GaussianWavePacket]:
 
 
 def quadratic_potentials(d: int) -> st.SearchStrategy[Quadratic]:
-    """Bound, free and inverted ones, coupled, with a centre and a linear term."""
+    """Bound, free and inverted ones, coupled, with a centre and a linear term.
+
+    ```python
+    @given(bohmdiff.testing.quadratic_potentials(2))
+    def test_its_third_derivatives_vanish(potential):
+        assert potential(0.0, jnp.zeros(2)).shape == ()
+    ```
+
+    **Arguments:**
+
+    - `d`: the number of coordinates.
+
+    **Raises:** nothing of its own.
+    """
     return st.builds(
         Quadratic, matrix=symmetric_matrices(d, 2.0), centre=vectors(d), linear=vectors(d, -0.5, 0.5)
     )
 
 
 def potentials(d: int) -> st.SearchStrategy[AbstractPotential]:
-    """Each of the library's potentials that there is in `d` dimensions, and sums of two."""
+    """Each of the library's potentials that there is in `d` dimensions, and sums of two.
+
+    ```python
+    @given(bohmdiff.testing.potentials(2))
+    def test_a_hamiltonian_of_any_potential(potential):
+        assert jnp.isfinite(bd.Hamiltonian(potential).potential(0.0, jnp.zeros(2)))
+    ```
+
+    **Arguments:**
+
+    - `d`: the number of coordinates.
+
+    **Raises:** nothing of its own.
+    """
     single: list[st.SearchStrategy[Any]] = [
         quadratic_potentials(d),
         st.builds(
@@ -101,13 +176,15 @@ def driven_gaussians(d: int) -> st.SearchStrategy[DrivenGaussian]:
     ```python
     @given(bohmdiff.testing.driven_gaussians(2))
     def test_my_method_is_exact_there(case):
-        solution = bd.solve(case.problem(), MyMethod())
+        solution = bd.solve(case.problem(), bd.GaussianDynamics())
         np.testing.assert_allclose(solution.std(), case.moments(solution.ts).std, rtol=1e-3)
     ```
 
     **Arguments:**
 
     - `d`: the number of coordinates.
+
+    **Raises:** `ValueError` while drawing in a dimension that is not positive.
     """
     return st.builds(
         DrivenGaussian,
@@ -125,7 +202,20 @@ def driven_gaussians(d: int) -> st.SearchStrategy[DrivenGaussian]:
 
 
 def scores(d: int) -> st.SearchStrategy[DrivenGaussian | NeuralScore]:
-    """Exact ones, of driven Gaussians, and small networks that know nothing yet."""
+    """Exact ones, of driven Gaussians, and small networks that know nothing yet.
+
+    ```python
+    @given(bohmdiff.testing.scores(2))
+    def test_a_score_is_a_vector(score):
+        assert score(0.5, jnp.zeros(2)).shape == (2,)
+    ```
+
+    **Arguments:**
+
+    - `d`: the number of coordinates.
+
+    **Raises:** nothing of its own.
+    """
     problems = driven_gaussians(d).map(DrivenGaussian.problem)
     keys = st.builds(jax.random.key, st.integers(0, 1000))
     networks = st.builds(

@@ -8,6 +8,5 @@ from .points import SobolPoints as SobolPoints
 from .points import TruncatedPoints as TruncatedPoints
 from .points import WidenedPoints as WidenedPoints
 from .points import as_design as as_design
-from .points import as_typed_key as as_typed_key
 from .points import default_points as default_points
 from .state import AbstractInitialState as AbstractInitialState

@@ -28,6 +28,9 @@ class GaussianWavePacket(AbstractInitialState):
     - `chirp`: symmetric `(d, d)`, zero if not given: the linear part of the momentum field,
         $\nabla S_0 = p + C (x - \bar x)$.
 
+    **Units:** `mean` in length, `covariance` in length², `momentum` in action / length and `chirp` in
+    action / length², with the action of $\hbar$.
+
     **Raises:** `ValueError` for a wrong shape, a covariance that is not symmetric positive definite,
     a chirp that is not symmetric, or entries that are not finite.
     """

@@ -11,7 +11,7 @@ from jaxtyping import DTypeLike
 from .._check import check_output, describe, require
 from .._types import Key, Numbers, Points, Scalar, Vector, Weights
 from .gaussian import GaussianWavePacket
-from .points import AbstractPoints, RandomPoints, as_typed_key, needs_key
+from .points import AbstractPoints, RandomPoints, needs_key
 from .state import AbstractInitialState
 from .transport import Transport, fit_transport, transported
 
@@ -147,7 +147,7 @@ class LogDensity(AbstractInitialState):
 
     def points(self, design: AbstractPoints, key: Key | None = None) -> tuple[Points, Weights]:
         if isinstance(design, RandomPoints):
-            start, chains = jax.random.split(as_typed_key(needs_key(design, key)))
+            start, chains = jax.random.split(needs_key(design, key))
             normal, weights = design(self.dimension, start)
             points = _last_of_chains(self, chains, jnp.asarray(normal, self.dtype))
             return points, jnp.asarray(weights, self.dtype)

@@ -5,21 +5,27 @@ from abc import abstractmethod
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import ArrayLike, Float
 from scipy.special import roots_hermitenorm
 from scipy.stats import chi, norm, qmc
 
-from .._check import as_float, as_positive_integer
+from .._check import as_float, as_key, as_positive_integer
 from .._types import Key
 
 _LARGEST_GRID = 50_000_000
+_LARGEST_RULE = 1000
+_MOST_SOBOL = 2**30
 _TRUNCATED = 1e-3
 
 
 class AbstractPoints(eqx.Module):
-    """A rule that places points for the standard normal distribution in any dimension."""
+    """A rule that places points for the standard normal distribution in any dimension.
+
+    ```python
+    points, weights = bd.SobolPoints(64)(2, key)  # any design: of the standard normal distribution, (64, 2)
+    ```
+    """
 
     @abstractmethod
     def __call__(
@@ -31,9 +37,18 @@ class AbstractPoints(eqx.Module):
 class RandomPoints(AbstractPoints):
     """Independent random points; the error of a mean falls as `number ** -0.5`.
 
+    ```python
+    x0, weights = initial.points(bd.RandomPoints(1000), key)
+    ```
+
     **Arguments:**
 
     - `number`: how many, at least 1.
+
+    Called with a dimension and a key: points of shape `(number, d)` and weights `(number,)`, without units.
+
+    **Raises:** `ValueError` unless the number is a positive integer; when drawing, without a key where one
+    is needed.
     """
 
     number: int = eqx.field(converter=lambda n: as_positive_integer(n, "number", "Pass how many points."))
@@ -46,15 +61,28 @@ class RandomPoints(AbstractPoints):
 class SobolPoints(AbstractPoints):
     """Scrambled Sobol points (Owen's scrambling); the error of a smooth mean falls almost as `1 / number`.
 
+    ```python
+    x0, weights = initial.points(bd.SobolPoints(1024), key)
+    ```
+
     **Arguments:**
 
     - `number`: how many, at least 1; powers of two are balanced best.
+
+    Called with a dimension and a key: points of shape `(number, d)` and weights `(number,)`, without units.
+
+    **Raises:** `ValueError` unless the number is a positive integer; when drawing, without a key where one
+    is needed.
     """
 
     number: int = eqx.field(converter=lambda n: as_positive_integer(n, "number", "Pass how many points."))
 
     def __call__(self, dimension, key=None):
-        seed = np.asarray(jax.random.key_data(as_typed_key(needs_key(self, key)))).tolist()
+        if self.number > _MOST_SOBOL:
+            raise ValueError(
+                f"There are at most {_MOST_SOBOL} Sobol points, but {self.number} were asked for."
+            )
+        seed = np.asarray(jax.random.key_data(needs_key(self, key))).tolist()
         sampler = qmc.Sobol(dimension, scramble=True, rng=np.random.default_rng(seed))
         # scipy warns unless a power of two is asked for: draw one that is enough.
         uniform = sampler.random_base2(max(self.number - 1, 0).bit_length())[: self.number]
@@ -65,6 +93,11 @@ class SobolPoints(AbstractPoints):
 class GaussHermitePoints(AbstractPoints):
     """The tensor product of a Gauss–Hermite rule, without its lightest nodes.
 
+    ```python
+    x0, weights = initial.points(bd.GaussHermitePoints(6))
+    variance = weights @ (x0 - weights @ x0) ** 2  # that of the packet
+    ```
+
     Exact for polynomials of degree up to `2 * points_per_axis - 1` in each coordinate, up to
     the probability that is discarded.
 
@@ -74,6 +107,11 @@ class GaussHermitePoints(AbstractPoints):
     - `discard`: the lightest nodes are left out as long as their weights sum to less than this
         probability. They lie far in the tails, where nothing is known about a fitted score. The others are
         moved outwards by as little as keeps the variance at one.
+
+    Called with a dimension: points of shape `(M, d)` and weights `(M,)`, without units.
+
+    **Raises:** `ValueError` unless the number is a positive integer and the probability is in [0, 1), and
+    if the grid would be too large.
     """
 
     points_per_axis: int = eqx.field(
@@ -83,6 +121,11 @@ class GaussHermitePoints(AbstractPoints):
 
     def __call__(self, dimension, key=None):
         del key
+        if self.points_per_axis > _LARGEST_RULE:
+            raise ValueError(
+                f"A Gauss–Hermite rule has at most {_LARGEST_RULE} nodes, but {self.points_per_axis} were "
+                "asked for."
+            )
         nodes, weights = roots_hermitenorm(self.points_per_axis)
         # Axis by axis, dropping on the way what weighs next to nothing, so that the full grid is
         # never built in many dimensions.
@@ -120,6 +163,10 @@ class TruncatedPoints(AbstractPoints):
     - `design`: any design of points.
     - `radius`: in standard deviations, positive. If not given, a thousandth of the probability lies
         outside: 3.3, 3.7, 4.0 and 4.3 in one to four dimensions.
+
+    Called like the design: points of shape `(M, d)` and weights `(M,)`, without units.
+
+    **Raises:** `ValueError` for something that is no design, and a radius that is not positive.
     """
 
     design: AbstractPoints
@@ -162,6 +209,10 @@ class WidenedPoints(AbstractPoints):
     - `design`: any design of points.
     - `factor`: at least 1.
     - `power`: between 0 and 1.
+
+    Called like the design: points of shape `(M, d)` and weights `(M,)`, without units.
+
+    **Raises:** `ValueError` for something that is no design, and a factor or power that is not allowed.
     """
 
     design: AbstractPoints
@@ -181,8 +232,12 @@ class WidenedPoints(AbstractPoints):
         square = np.sum(points**2, axis=1)
         # Relative to the innermost point: far out all of them would underflow.
         exponent = 0.5 * self.power * (1 - self.factor**-2)
-        weights = weights * np.exp(-exponent * (square - square.min()))
-        return points, weights / weights.sum()
+        with np.errstate(invalid="ignore"):
+            weights = weights * np.exp(-exponent * (square - square.min()))
+            weights = weights / weights.sum()
+        if not np.all(np.isfinite(weights)):
+            raise ValueError(f"factor is too large to weigh the points: {self.factor!r} was given.")
+        return points, weights
 
 
 def _require_design(design: object) -> None:
@@ -214,11 +269,7 @@ def needs_key(design: AbstractPoints, key: Key | None) -> Key:
             f"{type(design).__name__} places its points at random and needs a key: pass "
             "key=jax.random.key(0)."
         )
-    return key
-
-
-def as_typed_key(key: Key):
-    return key if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else jax.random.wrap_key_data(key)
+    return as_key(key)
 
 
 def default_points(dimension: int, per_axis: int) -> AbstractPoints:

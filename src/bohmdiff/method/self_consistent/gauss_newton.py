@@ -1,5 +1,6 @@
 """Steps of second order, as a transformation of gradients for optax."""
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -10,7 +11,7 @@ import optax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
-from ..._check import as_positive_integer
+from ..._check import as_float, as_positive_integer
 
 
 class GaussNewtonState(NamedTuple):
@@ -48,6 +49,8 @@ def scale_by_gauss_newton(
     - `decay`: of the running mean, from 0 (this epoch's particles only) to below 1.
     - `projections`: how many random combinations each particle contributes in an epoch.
 
+    **Units:** of the parameters, which have none.
+
     **Returns:** an optax transformation. Its `update` needs `residual_rows`, which the method gives it.
 
     **Raises:** `ValueError` for options that are not allowed, and in training for an objective that is not a
@@ -59,7 +62,8 @@ def scale_by_gauss_newton(
         of neural network wavefunctions*, J. Comput. Phys. 516, 113351 (2024), for running means of such
         matrices from few samples.
     """
-    if not damping > 0:
+    damping, decay = as_float(damping, "damping"), as_float(decay, "decay")
+    if not 0 < damping < math.inf:
         raise ValueError(
             f"damping must be positive, but {damping!r} was given. Pass a small number such as 1e-5."
         )

@@ -17,7 +17,7 @@ import optax
 from jaxtyping import Array
 from tqdm import tqdm
 
-from ..._check import as_positive_integer, describe
+from ..._check import as_key, as_positive_integer, describe
 from ..._types import Key, Points, Times, Weights
 from ...flow import Devices, check_ensemble, check_integration
 from ...objective import AbstractObjective, FisherDivergence
@@ -25,11 +25,11 @@ from ...problem import Problem
 from ...score import require_gradient, trainable
 from ...solution import FlowSolution
 from ...solver import VelocityVerlet
-from ...wavepacket import AbstractPoints, TruncatedPoints, as_design, as_typed_key
+from ...wavepacket import AbstractPoints, TruncatedPoints, as_design
 from ..given_score import GivenScore
 from ..method import AbstractMethod
-from .record import Checkpoints, Log, digest, text_of
-from .update import Loss, TrainingDivergedError, TrainingState, update
+from .record import Checkpoints, Log, UnwritableError, digest, text_of
+from .update import Loss, TrainingDivergedError, TrainingNotSavedError, TrainingState, update
 from .validation import largest_asymmetry, validate
 
 _NOT_A_GRADIENT = 1e-3
@@ -46,8 +46,8 @@ class SelfConsistentScoreMatching(AbstractMethod):
     ```python
     baseline = bd.solve(problem, bd.SequentialScoreMatching(degree=4))
     score = bd.NeuralScore(problem, baseline=baseline, key=jax.random.key(0))
-    method = bd.SelfConsistentScoreMatching(score, bd.LogDensityVariance(), epochs=500)
-    solution = bd.solve(problem, method, key=jax.random.key(1), progress=True)
+    method = bd.SelfConsistentScoreMatching(score, bd.LogDensityVariance(), epochs=20, particles=64)
+    solution = bd.solve(problem, method, key=jax.random.key(1))
     solution.history["fisher"]
     ```
 
@@ -55,7 +55,9 @@ class SelfConsistentScoreMatching(AbstractMethod):
     by [`SequentialScoreMatching`][bohmdiff.SequentialScoreMatching] is most of the way there, while from
     a harmonic baseline half of the particles may be close to caustics at first.
 
-    Particles are divided among all devices that JAX sees; their number need not be a multiple.
+    Particles are divided among all devices that JAX sees, in all processes that `jax.distributed` has joined;
+    their number need not be a multiple. Every process runs the same program with the same key, the first of
+    them writes, and `directory` is a folder that all can read.
 
     **Arguments:**
 
@@ -84,12 +86,16 @@ class SelfConsistentScoreMatching(AbstractMethod):
     Ctrl-C ends the training after the epoch that is running, with a checkpoint, and what has been reached
     is returned; pressed twice, at once.
 
+    **Units:** those of the problem; the log has the Fisher divergence in 1 / length². Moments have the shape
+    `(K, d)`.
+
     **Returns** from [`solve`][bohmdiff.solve]: a [`FlowSolution`][bohmdiff.FlowSolution]. Its moments come
     from particles, solver and steps like those of [`GivenScore`][bohmdiff.GivenScore], its `history` has
     what the log has.
 
     **Raises:** `ValueError` for bad options, a score without anything to train, and checkpoints that are
-    damaged or of another run; `TrainingDivergedError` if no update is finite any more.
+    damaged or of another run; `TrainingDivergedError` if no update is finite any more; `TrainingNotSavedError`
+    if log or checkpoint can't be written.
     """
 
     score: Callable[..., Array]
@@ -148,7 +154,7 @@ class SelfConsistentScoreMatching(AbstractMethod):
             raise ValueError(
                 "Training draws its particles at random and needs a key: key=jax.random.key(0)."
             )
-        key = as_typed_key(key)
+        key = as_key(key)
         # Keys of their own, so that what happens in one epoch does not depend on those before.
         epoch_key, validation_key, final_key = jax.random.split(key, 3)
         x0, weights = problem.initial.points(
@@ -160,21 +166,33 @@ class SelfConsistentScoreMatching(AbstractMethod):
         _warn_unless_gradient(problem, score, x0)
 
         devices = Devices.visible()
+        if not devices.agree(int(digest((text_of(self), jax.random.key_data(key))), 16) % 2**31):
+            raise ValueError(
+                "The processes of a training were given different keys or options. Run the same program in each, "
+                "with the same random key."
+            )
         parameters, fixed = eqx.partition(score, trainable(score))
         state = TrainingState.initial(parameters, self.optimizer)
         validation = devices.divide(x0, weights)
         with contextlib.ExitStack() as stack:
             checkpoints = path = None
             if self.directory is not None:
-                checkpoints = stack.enter_context(contextlib.closing(self._checkpoints(problem, key)))
+                checkpoints = stack.enter_context(
+                    contextlib.closing(self._checkpoints(problem, key, devices))
+                )
                 state, fixed = self._resumed(state, fixed, checkpoints)
+                if not devices.agree(int(state.epoch)):
+                    raise ValueError(
+                        f"The processes see different checkpoints in {self.directory}. It must be a folder on a "
+                        "file system that all of them share."
+                    )
+                # Only now has every process read what it needs.
+                checkpoints.forget_after(int(state.epoch))
                 path = Path(self.directory) / "log.jsonl"
-            log = stack.enter_context(contextlib.closing(Log(path, int(state.epoch))))
-            loss = devices.copy(Loss(problem, fixed, self.objective, self.solver, self.steps, self.times))
-            state = self._train(
-                devices.copy(state), loss, validation, epoch_key, devices, log, checkpoints, progress
-            )
-        score = devices.gather(eqx.combine(state.parameters, fixed))
+            log = stack.enter_context(contextlib.closing(Log(path, int(state.epoch), devices.lead)))
+            loss = Loss(problem, fixed, self.objective, self.solver, self.steps, self.times)
+            state = self._train(state, loss, validation, epoch_key, devices, log, checkpoints, progress)
+        score = eqx.combine(state.parameters, fixed)
         given = GivenScore(score, steps=max(self.steps, GivenScore.steps))
         try:
             solution = given.run(problem, ts, key=final_key, progress=False)
@@ -198,14 +216,17 @@ class SelfConsistentScoreMatching(AbstractMethod):
         checkpoints: Checkpoints | None,
         progress: bool,
     ) -> TrainingState:
-        design = _training_design(self.particles)
+        design, initial, fixed = _training_design(self.particles), loss.problem.initial, loss.fixed
+        state, loss = devices.copy((state, loss))
         start = time.perf_counter() - log.seconds
         first, fisher = int(state.epoch), "-"
-        bar = tqdm(total=self.epochs, initial=first, disable=not progress, unit="epoch")
+        silent = not (progress and devices.lead)
+        bar = tqdm(total=self.epochs, initial=first, disable=silent, unit="epoch")
         with bar, _interruptible() as interrupted:
             for epoch in range(first + 1, self.epochs + 1):
                 points_key, update_key = jax.random.split(jax.random.fold_in(key, epoch))
-                x0, weights = devices.divide(*_points(loss.problem, design, points_key))
+                x0, weights = devices.divide(*initial.points(design, points_key))
+                update_key = devices.copy(update_key)
                 state, report = update(state, loss, self.optimizer, x0, weights, update_key)
                 record = {
                     "epoch": epoch,
@@ -215,26 +236,31 @@ class SelfConsistentScoreMatching(AbstractMethod):
                     "minimum_determinant": float(report.minimum_determinant),
                     "skipped": int(state.skipped),
                 }
-                stop = interrupted.is_set() or epoch == self.epochs
+                stop = devices.any_process(interrupted.is_set()) or epoch == self.epochs
                 if stop or epoch % self.validate_every == 0 or epoch == 1:
                     score = eqx.combine(state.parameters, loss.fixed)
                     record |= validate(loss.problem, score, *validation, self.solver, self.steps)
                 record["seconds"] = round(time.perf_counter() - start, 3)
-                log.write(record)
+                diverged = int(state.skipped_in_a_row) >= self.most_skipped
+                kept = stop or diverged or epoch % self.checkpoint_every == 0
+                try:
+                    log.write(record)
+                    if checkpoints is not None and kept:
+                        checkpoints.save(devices.gather(state), fixed)
+                except UnwritableError as error:
+                    score = eqx.combine(devices.gather(state).parameters, fixed)
+                    raise TrainingNotSavedError(self._what_is_not_saved(error, epoch), score) from error
                 bar.update()
                 fisher = f"{record['fisher']:.2e}" if "fisher" in record else fisher
                 bar.set_postfix_str(f"loss {record['loss']:.2e}, fisher {fisher}")
-                diverged = int(state.skipped_in_a_row) >= self.most_skipped
-                if checkpoints is not None and (stop or diverged or epoch % self.checkpoint_every == 0):
-                    checkpoints.save(devices.gather(state), loss.fixed)
                 if diverged:
-                    score = devices.gather(eqx.combine(state.parameters, loss.fixed))
+                    score = eqx.combine(devices.gather(state).parameters, fixed)
                     raise TrainingDivergedError(self._what_diverged(report, epoch), score)
                 if stop:
                     break
-        return state
+        return devices.gather(state)
 
-    def _checkpoints(self, problem: Problem, key: Key) -> Checkpoints:
+    def _checkpoints(self, problem: Problem, key: Key, devices: Devices) -> Checkpoints:
         """The folder of checkpoints, with what must be the same when one of them is used."""
         assert self.directory is not None
         settings = {
@@ -247,7 +273,7 @@ class SelfConsistentScoreMatching(AbstractMethod):
             "times": str(self.times),
             "solver": type(self.solver).__name__,
         }
-        return Checkpoints(Path(self.directory) / "checkpoints", self.keep, settings)
+        return Checkpoints(Path(self.directory) / "checkpoints", self.keep, settings, devices.lead)
 
     def _resumed(
         self, state: TrainingState, fixed: Any, checkpoints: Checkpoints
@@ -269,8 +295,14 @@ class SelfConsistentScoreMatching(AbstractMethod):
                 f"The run in {self.directory} has {epoch} epochs already, but epochs={self.epochs} was "
                 "given: pass at least as many."
             )
-        checkpoints.forget_after(epoch)
         return state, fixed
+
+    def _what_is_not_saved(self, error: UnwritableError, epoch: int) -> str:
+        return (
+            f"{error} The training ends after epoch {epoch}, and the score it has reached is `fitted` of this "
+            "error; earlier checkpoints are complete. Make room, or the folder writable, and go on with "
+            "resume=True."
+        )
 
     def _what_diverged(self, report: Any, epoch: int) -> str:
         saved = (
@@ -284,12 +316,6 @@ class SelfConsistentScoreMatching(AbstractMethod):
             "(optax.clip_by_global_norm), take particles that lie less far out (TruncatedPoints), or more "
             f"steps.{saved}"
         )
-
-
-def _points(problem: Problem, design: AbstractPoints, key: Key) -> tuple[Points, Weights]:
-    """The particles of one epoch, on the first device."""
-    x0, weights = problem.initial.points(design, key)
-    return jax.device_put((x0, weights), jax.devices()[0])
 
 
 def _training_design(particles: int | AbstractPoints) -> AbstractPoints:

@@ -17,11 +17,19 @@ from jaxtyping import PyTree
 
 from .update import TrainingState, is_key
 
+# Of what is written beside the arrays. One more whenever it means something else than before.
+_FORMAT = 1
+
+
+class UnwritableError(Exception):
+    """Something could not be written to disk."""
+
 
 class Log:
-    """A file of JSON lines, one for each epoch; in memory as well, and only there without a path."""
+    """A file of JSON lines, one for each epoch, which one process `writes`; in memory as well, and only there
+    without a path."""
 
-    def __init__(self, path: Path | None, epochs_done: int):
+    def __init__(self, path: Path | None, epochs_done: int, writes: bool):
         self.lines: list[str] = []
         self._file = None
         if path is None:
@@ -32,6 +40,8 @@ class Log:
                 # the last line may be torn.
                 lines = path.read_text(errors="replace").splitlines()
                 self.lines = [line for line in lines if _epoch_of(line) <= epochs_done]
+            if not writes:
+                return
             unfinished = path.with_suffix(".unfinished")
             unfinished.write_text("".join(line + "\n" for line in self.lines))
             os.replace(unfinished, path)
@@ -53,8 +63,11 @@ class Log:
         line = json.dumps(known, allow_nan=False)
         self.lines.append(line)
         if self._file is not None:
-            self._file.write(line + "\n")
-            self._file.flush()
+            try:
+                self._file.write(line + "\n")
+                self._file.flush()
+            except OSError as error:
+                raise UnwritableError(f"The log can't be written ({_first_line(error)}).") from error
 
     def close(self) -> None:
         if self._file is not None:
@@ -72,10 +85,13 @@ def _epoch_of(line: str) -> float:
 
 
 class Checkpoints:
-    """The last few states of a run in a folder, written by orbax: each is there completely or not at all."""
+    """The last few states of a run in a folder, written by orbax: each is there completely or not at all.
 
-    def __init__(self, folder: Path, keep: int, settings: dict[str, str]):
-        self.folder, self.settings = folder.resolve(), settings
+    Of several processes one `writes`; all read, each for itself.
+    """
+
+    def __init__(self, folder: Path, keep: int, settings: dict[str, str], writes: bool):
+        self.folder, self.settings, self._writes = folder.resolve(), settings, writes
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -83,10 +99,17 @@ class Checkpoints:
                 f"directory must be a folder that can be written to, but {folder.parent} can't be "
                 f"({_first_line(error)})."
             ) from error
+        this = jax.process_index()
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep,
-            cleanup_tmp_directories=True,
+            create=False,
+            read_only=not writes,
+            cleanup_tmp_directories=writes,
             enable_async_checkpointing=False,
+            # What is saved is the same in all processes, so none has to wait for another.
+            multiprocessing_options=ocp.options.MultiprocessingOptions(
+                primary_host=this, active_processes={this}, barrier_sync_key_prefix=f"process_{this}"
+            ),
         )
         self._manager = ocp.CheckpointManager(self.folder, options=options)
 
@@ -97,17 +120,22 @@ class Checkpoints:
 
     def save(self, state: TrainingState, fixed: PyTree) -> None:
         epoch = int(state.epoch)
-        if epoch in self.epochs:
+        if not self._writes or epoch in self.epochs:
             return
         arrays = _arrays((state, fixed))
         named = {f"{number:04d}": array for number, array in enumerate(arrays.values())}
-        description = {"settings": self.settings, "arrays": _describe(arrays)}
-        self._manager.save(
-            epoch,
-            args=ocp.args.Composite(
-                arrays=ocp.args.StandardSave(named), description=ocp.args.JsonSave(description)
-            ),
-        )
+        description = {"format": _FORMAT, "settings": self.settings, "arrays": _describe(arrays)}
+        try:
+            self._manager.save(
+                epoch,
+                args=ocp.args.Composite(
+                    arrays=ocp.args.StandardSave(named), description=ocp.args.JsonSave(description)
+                ),
+            )
+        except Exception as error:
+            raise UnwritableError(
+                f"The checkpoint of epoch {epoch} can't be written to {self.folder} ({_first_line(error)})."
+            ) from error
 
     def restore(self, like: TrainingState, fixed: PyTree, epoch: int) -> tuple[TrainingState, PyTree]:
         """The state at an epoch."""
@@ -131,11 +159,17 @@ class Checkpoints:
                 epoch, args=ocp.args.Composite(description=ocp.args.JsonRestore())
             )["description"]
             saved_settings, saved_arrays = dict(description["settings"]), list(description["arrays"])
+            saved_format = int(description["format"])
         except Exception as error:
             raise ValueError(
                 f"{where} can't be read ({_first_line(error)}). It is damaged or was not written by this "
                 f"method: {instead}, or delete its folder."
             ) from error
+        if saved_format > _FORMAT:
+            raise ValueError(
+                f"{where} was written by a newer version of bohmdiff, in format {saved_format}; this one reads "
+                f"up to {_FORMAT}. Update bohmdiff, or train into another directory."
+            )
         for name, value in self.settings.items():
             if saved_settings.get(name) != value:
                 both = "" if name in DIGESTS else f" ({saved_settings.get(name)} there, {value} here)"
@@ -174,7 +208,7 @@ class Checkpoints:
 
     def forget_after(self, epoch: int) -> None:
         """Deletes later checkpoints: those of the run that goes on from here take their place."""
-        for one in self.epochs:
+        for one in self.epochs if self._writes else []:
             if one > epoch:
                 self._manager.delete(one)
 

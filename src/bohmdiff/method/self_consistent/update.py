@@ -18,7 +18,36 @@ class TrainingDivergedError(RuntimeError):
     """Updates were not finite for too many epochs in a row, or the flow of the trained score loses
     particles.
 
+    ```python
+    method = bd.SelfConsistentScoreMatching(score, optimizer=optax.adam(1e-3), epochs=2, particles=32, steps=4)
+    try:
+        trained = bd.solve(problem, method, key=key).fitted
+    except bd.TrainingDivergedError as error:
+        trained = error.fitted
+    ```
+
     - `fitted`: the score as it was after the last finite update, so that nothing is lost.
+    """
+
+    def __init__(self, message: str, fitted: Any):
+        super().__init__(message)
+        self.fitted = fitted
+
+
+class TrainingNotSavedError(RuntimeError):
+    """The log or a checkpoint could not be written, as when a disk is full. What was on it before is complete.
+
+    ```python
+    method = bd.SelfConsistentScoreMatching(
+        score, optimizer=optax.adam(1e-3), epochs=2, particles=32, steps=4, directory="trained"
+    )
+    try:
+        trained = bd.solve(problem, method, key=key).fitted
+    except bd.TrainingNotSavedError as error:
+        trained = error.fitted
+    ```
+
+    - `fitted`: the score as it was then, so that nothing is lost.
     """
 
     def __init__(self, message: str, fitted: Any):

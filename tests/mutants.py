@@ -1,0 +1,160 @@
+"""Breaks the code on purpose, one small change at a time, and asks whether the tests notice.
+
+    python tests/mutants.py                       # all targets, two at a time; takes hours
+    python tests/mutants.py flow/quantum.py       # one of them
+    python tests/mutants.py --list
+
+Changed are: + and −, * and /, ** into *, the sign of a term, every number (floats by one part in 10⁸, whole
+numbers by one), the direction of a comparison, a transposition. Left alone are messages, docstrings and
+annotations. Each mutant is a copy of the package, whose tests run until the first one fails. What survives is
+printed, and the exit code is the number of survivors. Mutants that can make no difference are named in
+`EQUIVALENT`, with the reason.
+"""
+
+import argparse
+import ast
+import copy
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "src" / "bohmdiff"
+# What is broken, and the tests that must see it, the quickest first.
+TARGETS = {
+    "flow/quantum.py": ["tests/flow/test_flow.py", "tests/flow/test_exactness.py"],
+    "flow/terms.py": [
+        "tests/flow/test_flow.py",
+        "tests/objective/test_fisher.py",
+        "tests/flow/test_exactness.py",
+    ],
+    "flow/state.py": ["tests/flow/test_flow.py"],
+    "solver/tableau.py": ["tests/solver"],
+    "solver/symplectic.py": ["tests/solver"],
+    "objective/objective.py": ["tests/objective"],
+    "objective/energy.py": ["tests/objective"],
+    "objective/fisher.py": ["tests/objective"],
+    "objective/evaluate.py": ["tests/objective"],
+}
+# (file, the line without indentation, the change): why nothing can notice.
+EQUIVALENT: dict[tuple[str, str, str], str] = {}
+
+SWAPPED = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.Pow: ast.Mult}
+TURNED = {ast.Lt: ast.GtE, ast.LtE: ast.Gt, ast.Gt: ast.LtE, ast.GtE: ast.Lt, ast.Eq: ast.NotEq}
+SYMBOL = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/", ast.Pow: "**"}
+
+
+class Mutant(NamedTuple):
+    file: str
+    line: int
+    change: str
+    source: str
+
+
+def mutants(file: str) -> Iterator[Mutant]:
+    """All of a file that make a difference to its syntax tree."""
+    text = (PACKAGE / file).read_text(encoding="utf-8")
+    lines = text.splitlines()
+    tree = ast.parse(text)
+    for number, (node, change) in enumerate(places(tree)):
+        changed = copy.deepcopy(tree)
+        target, _ = list(places(changed))[number]
+        mutate(target)
+        here = lines[node.lineno - 1].strip()
+        if (file, here, change) not in EQUIVALENT:
+            yield Mutant(
+                file,
+                node.lineno,
+                f"{change:12} in  {here}",
+                ast.unparse(ast.fix_missing_locations(changed)),
+            )
+
+
+def places(tree: ast.AST) -> Iterator[tuple[ast.AST, str]]:
+    """Where something can be changed, always in the same order."""
+    for field, value in ast.iter_fields(tree):
+        if field in ("annotation", "returns", "decorator_list", "type_params"):
+            continue
+        for node in value if isinstance(value, list) else [value]:
+            if not isinstance(node, ast.AST) or isinstance(node, ast.Raise | ast.JoinedStr | ast.Assert):
+                continue
+            if isinstance(node, ast.BinOp) and type(node.op) in SWAPPED:
+                yield node, f"{SYMBOL[type(node.op)]} to {SYMBOL[SWAPPED[type(node.op)]]}"
+            elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+                yield node, "sign lost"
+            elif isinstance(node, ast.Constant) and type(node.value) in (int, float):
+                yield node, f"{node.value} changed"
+            elif isinstance(node, ast.Compare) and type(node.ops[0]) in TURNED:
+                yield node, "turned round"
+            elif isinstance(node, ast.Attribute) and node.attr == "T":
+                yield node, "T lost"
+            yield from places(node)
+
+
+def mutate(node: ast.AST) -> None:
+    """Changes one node, in place."""
+    if isinstance(node, ast.BinOp):
+        node.op = SWAPPED[type(node.op)]()
+    elif isinstance(node, ast.UnaryOp):
+        node.op = ast.UAdd()
+    elif isinstance(node, ast.Constant):
+        value = node.value
+        node.value = value + 1 if isinstance(value, int) else value * (1 + 1e-8) if value else 1e-8
+    elif isinstance(node, ast.Compare):
+        node.ops[0] = TURNED[type(node.ops[0])]()
+    elif isinstance(node, ast.Attribute):
+        node.attr = "real"  # the array itself
+
+
+def survives(mutant: Mutant) -> bool:
+    """Whether all tests pass in spite of it."""
+    with tempfile.TemporaryDirectory() as folder:
+        package = Path(folder) / "bohmdiff"
+        shutil.copytree(PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
+        (package / mutant.file).write_text(mutant.source, encoding="utf-8")
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", "-x", "-q", "-n", "0", *TARGETS[mutant.file]],
+            cwd=ROOT,
+            env=os.environ | {"PYTHONPATH": folder, "PYTHONDONTWRITEBYTECODE": "1"},
+            capture_output=True,
+            text=True,
+        )
+    # 1: a test failed; 2 and 4: the tests could not even be collected.
+    if done.returncode not in (0, 1, 2, 4):
+        raise RuntimeError(done.stdout + done.stderr)
+    return done.returncode == 0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("targets", nargs="*", choices=[[], *TARGETS], help="files below src/bohmdiff (all)")
+    parser.add_argument("--list", action="store_true", help="show the mutants, run nothing")
+    parser.add_argument("--processes", type=int, default=2)
+    options = parser.parse_args()
+    chosen = [mutant for file in options.targets or TARGETS for mutant in mutants(file)]
+    if options.list:
+        print(*(f"{m.file}:{m.line}: {m.change}" for m in chosen), sep="\n")
+        return 0
+    survivors = 0
+    with ThreadPoolExecutor(options.processes) as pool:
+        for mutant, alive in zip(chosen, pool.map(survives, chosen), strict=True):
+            print(
+                "SURVIVED" if alive else "killed  ",
+                f"{mutant.file}:{mutant.line}: {mutant.change}",
+                flush=True,
+            )
+            survivors += alive
+    print(f"{len(chosen)} mutants, {survivors} survived")
+    return min(survivors, 255)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
