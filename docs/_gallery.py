@@ -5,31 +5,24 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 MARK = "<!-- examples -->"
-# The order in which they are shown: from the simplest to the longest.
-ORDER = ["morse_chain", "double_well", "custom_potential", "train_double_well", "train_morse_chain"]
-
-
-def examples() -> list[Path]:
-    """The scripts in order; those that it does not name come last."""
-    scripts = [path for path in (ROOT / "examples").glob("*.py") if not path.name.startswith("_")]
-    place = {name: number for number, name in enumerate(ORDER)}
-    return sorted(scripts, key=lambda path: (place.get(path.stem, len(ORDER)), path.stem))
-
-
-def pictures(script: Path) -> list[str]:
-    """Those of a script, relative to the documentation: its name, and what is after a dash."""
-    found = (ROOT / "docs/images/gallery").glob(f"{script.stem}-*.*")
-    return [path.relative_to(ROOT / "docs").as_posix() for path in sorted(found)]
+# From the simplest to the longest, with their pictures in docs/images.
+PICTURES = {
+    "morse_chain": ["morse_chain.png"],
+    "double_well": ["double_well.png", "double_well.gif"],
+    "custom_potential": ["gallery/custom_potential.png"],
+    "train_double_well": ["gallery/train_double_well.png"],
+    "train_morse_chain": ["gallery/training.png", "gallery/moments.png"],
+}
 
 
 def entry(script: Path) -> str:
     """One example in Markdown."""
     docstring = ast.get_docstring(ast.parse(script.read_text(encoding="utf-8"))) or ""
     title, _, rest = docstring.partition("\n\n")
-    shown = "\n\n".join(f"![{title}]({picture})" for picture in pictures(script))
+    shown = "\n\n".join(f"![{title}](images/{picture})" for picture in PICTURES[script.stem])
     return f"## {title.rstrip('.')}\n\n`python examples/{script.name}`\n\n{shown}\n\n{rest}\n"
 
 
 def on_page_markdown(markdown: str, **_) -> str:
     """What MkDocs calls for every page."""
-    return markdown.replace(MARK, "\n".join(entry(script) for script in examples()))
+    return markdown.replace(MARK, "\n".join(entry(ROOT / "examples" / f"{name}.py") for name in PICTURES))

@@ -6,6 +6,8 @@ import jax
 import pytest
 
 jax.config.update("jax_enable_x64", True)
+# Most of the time would go into making programs fast that run once.
+jax.config.update("jax_disable_most_optimizations", True)
 
 from jaxtyping import install_import_hook  # noqa: E402
 

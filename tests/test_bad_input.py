@@ -76,13 +76,17 @@ BAD = [
 ]  # fmt: skip
 
 
+# Where every other value is another compilation.
+DEAR = 6
+
+
 class Call(NamedTuple):
     """A call that is right, what is done with its result, and how dear it is."""
 
     function: Callable[..., Any]
     arguments: dict[str, Any]
     use: Callable[[Any], Any] = lambda result: result
-    examples: int = 30
+    examples: int = 20
 
 
 @cache
@@ -109,7 +113,9 @@ def on_a_line() -> bd.Solution:
 
 @cache
 def flow_solution() -> bd.Solution:
-    return bd.solve(problem(), bd.GivenScore(gaussian, bd.GaussHermitePoints(4), steps=4), ts=[0.0, 0.5])
+    return bd.solve(
+        problem(), bd.GivenScore(small_score(), bd.GaussHermitePoints(4), steps=4), ts=[0.0, 0.5]
+    )
 
 
 @cache
@@ -180,9 +186,9 @@ PACKET = {"mean": [0.5, 0.0], "covariance": 0.5}
 CALLS = {
     "AutomaticDegree": Call(
         bd.AutomaticDegree,
-        {"tolerance": 0.5, "largest": 2, "method": bd.SequentialScoreMatching(2, steps=4)},
+        {"tolerance": 0.5, "largest": 4, "method": bd.SequentialScoreMatching(2, steps=4)},
         solved,
-        20,
+        DEAR,
     ),
     "BlanesMoan4": Call(bd.BlanesMoan4, {}),
     "BlanesMoan6": Call(bd.BlanesMoan6, {}),
@@ -194,7 +200,7 @@ CALLS = {
         bd.BlendedScore,
         {"early": small_score(), "late": small_score(), "start": 0.1, "end": 0.2},
         in_a_flow,
-        20,
+        DEAR,
     ),
     "CausticPenalty": Call(bd.CausticPenalty, {"threshold": 0.4}),
     "DirectionalDivergence": Call(bd.DirectionalDivergence, {"smallest_determinant": 0.1}),
@@ -246,7 +252,7 @@ CALLS = {
             "phase": None,
         },
         as_initial_state,
-        20,
+        DEAR,
     ),
     "LogDensity": Call(
         bd.LogDensity,
@@ -267,9 +273,9 @@ CALLS = {
     "WidenedPoints": Call(
         bd.WidenedPoints, {"design": bd.SobolPoints(4), "factor": 1.4, "power": 0.9}, as_design
     ),
-    "FrozenScore": Call(bd.FrozenScore, {"source": small_score()}, in_a_flow, 20),
-    "GradientScore": Call(bd.GradientScore, {"scalar_field": lambda t, x: -jnp.sum(x**2)}, in_a_flow, 20),
-    "HarmonicScore": Call(bd.HarmonicScore, {"problem": problem()}, in_a_flow, 20),
+    "FrozenScore": Call(bd.FrozenScore, {"source": small_score()}, in_a_flow, DEAR),
+    "GradientScore": Call(bd.GradientScore, {"scalar_field": lambda t, x: -jnp.sum(x**2)}, in_a_flow, DEAR),
+    "HarmonicScore": Call(bd.HarmonicScore, {"problem": problem()}, in_a_flow, DEAR),
     "NeuralScore": Call(
         bd.NeuralScore,
         {
@@ -287,13 +293,13 @@ CALLS = {
             "key": KEY,
         },
         in_a_flow,
-        40,
+        DEAR,
     ),
     "ScoreSum": Call(
         lambda first, second: bd.ScoreSum(first, second),
         {"first": small_score(), "second": small_score()},
         in_a_flow,
-        20,
+        DEAR,
     ),
     "TimeConditionedMLP": Call(
         bd.TimeConditionedMLP,
@@ -311,10 +317,10 @@ CALLS = {
         bd.Interactions,
         {"order": 2, "reach": 1},
         lambda i: solved(bd.SequentialScoreMatching(2, steps=4, terms=i)),
-        20,
+        DEAR,
     ),
     "SymplecticTableau": Call(bd.SymplecticTableau, {"kicks": (0.5, 0.5), "drifts": (1.0,), "order": 2}),
-    "GaussianDynamics": Call(bd.GaussianDynamics, {"steps": 8, "solver": bd.BlanesMoan4()}, solved, 20),
+    "GaussianDynamics": Call(bd.GaussianDynamics, {"steps": 8, "solver": bd.BlanesMoan4()}, solved, DEAR),
     "GivenScore": Call(
         bd.GivenScore,
         {
@@ -324,7 +330,7 @@ CALLS = {
             "solver": bd.VelocityVerlet(),
         },
         solved,
-        20,
+        DEAR,
     ),
     "SequentialScoreMatching": Call(
         bd.SequentialScoreMatching,
@@ -337,7 +343,7 @@ CALLS = {
             "terms": bd.AllTerms(),
         },
         solved,
-        20,
+        DEAR,
     ),
     "SplitOperator": Call(
         bd.SplitOperator,
@@ -371,7 +377,7 @@ CALLS = {
             "most_skipped": 2,
             "epochs": 1,
         },
-        examples=80,
+        examples=30,
     ),
     "scale_by_gauss_newton": Call(
         bd.scale_by_gauss_newton, {"damping": 1e-5, "decay": 0.9, "projections": 2}
@@ -441,19 +447,19 @@ CALLS = {
             "units": bd.plot.Units(),
         },
         drawn,
-        15,
+        DEAR,
     ),
     "plot.energy": Call(
         bd.plot.energy,
         {"solution": solution(), "reference": solution(), "units": bd.plot.Units()},
         drawn,
-        15,
+        DEAR,
     ),
     "plot.moments": Call(
         bd.plot.moments,
         {"solution": solution(), "reference": solution(), "units": bd.plot.Units()},
         drawn,
-        15,
+        DEAR,
     ),
     "plot.movie": Call(
         bd.plot.movie,
@@ -470,7 +476,7 @@ CALLS = {
             "units": bd.plot.Units(),
         },
         lambda a: a._func(0) if hasattr(a, "_func") else a,
-        15,
+        DEAR,
     ),
     "plot.training": Call(
         bd.plot.training, {"history": None, "reference_energy": 1.0, "units": bd.plot.Units()}, drawn, 15
@@ -485,12 +491,12 @@ SOLUTIONS = {
     "EnsembleSolution": sequential_solution,
 }
 for _name, _made in SOLUTIONS.items():
-    _x = [0.3] if _name == "GridSolution" else [0.3, -0.2]
+    _x = jnp.array([0.3] if _name == "GridSolution" else [0.3, -0.2])
     for _what in ("score", "log_density", "wave_function"):
         if _what == "wave_function" and _name in ("FlowSolution", "EnsembleSolution"):
             continue
-        CALLS[f"{_name}.{_what}"] = Call(getattr(_made(), _what), {"t": 0.25, "x": _x}, examples=20)
-    CALLS[f"{_name}.sample"] = Call(_made().sample, {"key": KEY, "n": 2}, examples=20)
+        CALLS[f"{_name}.{_what}"] = Call(getattr(_made(), _what), {"t": 0.25, "x": _x}, examples=DEAR)
+    CALLS[f"{_name}.sample"] = Call(_made().sample, {"key": KEY, "n": 2}, examples=DEAR)
     CALLS[f"{_name}.to_xarray"] = Call(
         _made().to_xarray, {"units": bd.plot.Units()}, lambda data: data["mean"].values
     )
@@ -543,6 +549,7 @@ anything = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name, call in CALLS.items() if call.arguments])
 def test_anything_else_is_refused_or_right(name):
     call = CALLS[name]
@@ -558,7 +565,7 @@ def test_anything_else_is_refused_or_right(name):
 
 # Made by the library and not by users, or with a test of its own in tests/testing.
 OTHERS = {
-    "Comparison", "EnsembleSolution", "FlowSolution", "FlowState", "GaussianScore",
+    "AbstractSymplecticSolver", "Comparison", "EnsembleSolution", "FlowSolution", "FlowState", "GaussianScore",
     "GaussianSolution", "GridSolution", "HermiteExpansion", "HermiteScore", "LocalScore",
     "ObjectiveReport", "Pullback", "Trajectory",
 }  # fmt: skip

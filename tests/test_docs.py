@@ -41,9 +41,12 @@ def name_of(page: Path) -> str:
 
 # They train, or solve by every method.
 LONG = {
+    "docs/guide/initial-states.md",
     "docs/guide/long-runs.md",
     "docs/guide/own-method.md",
     "docs/guide/own-score.md",
+    "docs/guide/own-solver.md",
+    "docs/guide/testing.md",
     "docs/guide/training.md",
     "docs/guide/which-method.md",
     "docs/tutorial.md",
@@ -82,6 +85,19 @@ def test_blocks_share_their_names_and_errors_name_their_line():
         run_page("page.md", page)
     assert str(caught.traceback[-1].path) == "page.md"
     assert caught.traceback[-1].lineno + 1 == page.splitlines().index("1 / 0") + 1
+
+
+def test_the_gallery_shows_every_example():
+    source = ast.parse((ROOT / "docs/_gallery.py").read_text(encoding="utf-8"))
+    named = next(
+        n for n in source.body if isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == "PICTURES"
+    )
+    pictures = ast.literal_eval(named.value)
+    examples = {path.stem for path in (ROOT / "examples").glob("*.py") if not path.name.startswith("_")}
+    assert set(pictures) == examples
+    for files in pictures.values():
+        assert files
+        assert all((ROOT / "docs/images" / file).exists() for file in files)
 
 
 def test_every_exported_name_has_its_entry():

@@ -101,6 +101,8 @@ def describe(value: Any) -> str:
     """A short text for an error message: the value itself if it is small, else its shape."""
     if not is_concrete(value):
         return "a traced value"
+    if isinstance(value, jax.Array) and not value.is_fully_addressable and not value.is_fully_replicated:
+        return f"an array of shape {value.shape}, in several processes"
     array = np.asarray(value)
     if array.size <= 16:
         return np.array2string(array, precision=6, separator=", ").replace("\n", "")

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 PROGRAM = """
 import jax
 import jax.numpy as jnp
@@ -48,6 +50,7 @@ except ValueError as error:
 """
 
 
+@pytest.mark.slow
 def test_particles_on_two_devices_move_as_on_one():
     root = Path(__file__).parents[2]
     done = subprocess.run(

@@ -80,6 +80,7 @@ def gauss_newton():
     return optax.chain(bd.scale_by_gauss_newton(1e-8), optax.scale_by_learning_rate(1.0))
 
 
+@pytest.mark.slow
 def test_a_handful_of_epochs_reach_the_exact_score():
     optimizer = gauss_newton()
     options = {"objective": bd.FisherDivergence(), "particles": 32, "validate_every": 100}

@@ -34,7 +34,7 @@ import optax
 import bohmdiff as bd
 
 problem = bd.Problem(
-    bd.Hamiltonian(lambda t, x: jnp.sum(0.5 * x**2 + 0.1 * x**4), mass=[1.0, 2.0]),
+    bd.Hamiltonian(lambda t, x: jnp.sum(0.5 * x**2 + 0.02 * x**4), mass=[1.0, 2.0]),
     bd.GaussianWavePacket(mean=[0.5, 0.0], covariance=0.5),
     t1=1.0,
 )

@@ -163,6 +163,7 @@ def test_fewer_terms_need_fewer_particles():
         bd.solve(wells(), bd.SequentialScoreMatching(4, 8, terms=bd.Interactions(1)), key=KEY)
 
 
+@pytest.mark.slow
 def test_uncoupled_wells_need_no_interactions():
     """Where the density is a product, polynomials of single coordinates say all."""
 
@@ -242,6 +243,7 @@ def test_gradient_in_a_parameter_of_the_potential():
     assert abs(float(gradient)) > 1e-3
 
 
+@pytest.mark.slow
 def test_trajectories_are_those_of_the_fit_and_of_propagate(chain_solution):
     x0, weights = chain().initial.points(chain_solution.method.particles)
     paths = np.asarray(chain_solution.trajectories(x0))

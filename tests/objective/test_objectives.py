@@ -148,8 +148,8 @@ def check(result, factors, expected):
 @pytest.mark.parametrize(
     ("d", "number"),
     [
-        pytest.param(1, 3, marks=pytest.mark.slow),
-        (2, 3),
+        (1, 3),
+        pytest.param(2, 3, marks=pytest.mark.slow),
         pytest.param(3, 2, marks=pytest.mark.slow),
     ],
 )
@@ -361,6 +361,7 @@ def test_outliers_count_logarithmically():
     )
 
 
+@pytest.mark.slow
 def test_caustic_penalty_sees_what_is_masked():
     problem, x0 = setting(2)
     flow, _, _ = expected(x0, WEIGHTS, **UNLIMITED)

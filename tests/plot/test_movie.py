@@ -109,6 +109,7 @@ def test_on_a_grid_and_against_another(line, grid):
     ]
 
 
+@pytest.mark.slow
 def test_solutions_by_particles():
     few = {"particles": bd.GaussHermitePoints(8), "steps": 8}
     fitted = solve([0.5], bd.SequentialScoreMatching(degree=2, **few))
@@ -239,7 +240,10 @@ def test_refuses_what_has_no_density(line):
         ({"every": 0}, r"every must be an integer of at least 1, but 0 was given"),
         ({"fps": 0.5}, r"fps must be an integer of at least 1, but 0\.5 was given"),
         ({"lower": [0, 0, 0]}, r"lower must be a number or have one for each of the 2 coordinates drawn"),
-        ({"lower": 2, "upper": 1}, r"upper must be larger than lower, but 1 and 2 were given"),
+        (
+            {"lower": 2, "upper": 1},
+            r"upper must be larger than lower, and both finite, but 1 and 2 were given",
+        ),
     ],
 )
 def test_refuses_options(plane, options, message):

@@ -213,6 +213,7 @@ def test_harmonic_score_needs_a_bound_potential():
         bd.HarmonicScore(trap(saddle))
 
 
+@pytest.mark.slow
 def test_scalars_and_vectors_of_ones_own():
     potential = bd.Quadratic(STIFFNESS, CENTRE)
     problem = bd.Problem(

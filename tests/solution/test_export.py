@@ -21,6 +21,7 @@ UNITS = bd.plot.Units("fs", "Å", "ħω₀")
 ROOT = Path(__file__).parents[2]
 METHODS = ["GaussianDynamics", "SplitOperator", "SequentialScoreMatching", "AutomaticDegree"]
 METHODS += ["GivenScore", "SelfConsistentScoreMatching"]
+DEAR = {"AutomaticDegree", "SelfConsistentScoreMatching"}
 
 
 def problem(mean=(0.5, -0.2), mass=(1.0, 2.0)):
@@ -76,7 +77,10 @@ def written_and_read(dataset, folder):
         return again.load()
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[pytest.mark.slow] if n in DEAR else []) for n in METHODS],
+)
 def test_netcdf_gives_back_the_same(name, solved, tmp_path):
     dataset = solved(name).to_xarray(units=UNITS)
     again = written_and_read(dataset, tmp_path)
@@ -218,7 +222,7 @@ def test_what_was_read_is_drawn_like_a_solution(solved, tmp_path):
 
 
 def test_units_of_another_kind_are_refused(solved):
-    wanted = r"units must be Units\(time=\.\.\., .* but 'fs' was given"
+    wanted = r"units must be Units, .* but 'fs' was given"
     with unchecked_types(), pytest.raises(ValueError, match=wanted):
         solved("GaussianDynamics").to_xarray(units="fs")
 

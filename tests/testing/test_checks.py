@@ -277,6 +277,7 @@ def test_what_is_drawn_makes_problems(d, data):
     assert score(0.3, jnp.zeros(d)).shape == (d,)
 
 
+@pytest.mark.slow
 def test_a_counterexample_prints_as_code():
     @settings(max_examples=20, database=None)
     @given(case=driven_gaussians(1))

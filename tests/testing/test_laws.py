@@ -94,7 +94,18 @@ def test_every_part_has_its_entry(base, entries):
     assert found == set(entries), f"without laws: {found - set(entries)}; gone: {set(entries) - found}"
 
 
-LONG = {bd.NeuralScore, bd.ScoreSum, bd.BlendedScore, bd.SelfConsistentScoreMatching, bd.AutomaticDegree}
+LONG = {
+    bd.NeuralScore,
+    bd.ScoreSum,
+    bd.BlendedScore,
+    bd.SelfConsistentScoreMatching,
+    bd.AutomaticDegree,
+    bd.VelocityVerlet,
+    bd.Yoshida4,
+    bd.BlanesMoan4,
+    bd.FrozenScore,
+    bd.SequentialScoreMatching,
+}
 
 
 def each(entries):

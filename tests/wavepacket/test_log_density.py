@@ -246,6 +246,7 @@ def test_float32(design, pair):
     np.testing.assert_allclose(weights @ points, [0.116, -0.0196], atol=0.1)
 
 
+@pytest.mark.slow
 def test_two_coordinates_move_as_in_the_exact_solution():
     initial = bd.LogDensity(coupled, [0.0, 0.0], 0.5, phase=twist)
     potential = lambda t, x: 0.5 * jnp.sum(x**2) + 0.1 * x[0] * x[1]  # noqa: E731

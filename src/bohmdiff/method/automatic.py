@@ -26,7 +26,7 @@ class ToleranceNotReachedError(RuntimeError):
 
     ```python
     try:
-        solution = bd.solve(problem, bd.AutomaticDegree(tolerance=1e-9, largest=3))
+        solution = bd.solve(problem, bd.AutomaticDegree(tolerance=1e-9, largest=4))
     except bd.ToleranceNotReachedError as error:
         solution = error.solution
     ```
@@ -47,7 +47,7 @@ class AutomaticDegree(AbstractMethod):
     the solution. Changes of a single option would miss the errors that come from the others.
 
     ```python
-    solution = bd.solve(problem, bd.AutomaticDegree(tolerance=3e-3))
+    solution = bd.solve(problem, bd.AutomaticDegree(tolerance=1e-2))
     solution.method.degree, solution.error_estimate
     ```
 

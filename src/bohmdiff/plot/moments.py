@@ -33,8 +33,8 @@ def moments(
     **Raises:** `ValueError` for solutions of problems of other dimensions, or at other times.
     """
     units = _units(solution, reference) if units is None else as_units(units)
-    ours = _as_dataset(solution, "solution")
-    theirs = None if reference is None else _as_dataset(reference, "reference")
+    ours = _as_dataset(solution, "solution", "mean", "std")
+    theirs = None if reference is None else _as_dataset(reference, "reference", "mean", "std")
     if theirs is not None and theirs.coordinate.size != ours.coordinate.size:
         raise ValueError(
             f"solution has {ours.coordinate.size} coordinates and reference {theirs.coordinate.size}: pass two "
@@ -95,13 +95,8 @@ def energy(
     **Raises:** `ValueError` for what is no solution.
     """
     units = _units(solution, reference) if units is None else as_units(units)
-    ours = _as_dataset(solution, "solution")
-    theirs = None if reference is None else _as_dataset(reference, "reference")
-    if theirs is not None and theirs.coordinate.size != ours.coordinate.size:
-        raise ValueError(
-            f"solution has {ours.coordinate.size} coordinates and reference {theirs.coordinate.size}: pass two "
-            "solutions of the same problem."
-        )
+    ours = _as_dataset(solution, "solution", "energy")
+    theirs = None if reference is None else _as_dataset(reference, "reference", "energy")
     with style():
         figure, (top, below) = plt.subplots(2, 1, figsize=(8, 5), sharex=True)
         _line(top, ours.time, ours.energy, 0, _name(ours))
@@ -121,12 +116,12 @@ def energy(
     return figure
 
 
-def _as_dataset(solution: Solution | xarray.Dataset, name: str) -> xarray.Dataset:
+def _as_dataset(solution: Solution | xarray.Dataset, name: str, *wanted: str) -> xarray.Dataset:
     if isinstance(solution, xarray.Dataset):
-        missing = {"mean", "std", "energy", "time", "coordinate"} - {str(key) for key in solution.variables}
-        if missing or "method" not in solution.attrs:
+        missing = {"time", *wanted} - {str(key) for key in solution.variables}
+        if missing:
             raise ValueError(
-                f"{name} must be what to_xarray() gave, but it has no {', '.join(sorted(missing)) or 'method'}."
+                f"{name} must be what to_xarray() gave, but it has no {', '.join(sorted(missing))}."
             )
         return solution
     return as_solution(solution, name).to_xarray()
@@ -152,7 +147,7 @@ def _same_times(ours: xarray.Dataset, theirs: xarray.Dataset) -> bool:
 
 
 def _name(dataset: xarray.Dataset) -> str:
-    return dataset.attrs["method"].partition("(")[0]
+    return dataset.attrs.get("method", "reference").partition("(")[0]
 
 
 def _colour(i: int) -> str:

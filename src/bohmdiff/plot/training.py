@@ -17,7 +17,7 @@ def training(
     ```python
     method = bd.SelfConsistentScoreMatching(score, bd.LogDensityVariance(), epochs=4, particles=64, steps=16)
     trained = bd.solve(problem, method, key=key)
-    bd.plot.training(trained.history, reference_energy=exact.energy()[0]).savefig("training.png")
+    bd.plot.training(trained.history, reference_energy=float(exact.energy()[0])).savefig("training.png")
     ```
 
     **Arguments:**

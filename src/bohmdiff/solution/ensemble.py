@@ -71,9 +71,11 @@ class EnsembleSolution(Solution):
         return require_finite_paths(_paths(problem, fitted, x0, self.ts, self.solver, self.steps), self.ts)
 
     def score(self, t: Time, x: Vector) -> Vector:
+        t, x = self._place(t, x)
         return self.fitted(self._time(t), x)
 
     def log_density(self, t: Time, x: Vector) -> Scalar:
+        t, x = self._place(t, x)
         return self.fitted.log_density(self._time(t), x)
 
     def _time(self, t: Time) -> Time:

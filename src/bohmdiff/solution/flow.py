@@ -89,6 +89,7 @@ class FlowSolution(Solution):
         ).position
 
     def score(self, t: Time, x: Vector) -> Vector:
+        t, x = self._place(t, x)
         return self.fitted(t, x)
 
     def log_density(self, t: Time, x: Vector) -> Scalar:
@@ -98,6 +99,7 @@ class FlowSolution(Solution):
                 "Its score is a vector field without a scalar. flow.log_density has ln ρ on the particles; "
                 "give the score a method log_density(t, x), or write it as GradientScore(scalar).",
             )
+        t, x = self._place(t, x)
         return scalar_of(self.fitted)(t, x) - jnp.interp(t, self.ts, self._offsets())
 
     def wave_function(self, t: Time, x: Vector) -> NoReturn:

@@ -10,7 +10,7 @@ import jax.scipy.linalg as jsl
 import numpy as np
 from jaxtyping import Array, Complex, Float
 
-from .._check import as_key, require
+from .._check import as_key, as_positive_integer, require
 from .._types import Key, Matrix, Scalar, Time, Times, Vector
 from ..problem import Problem
 from ..score import GaussianScore, MovingGaussian, cubic_path
@@ -95,20 +95,24 @@ class GaussianSolution(Solution):
 
     def sample(self, key: Key, n: int) -> Float[Array, "n K d"]:
         """`n` Bohmian trajectories, shape `(n, K, d)`: the flow of a Gaussian is affine."""
+        n = as_positive_integer(n, "n", "Pass how many trajectories.")
         initial, packets = self._initial, self._saved()
         normal = jax.random.normal(as_key(key), (n, self.problem.dimension), self.problem.dtype)
         start = normal @ jnp.linalg.cholesky(initial.covariance).T
         return packets.mean + jnp.einsum("kij,nj->nki", packets.flow, start)
 
     def score(self, t: Time, x: Vector) -> Vector:
+        t, x = self._place(t, x)
         packet = self._at(t)
         return -_solve(packet.covariance, x - packet.mean)
 
     def log_density(self, t: Time, x: Vector) -> Scalar:
+        t, x = self._place(t, x)
         packet = self._at(t)
         return _log_normal(packet, x - packet.mean)
 
     def wave_function(self, t: Time, x: Vector) -> Complex[Array, ""]:
+        t, x = self._place(t, x)
         packet = self._at(t)
         y = x - packet.mean
         phase = 0.5 * y @ packet.chirp @ y + packet.momentum @ y + packet.action
@@ -116,6 +120,7 @@ class GaussianSolution(Solution):
 
     def velocity(self, t: Time, x: Vector) -> Vector:
         r"""The Bohmian velocity $\nabla S / m$ at one point, shape `(d,)`."""
+        t, x = self._place(t, x)
         packet = self._at(t)
         return (packet.momentum + packet.chirp @ (x - packet.mean)) / self.problem.hamiltonian.mass
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex, Float
 
-from .._check import as_key, as_positive_integer, as_real_array, describe, is_concrete
+from .._check import as_float, as_key, as_positive_integer, as_real_array, describe, is_concrete
 from .._types import Key, Numbers, Points, Scalar, Time, Times, Vector
 from ..problem import Problem
 from .fourier import FourierGrid
@@ -198,7 +198,7 @@ class GridSolution(Solution):
         return jnp.asarray(np.stack(paths), self.ts.dtype)
 
     def _point(self, x) -> Vector:
-        x = jnp.asarray(x, self.ts.dtype)
+        x = (as_real_array(x, "x") if is_concrete(x) else x).astype(self.ts.dtype)
         if x.shape != (self.fourier.dimension,):
             raise ValueError(
                 f"x must be one point of shape ({self.fourier.dimension},), but shape {x.shape} was "
@@ -214,7 +214,7 @@ class GridSolution(Solution):
                 "grad. "
                 "Close over it: jax.vmap(lambda x: solution.score(1.0, x))(xs)."
             )
-        time, start, end = float(np.asarray(t)), self.snapshot_times[0], self.end
+        time, start, end = as_float(t, "t"), self.snapshot_times[0], self.end
         slack = 4 * float(jnp.finfo(self.ts.dtype).eps) * max(abs(start), abs(end))
         if not start - slack <= time <= end + slack:
             raise ValueError(f"t must lie in [t0, t1] = [{start}, {end}], but {time} was given.")

@@ -4,10 +4,12 @@ from abc import abstractmethod
 from typing import Any, NoReturn
 
 import equinox as eqx
+import jax.numpy as jnp
 import numpy as np
 import xarray
 from jaxtyping import Array, Complex, Float
 
+from .._check import as_real_array, is_concrete
 from .._types import Key, Scalar, Time, Times, Vector
 from ..problem import Problem
 from .export import attributes, moments_dataset
@@ -102,6 +104,19 @@ class Solution(eqx.Module):
             units,
         )
         return dataset.assign_attrs(attributes(self.problem, self.method))
+
+    def _place(self, t: Time, x: Vector) -> tuple[Time, Vector]:
+        """A time and one point, checked: their values only where they are known."""
+        if is_concrete((t, x)):
+            as_real_array(t, "t")
+            x = as_real_array(x, "x")
+        d = self.problem.dimension
+        if jnp.shape(t) != () or jnp.shape(x) != (d,):
+            raise ValueError(
+                f"t must be a number and x one point of shape ({d},), but shapes {jnp.shape(t)} and "
+                f"{jnp.shape(x)} were given. For many points, use jax.vmap."
+            )
+        return t, x
 
     def _unavailable(self, what: str, instead: str) -> NoReturn:
         raise UnavailableError(f"A solution by {type(self.method).__name__} has no {what}. {instead}")

@@ -14,7 +14,7 @@ class AbstractInitialState(eqx.Module):
     r"""A nodeless wave function $\psi_0 = \sqrt{\rho_0}\, e^{iS_0/\hbar}$.
 
     ```python
-    initial.score(x), initial.velocity(x, mass=1.0), initial.log_density(x)
+    initial.score(x), initial.velocity(x, mass), initial.log_density(x)
     ```
 
     A new one gives its density, its phase and a way to place particles; everything else follows.

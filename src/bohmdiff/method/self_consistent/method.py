@@ -55,9 +55,9 @@ class SelfConsistentScoreMatching(AbstractMethod):
     by [`SequentialScoreMatching`][bohmdiff.SequentialScoreMatching] is most of the way there, while from
     a harmonic baseline half of the particles may be close to caustics at first.
 
-    Particles are divided among all devices that JAX sees, in all processes that `jax.distributed` has joined;
-    their number need not be a multiple. Every process runs the same program with the same key, the first of
-    them writes, and `directory` is a folder that all can read.
+    Particles are divided among all devices that JAX sees, in all processes that `jax.distributed` has joined
+    (of processors one in each process); their number need not be a multiple. Every process runs the same
+    program with the same key, the first of them writes, and `directory` is a folder that all can read.
 
     **Arguments:**
 
@@ -165,7 +165,7 @@ class SelfConsistentScoreMatching(AbstractMethod):
             require_gradient(score, problem.dimension, problem.dtype)
         _warn_unless_gradient(problem, score, x0)
 
-        devices = Devices.visible()
+        devices = Devices.for_training()
         if not devices.agree(int(digest((text_of(self), jax.random.key_data(key))), 16) % 2**31):
             raise ValueError(
                 "The processes of a training were given different keys or options. Run the same program in each, "

@@ -1,5 +1,6 @@
 """What a run leaves on disk: a log with a line for every epoch, and the last few checkpoints."""
 
+import contextlib
 import hashlib
 import json
 import math
@@ -71,7 +72,9 @@ class Log:
 
     def close(self) -> None:
         if self._file is not None:
-            self._file.close()
+            # What could not be written has been said already.
+            with contextlib.suppress(OSError):
+                self._file.close()
 
     def __str__(self) -> str:
         return "\n".join(self.lines)
