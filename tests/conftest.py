@@ -1,13 +1,15 @@
 """Every test runs in double precision, with the shapes in our signatures checked at run time."""
 
+import os
 from pathlib import Path
 
+# Most of the time would go into making programs fast that run once. In the environment, so that processes which
+# tests start compile to the same bits.
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+
 import jax
-import pytest
 
 jax.config.update("jax_enable_x64", True)
-# Most of the time would go into making programs fast that run once.
-jax.config.update("jax_disable_most_optimizations", True)
 
 from jaxtyping import install_import_hook  # noqa: E402
 
@@ -25,11 +27,9 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.path.name not in ("test_docs.py", "test_reference.py"))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _forget_programs():
+def pytest_runtest_teardown():
     """A process may map so many regions of memory, on Linux 65,530 unless told otherwise, and every compiled
     program takes some: beyond that XLA crashes."""
-    yield
     maps = Path("/proc/self/maps")
     if maps.exists() and maps.read_text().count("\n") > 20_000:
         jax.clear_caches()
