@@ -38,6 +38,8 @@ TARGETS = {
     "solver/tableau.py": ["tests/solver"],
     "solver/symplectic.py": ["tests/solver"],
     "objective/objective.py": ["tests/objective"],
+    "objective/divergences.py": ["tests/objective"],
+    "objective/caustic.py": ["tests/objective"],
     "objective/energy.py": ["tests/objective"],
     "objective/fisher.py": ["tests/objective"],
     "objective/evaluate.py": ["tests/objective"],

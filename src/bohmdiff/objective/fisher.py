@@ -7,8 +7,8 @@ from .._check import as_real_array, describe, require
 from .._types import Numbers
 from ..flow import Score, check_ensemble, check_integration
 from ..problem import Problem
+from .divergences import FisherDivergence
 from .evaluate import ObjectiveReport, evaluate
-from .objective import FisherDivergence
 
 
 def fisher_divergence(

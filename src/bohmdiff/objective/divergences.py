@@ -1,0 +1,216 @@
+"""Measures of how far a score is from that of the density its flow makes."""
+
+import math
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .._types import Points, Scalar, Time, Vector
+from ..flow import HalfState, Score
+from ..problem import Problem
+from ..score import scalar_of
+from .objective import (
+    AbstractObjective,
+    Ensemble,
+    determinant_limit,
+    mean,
+    own_score,
+    positive,
+    rooted,
+    target_limit,
+)
+
+
+def _outlier_scale() -> Any:
+    """A field: where an error begins to count as an outlier."""
+    return eqx.field(static=True, default=math.inf, converter=lambda v: positive(v, "outlier_scale"))
+
+
+class FisherDivergence(AbstractObjective):
+    r"""$E_\rho\,|s_\theta - s_\rho|^2$, with the score $s_\rho$ of the density that the flow itself has
+    made: what the exactness theorem is about. It carries `d` second tangents.
+
+    ```python
+    method = bd.SelfConsistentScoreMatching(score, bd.FisherDivergence(), epochs=1000)
+    ```
+
+    **Arguments:**
+
+    - `smallest_determinant`: a particle with $|\det F|$ below is close to a caustic and is masked at that
+        time. 0 masks none.
+    - `largest_target`: components of $s_\rho$ are clipped to plus or minus this. `math.inf` clips none.
+    - `outlier_scale`: a particle whose error $e = |s_\theta - s_\rho|$ is well above this $c$ counts as
+        $c^2\ln(1 + e^2/c^2)$ instead of $e^2$ (the Cauchy loss), so that a few in the far tails do not
+        decide the whole gradient. With `math.inf` the objective is the Fisher divergence itself.
+
+    **Units:** 1 / length²; `largest_target` and `outlier_scale` in 1 / length.
+
+    **Raises:** `ValueError` for a negative determinant, and limits that are not positive.
+    """
+
+    second_tangents = "all"
+
+    smallest_determinant: float = determinant_limit()
+    largest_target: float = target_limit()
+    outlier_scale: float = _outlier_scale()
+
+    def at(self, problem: Problem, score: Score, t: Time, ensemble: Ensemble) -> Scalar:
+        error = self._error(problem, score, t, ensemble)
+        return mean(ensemble, _cauchy_loss(jnp.sum(error**2, axis=1), self.outlier_scale))
+
+    def residuals(
+        self, problem: Problem, score: Score, t: Time, ensemble: Ensemble
+    ) -> Float[Array, "M components"]:
+        """The error of the score on each particle, times the root of its weight."""
+        error = self._error(problem, score, t, ensemble)
+        # The slope of the Cauchy loss: an outlier pulls as if it weighed less.
+        trust = 1 / (1 + jnp.sum(jax.lax.stop_gradient(error) ** 2, axis=1) / self.outlier_scale**2)
+        return rooted(ensemble, jnp.sqrt(trust)[:, None] * error)
+
+    def _error(self, problem: Problem, score: Score, t: Time, ensemble: Ensemble) -> Points:
+        own = own_score(problem, ensemble, self.largest_target)
+        return jax.vmap(score, in_axes=(None, 0))(t, ensemble.position.motion) - own
+
+
+class DirectionalDivergence(AbstractObjective):
+    r"""$E\,|\nabla_{x_0} e|^2$ with $e = \ln\rho_\theta(x(t), t) - \ln\rho(x(t), t)$, estimated along one
+    random direction for each particle, which needs one second tangent instead of `d`.
+
+    As $\nabla_{x_0} e = F^\top(s_\theta - s_\rho)$, it vanishes exactly when the Fisher divergence does. The
+    estimate is unbiased: the directions are Gaussian with the identity as covariance. Only the score
+    is needed, not its scalar.
+
+    ```python
+    method = bd.SelfConsistentScoreMatching(score, bd.DirectionalDivergence(), epochs=1000)
+    ```
+
+    **Arguments:**
+
+    - `smallest_determinant`: as for [`FisherDivergence`][bohmdiff.FisherDivergence].
+
+    **Units:** 1 / length², as directions have lengths.
+
+    **Raises:** `ValueError` for a negative determinant.
+    """
+
+    second_tangents = "random"
+
+    smallest_determinant: float = determinant_limit()
+
+    def at(self, problem: Problem, score: Score, t: Time, ensemble: Ensemble) -> Scalar:
+        return mean(ensemble, jnp.sum(self._error(problem, score, t, ensemble) ** 2, axis=1))
+
+    def residuals(
+        self, problem: Problem, score: Score, t: Time, ensemble: Ensemble
+    ) -> Float[Array, "M components"]:
+        """The error along the directions of each particle, times the root of its weight."""
+        return rooted(ensemble, self._error(problem, score, t, ensemble))
+
+    def _error(
+        self, problem: Problem, score: Score, t: Time, ensemble: Ensemble
+    ) -> Float[Array, "M components"]:
+        directions = ensemble.directions
+        assert directions is not None
+
+        def one(start: Vector, position: HalfState, directions: Float[Array, "n d"]) -> Float[Array, " n"]:
+            assert position.tangent is not None
+            assert position.second is not None
+            inverse = jnp.linalg.inv(position.tangent)
+            own = directions @ problem.initial.score(start) - jnp.einsum(
+                "ij,jin->n", inverse, position.second
+            )
+            ours = directions @ (position.tangent.T @ score(t, position.motion))
+            return ours - own
+
+        each = 0 if directions.ndim == 3 else None
+        return jax.vmap(one, in_axes=(0, 0, each))(ensemble.start, ensemble.position, directions)
+
+
+class LogDensityVariance(AbstractObjective):
+    r"""The variance over particles of $e = \ln\rho_\theta(x(t), t) - \ln\rho(x(t), t)$: no derivative with
+    respect to the start beyond $F$ is needed, which makes it the cheapest.
+
+    It vanishes exactly when the Fisher divergence does, where there are particles, but weighs errors of
+    short wavelength less. The score must be the gradient of a scalar that it offers as
+    `log_density(t, x)`.
+
+    ```python
+    method = bd.SelfConsistentScoreMatching(score, bd.LogDensityVariance(), epochs=1000)
+    ```
+
+    **Arguments:**
+
+    - `smallest_determinant`: as for [`FisherDivergence`][bohmdiff.FisherDivergence].
+    - `outlier_scale`: the same for $|e|$, measured from its mean. e has no unit: 1 is an error by a factor
+        2.7 in the density.
+
+    **Raises:** `ValueError` for a negative determinant and a scale that is not positive; in training for a
+    score without `log_density`.
+    """
+
+    second_tangents = "none"
+    needs_gradient = True
+
+    smallest_determinant: float = determinant_limit()
+    outlier_scale: float = _outlier_scale()
+
+    def at(self, problem: Problem, score: Score, t: Time, ensemble: Ensemble) -> Scalar:
+        position = ensemble.position
+        assert position.tangent is not None
+        _, log_determinant = jnp.linalg.slogdet(position.tangent)
+        own = jax.vmap(problem.initial.log_density)(ensemble.start) - log_determinant
+        error = jax.vmap(scalar_of(score), in_axes=(None, 0))(t, position.motion) - own
+        error = jnp.where(ensemble.kept, error, 0)
+        square = (error - ensemble.weights @ error) ** 2
+        if not math.isinf(self.outlier_scale):
+            # The mean must not follow the outliers either.
+            trust = ensemble.weights / (1 + square / self.outlier_scale**2)
+            square = (error - trust @ error / jnp.sum(trust)) ** 2
+        return mean(ensemble, _cauchy_loss(square, self.outlier_scale))
+
+
+class ImplicitScoreMatching(AbstractObjective):
+    r"""Hyvärinen's $E_\rho[\tfrac12|s_\theta|^2 + \nabla\cdot s_\theta]$ with the trajectories held fixed.
+
+    Its minimum over all scores is that of the particles' density, and the value there is minus half
+    the Fisher information: it may be negative. It needs neither $F$ nor derivatives through the flow,
+    so an epoch is cheap; but a step down it ignores that the flow will change, and from far away
+    repeated steps need not converge.
+
+    ```python
+    method = bd.SelfConsistentScoreMatching(score, bd.ImplicitScoreMatching(), epochs=1000)
+    ```
+
+    **Arguments:**
+
+    - `smallest_determinant`: as for [`FisherDivergence`][bohmdiff.FisherDivergence].
+
+    **Units:** 1 / length².
+
+    **Raises:** `ValueError` for a negative determinant.
+
+    ??? cite "Reference"
+
+        A. Hyvärinen, *Estimation of non-normalized statistical models by score matching*,
+        J. Mach. Learn. Res. 6, 695 (2005).
+    """
+
+    second_tangents = "none"
+    through_flow = False
+
+    smallest_determinant: float = determinant_limit()
+
+    def at(self, problem: Problem, score: Score, t: Time, ensemble: Ensemble) -> Scalar:
+        def one(x: Vector) -> Scalar:
+            s = score(t, x)
+            return 0.5 * jnp.sum(s**2) + jnp.trace(jax.jacfwd(score, argnums=1)(t, x))
+
+        return mean(ensemble, jax.vmap(one)(ensemble.position.motion))
+
+
+def _cauchy_loss(square: Float[Array, " M"], scale: float) -> Float[Array, " M"]:
+    """The square of an error, which grows logarithmically where the error is above `scale`."""
+    return square if math.isinf(scale) else scale**2 * jnp.log1p(square / scale**2)
