@@ -107,8 +107,9 @@ def main() -> None:
     fisher = _common.fisher_divergence(problem, trained, bd.SobolPoints(512), steps=32)
     # A single particle far out can decide: the same without the thousandth that starts farthest out.
     inner = _common.fisher_divergence(problem, trained, bd.TruncatedPoints(bd.SobolPoints(512)), steps=32)
-    _common.save_data(solution.to_xarray(units=morse_chain.UNITS), options.out, "solution.nc")
-    ours, exact = solution.to_xarray(), morse_chain.bundled(options.dim)
+    ours = solution.to_xarray(units=morse_chain.UNITS)
+    _common.save_data(ours, options.out, "solution.nc")
+    exact = morse_chain.bundled(options.dim)
     morse_chain.print_table(ours, exact)
     figures = {
         "mean_rms": _common.worst_rms(ours["mean"] - exact["mean"].values),

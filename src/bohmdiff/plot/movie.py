@@ -329,15 +329,16 @@ def _places(
 ) -> list[np.ndarray]:
     limits = []
     for name, given in (("lower", lower), ("upper", upper)):
-        if given is not None and as_real_array(given, name).shape not in ((), (len(drawn),)):
+        if given is None:
+            limits.append([None] * len(drawn))
+            continue
+        array = np.asarray(as_real_array(given, name))
+        if array.shape not in ((), (len(drawn),)):
             raise ValueError(
                 f"{name} must be a number or have one for each of the {len(drawn)} coordinates drawn, but "
                 f"{given!r} was given."
             )
-        each = [None] * len(drawn)
-        if given is not None:
-            each = np.broadcast_to(np.asarray(as_real_array(given, name)), len(drawn))
-        limits.append(each)
+        limits.append(np.broadcast_to(array, len(drawn)))
     places = []
     for i, low, high in zip(drawn, *limits, strict=True):
         start, end = reach(solution, i, low, high)

@@ -14,7 +14,15 @@ from ...objective import AbstractObjective, ObjectiveReport, evaluate, residual_
 from ...problem import Problem
 
 
-class TrainingDivergedError(RuntimeError):
+class _TrainingEndedError(RuntimeError):
+    """Ends a training early, and has the score that was reached."""
+
+    def __init__(self, message: str, fitted: Any):
+        super().__init__(message)
+        self.fitted = fitted
+
+
+class TrainingDivergedError(_TrainingEndedError):
     """Updates were not finite for too many epochs in a row, or the flow of the trained score loses
     particles.
 
@@ -29,12 +37,8 @@ class TrainingDivergedError(RuntimeError):
     - `fitted`: the score as it was after the last finite update, so that nothing is lost.
     """
 
-    def __init__(self, message: str, fitted: Any):
-        super().__init__(message)
-        self.fitted = fitted
 
-
-class TrainingNotSavedError(RuntimeError):
+class TrainingNotSavedError(_TrainingEndedError):
     """The log or a checkpoint could not be written, as when a disk is full. What was on it before is complete.
 
     ```python
@@ -49,10 +53,6 @@ class TrainingNotSavedError(RuntimeError):
 
     - `fitted`: the score as it was then, so that nothing is lost.
     """
-
-    def __init__(self, message: str, fitted: Any):
-        super().__init__(message)
-        self.fitted = fitted
 
 
 class TrainingState(eqx.Module):
