@@ -5,7 +5,7 @@ So every derivative of an expansion is the same basis with mapped coefficients, 
 differentiation is needed.
 """
 
-from functools import lru_cache, partial
+from functools import lru_cache, partial, reduce
 from typing import NamedTuple
 
 import jax
@@ -196,13 +196,26 @@ def expected_gradients(
     padded = jnp.pad(gram, ((0, 1), (0, 1)))
     columns = _pick(padded, lowered, axis=1) * root  # (low + 1, d, n)
     mixed = jnp.einsum("ij,bjn->ibn", metric, columns)
-    # Not as a product of matrices, for which all d of them would have to be stored.
-    gradients = jnp.sum(root[:, :, None] * jax.vmap(_pick)(mixed, lowered), axis=0)
+    gradients = _lower(mixed, basis)
 
     def pull_back(moments: Float[Array, "d low_padded"]) -> Float[Array, " n"]:
         # E[Σ_ij A_ij f_j ∂_i h_α] from the moments E[f_j h_β].
-        return jnp.sum(root * jax.vmap(_pick)(metric @ moments, lowered), axis=0)
+        return _lower((metric @ moments)[..., None], basis)[:, 0]
 
     linear = padded[1 : basis.dimension + 1]  # h_{e_i} = ξ_i
     slopes = columns[0, :, :low]
     return gradients, pull_back(linear), pull_back(jnp.pad(slopes, ((0, 0), (0, 1))))
+
+
+def _lower(moments: Float[Array, "d low_padded k"], basis: HermiteBasis) -> Float[Array, "n k"]:
+    """Σ_i √α_i moments[i, α − e_i] for every α, with a row of zeros at the end of the moments."""
+    tables = _tables(*basis[:3])
+    # A product has few factors, so most of its derivatives vanish: only those of its own coordinates are added.
+    most = int(np.max(np.sum(tables.lowered_root > 0, axis=0)))
+    axes = np.argsort(tables.lowered_root == 0, axis=0, kind="stable")[:most]
+    lowered = np.minimum(np.take_along_axis(tables.lowered, axes, axis=0), moments.shape[1] - 1)
+    root = jnp.asarray(np.take_along_axis(tables.lowered_root, axes, axis=0), moments.dtype)
+    rows = moments.reshape(-1, moments.shape[-1])
+    places = axes * moments.shape[1] + lowered
+    terms = [root[k][:, None] * _pick(rows, places[k]) for k in range(most)]
+    return reduce(jnp.add, terms)
