@@ -2,7 +2,9 @@
 
 import argparse
 import json
+import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -37,24 +39,42 @@ def positive(text: str) -> int:
     return value
 
 
+def add_training_folder(parser: argparse.ArgumentParser) -> None:
+    """Options for where a training keeps its log and checkpoints."""
+    parser.add_argument(
+        "--directory",
+        type=Path,
+        metavar="DIR",
+        help="log and checkpoints go here (training, beside the pictures)",
+    )
+    parser.add_argument("--resume", action="store_true", help="go on with the run in that folder")
+
+
+def training_folder(options: argparse.Namespace) -> Path:
+    return options.directory or options.out / "training"
+
+
 def save_figure(figure, directory: Path, name: str) -> None:
-    directory.mkdir(parents=True, exist_ok=True)
-    figure.savefig(directory / name)
-    print(f"wrote {directory / name}")
+    save(directory / name, figure.savefig)
 
 
 def save_data(dataset: xarray.Dataset, directory: Path, name: str) -> None:
     """What was computed, as soon as it is there: what comes after may be interrupted."""
-    directory.mkdir(parents=True, exist_ok=True)
-    dataset.to_netcdf(directory / name)
-    print(f"wrote {directory / name}")
+    save(directory / name, dataset.to_netcdf)
 
 
 def save_json(figures: dict, path: Path | None) -> None:
     if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(figures, indent=2) + "\n")
-        print(f"wrote {path}")
+        save(path, lambda file: file.write_text(json.dumps(figures, indent=2) + "\n"))
+
+
+def save(path: Path, write: Callable[[Path], object]) -> None:
+    """A file that is there completely or, if the writing is interrupted, not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f"unfinished_{path.name}")
+    write(unfinished)
+    os.replace(unfinished, path)
+    print(f"wrote {path}")
 
 
 def what_it_took(solution, wall_seconds: float) -> dict:

@@ -90,8 +90,7 @@ def save_movie(exact: bd.GridSolution, path: Path) -> None:
     quantiles = exact.quantile_trajectories((np.arange(16) + 0.5) / 16).T
     label = "Bohmian trajectories"
     movie = bd.plot.movie(exact, quantiles, every=4, fps=10, lower=-5, upper=5, label=label)
-    movie.save(path, writer="pillow", dpi=70)
-    print(f"wrote {path}")
+    _common.save(path, lambda file: movie.save(file, writer="pillow", dpi=70))
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ def main() -> None:
         "--baseline", choices=["gaussian", "sequential"], default="gaussian", help="what is added to"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the weights and of the particles (0)")
+    _common.add_training_folder(parser)
     options = parser.parse_args()
 
     problem = bd.Problem(
@@ -53,11 +54,14 @@ def main() -> None:
         epochs=options.epochs,
         particles=options.particles,
         steps=options.steps,
+        checkpoint_every=100,
+        directory=_common.training_folder(options),
+        resume=options.resume,
     )
     solution = bd.solve(problem, method, key=jax.random.key(1000 + options.seed), progress=True)
     epochs = int(solution.history.epoch[-1])
     if epochs < options.epochs:
-        print(f"interrupted after {epochs} epochs")
+        print(f"interrupted after {epochs} epochs: --resume goes on")
     _common.save_data(solution.history, options.out, "history.nc")
     _common.save_data(solution.to_xarray(), options.out, "solution.nc")
 

@@ -9,7 +9,7 @@ The picture training.png shows the loss, the Fisher divergence and the energy er
 moments.png shows mean and width of every mode on the exact ones.
 
     python examples/train_morse_chain.py --dim 2
-    python examples/train_morse_chain.py --dim 4 --directory runs/d4    # Ctrl-C; go on with --resume
+    python examples/train_morse_chain.py --dim 4 --out d4    # Ctrl-C; go on with --resume
     python examples/train_morse_chain.py --dim 4 --weights examples/data/morse_chain_d4.eqx
 """
 
@@ -70,8 +70,7 @@ def main() -> None:
     )
     parser.add_argument("--seed", type=int, default=0, help="of the weights and of the particles (0)")
     parser.add_argument("--float32", action="store_true", help="train in single precision")
-    parser.add_argument("--directory", type=Path, metavar="DIR", help="log and checkpoints go here")
-    parser.add_argument("--resume", action="store_true", help="go on with the run in DIR")
+    _common.add_training_folder(parser)
     parser.add_argument("--save-weights", type=Path, metavar="FILE", help="write the trained score here")
     parser.add_argument(
         "--weights", type=Path, metavar="FILE", help="evaluate these weights; with --epochs, train them on"
@@ -155,7 +154,7 @@ def training(
         steps=options.steps,
         validate_every=10,
         checkpoint_every=10,
-        directory=options.directory,
+        directory=_common.training_folder(options),
         resume=options.resume,
     )
 
@@ -193,17 +192,20 @@ def in_single_precision(problem: bd.Problem) -> bd.Problem:
 
 def save_score(path: Path, score: bd.NeuralScore) -> None:
     """Writes the arrays of a score, each as NumPy does, one after the other; no pickles."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    eqx.tree_serialise_leaves(path, score)
-    print(f"wrote {path}")
+
+    def write(file: Path) -> None:
+        with file.open("wb") as stream:
+            eqx.tree_serialise_leaves(stream, score)
+
+    _common.save(path, write)
 
 
 def save_log(path: Path, history: xarray.Dataset) -> None:
     """The history of a training, a line of JSON for every epoch."""
     frame = history.to_dataframe()
     records = [{"epoch": int(epoch)} | row.dropna().to_dict() for epoch, row in frame.iterrows()]
-    path.write_text("".join(json.dumps(record) + "\n" for record in records))
-    print(f"wrote {path}")
+    text = "".join(json.dumps(record) + "\n" for record in records)
+    _common.save(path, lambda file: file.write_text(text))
 
 
 def load_score(path: Path, modes: int) -> bd.NeuralScore:
@@ -213,7 +215,8 @@ def load_score(path: Path, modes: int) -> bd.NeuralScore:
     like = eqx.filter_eval_shape(
         lambda key: initial_score(problem, degrees, setting.width, key), jax.random.key(0)
     )
-    return eqx.tree_deserialise_leaves(path, like)
+    with path.open("rb") as stream:
+        return eqx.tree_deserialise_leaves(stream, like)
 
 
 if __name__ == "__main__":

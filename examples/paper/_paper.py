@@ -90,7 +90,7 @@ def train(out: Path) -> tuple[Path, Path]:
     """Trains by the example for that, unless it has been done; where the weights and the log are."""
     weights = out / WEIGHTS.name
     command = [str(EXAMPLES / "train_morse_chain.py"), "--dim", str(MODES), "--out", str(out)]
-    command += ["--directory", str(out / "training"), "--resume", "--save-weights", str(weights)]
+    command += ["--resume", "--save-weights", str(weights)]
     print("running: python", *command, flush=True)
     subprocess.run([sys.executable, *command], check=True)
     return weights, out / "log.jsonl"

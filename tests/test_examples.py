@@ -1,0 +1,87 @@
+"""Examples that are interrupted: what was finished is on disk, whole, and a training goes on."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray
+from matplotlib.image import imread
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+READ = {
+    ".nc": lambda path: xarray.load_dataset(path),
+    ".png": imread,
+    ".gif": imread,
+    ".json": lambda path: json.loads(path.read_text()),
+}
+pytestmark = pytest.mark.slow
+
+
+def start(name, folder, *options):
+    return subprocess.Popen(
+        [sys.executable, "-u", EXAMPLES / f"{name}.py", "--json", "figures.json", *options],
+        cwd=folder,
+        env=os.environ | {"MPLBACKEND": "Agg"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def written(output, folder):
+    """The files that an example has said to have written, all of which can be read."""
+    files = [
+        folder / line.removeprefix("wrote ") for line in output.splitlines() if line.startswith("wrote")
+    ]
+    for file in files:
+        READ[file.suffix](file)
+    return files
+
+
+@pytest.mark.parametrize("files", [1, 2])
+@pytest.mark.parametrize("name", ["morse_chain", "double_well", "custom_potential"])
+def test_what_was_finished_is_there_after_ctrl_c(name, files, tmp_path):
+    process = start(name, tmp_path)
+    said = ""
+    while said.count("wrote") < files and (line := process.stdout.readline()):
+        said += line
+    process.send_signal(signal.SIGINT)
+    rest, errors = process.communicate(timeout=120)
+    assert process.returncode == 1, errors
+    assert "Traceback" not in errors
+    assert errors.strip().endswith("interrupted")
+    done = written(said + rest, tmp_path)
+    assert len(done) >= files
+    others = {path.name for path in (tmp_path / "out").iterdir()} - {path.name for path in done}
+    assert all(name.startswith("unfinished_") for name in others)
+
+
+def test_an_interrupted_training_goes_on(tmp_path):
+    options = "--epochs", "400", "--particles", "16", "--width", "4", "--steps", "8"
+    process = start("train_double_well", tmp_path, *options)
+    log = tmp_path / "out" / "training" / "log.jsonl"
+    while process.poll() is None and not (log.exists() and log.read_text().count("\n") >= 2):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert "--resume goes on" in output
+    assert {file.name for file in written(output, tmp_path)} >= {
+        "history.nc",
+        "solution.nc",
+        "figures.json",
+    }
+    reached = json.loads((tmp_path / "figures.json").read_text())["epochs"]
+    assert 2 <= reached < 400
+
+    process = start("train_double_well", tmp_path, *options, "--resume")
+    output, errors = process.communicate(timeout=240)
+    assert process.returncode == 0, errors
+    history = xarray.load_dataset(tmp_path / "out" / "history.nc")
+    np.testing.assert_array_equal(history.epoch, np.arange(1, 401))
