@@ -130,7 +130,7 @@ class Tests:
 
 
 def run_tests(file: str, source: str | None, seconds: dict[str, float]) -> tuple[int, dict[str, float]]:
-    """The exit code of the tests of a file, with another text in its place if there is one; in a fresh process."""
+    """The exit code of the tests of a file, with another text in its place if there is one."""
     os.chdir(ROOT)
     sys.dont_write_bytecode = True
     plugin = Tests(seconds)
@@ -171,12 +171,17 @@ def main() -> int:
     survivors = 0
     # A process for each run, forked from one that has imported everything but the package.
     with context.Pool(options.processes, maxtasksperchild=1) as pool:
+        files = {tuple(TARGETS[mutant.file]): mutant.file for mutant in chosen}
+        unchanged = {tests: pool.apply_async(run_tests, (file, None, {})) for tests, file in files.items()}
         seconds = {}
-        for file in dict.fromkeys(mutant.file for mutant in chosen):
-            code, seconds[file] = pool.apply(run_tests, (file, None, {}))
+        for tests, job in unchanged.items():
+            code, seconds[tests] = job.get()
             if code != 0:
-                raise SystemExit(f"The tests of {file} fail without any change: exit code {code}.")
-        jobs = [pool.apply_async(run_tests, (one.file, one.source, seconds[one.file])) for one in chosen]
+                raise SystemExit(f"{' '.join(tests)} fail without any change: exit code {code}.")
+        jobs = [
+            pool.apply_async(run_tests, (one.file, one.source, seconds[tuple(TARGETS[one.file])]))
+            for one in chosen
+        ]
         for mutant, job in zip(chosen, jobs, strict=True):
             code, _ = job.get()
             # 1: a test failed; 2 and 4: the tests could not even be collected.

@@ -1,5 +1,7 @@
 """The Fisher divergence as a diagnostic: its values, masks and messages."""
 
+import re
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -26,6 +28,9 @@ def test_value_against_the_oracle():
     np.testing.assert_allclose(report.value, trapezoid(np.mean(square, axis=0)), rtol=1e-9)
     np.testing.assert_allclose(report.minimum_determinant, np.min(flow.determinant()), rtol=1e-9)
     assert float(report.masked_fraction) == 0
+    numbers = [float(word) for word in re.findall(r"\d\.\d*(?:e[-+]\d+)?", str(report))]
+    expected = [report.value, np.max(report.per_time), 0, report.minimum_determinant]
+    np.testing.assert_allclose(numbers, np.array(expected), rtol=0.06)
     # Weights need no normalisation.
     weights = np.array([2.0, 0.5, 1.5])
     weighted = divergence(problem, SCORE, x0, weights=weights)

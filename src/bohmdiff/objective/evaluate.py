@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from .._check import is_concrete
 from .._types import Key, Points, Scalar, Times, Weights
 from ..flow import HalfState, Score, bohmian_terms, initial_halves, integrate
 from ..problem import Problem
@@ -23,6 +24,7 @@ class ObjectiveReport(eqx.Module):
 
     ```python
     report = bd.fisher_divergence(problem, score, x0, weights=weights, steps=16, solver=bd.VelocityVerlet())
+    print(report)
     worst = report.ts[jnp.argmax(report.per_time)]
     ```
 
@@ -39,6 +41,14 @@ class ObjectiveReport(eqx.Module):
     per_time: Times
     masked_fraction: Scalar
     minimum_determinant: Scalar
+
+    def __str__(self) -> str:
+        if not is_concrete(self):
+            return repr(self)
+        return (
+            f"{self.value:.1e} on average over {self.ts.size} times, {jnp.max(self.per_time):.1e} at most; "
+            f"{self.masked_fraction:.1%} left out; smallest |det F| {self.minimum_determinant:.2g}"
+        )
 
 
 @eqx.filter_jit
