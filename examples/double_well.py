@@ -65,7 +65,7 @@ def main() -> None:
         exact,
         paths[:, :kept],
         ts=exact.ts[:kept],
-        reference=exact.quantile_trajectories(levels).T,
+        reference=exact.quantile_trajectories(levels),
         label="SequentialScoreMatching",
         lower=-5.0,
         upper=5.0,
@@ -87,7 +87,7 @@ def main() -> None:
 
 
 def save_movie(exact: bd.GridSolution, path: Path) -> None:
-    quantiles = exact.quantile_trajectories((np.arange(16) + 0.5) / 16).T
+    quantiles = exact.quantile_trajectories((np.arange(16) + 0.5) / 16)
     label = "Bohmian trajectories"
     movie = bd.plot.movie(exact, quantiles, every=4, fps=10, lower=-5, upper=5, label=label)
     _common.save(path, lambda file: movie.save(file, writer="pillow", dpi=70))

@@ -91,7 +91,7 @@ def main() -> None:
     figure = bd.plot.density(
         exact,
         paths,
-        reference=exact.quantile_trajectories(levels).T,
+        reference=exact.quantile_trajectories(levels),
         label="trained score",
         lower=-5.0,
         upper=5.0,

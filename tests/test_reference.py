@@ -68,6 +68,7 @@ RESULTS = {
     "Pullback",
     "Trajectory",
     "flow.HalfState",
+    "objective.Ensemble",
     "testing.Moments",
 }
 

@@ -24,14 +24,14 @@ def main() -> None:
     exact = bd.solve(problem, grid)
     paths = np.asarray(exact.quantile_trajectories((np.arange(24) + 0.5) / 24))
     print(f"standard deviation at t = π: {float(exact.std()[-1, 0]):.6f}; {exact}")
-    figure = bd.plot.density(exact, paths.T, label="exact Bohmian trajectories", lower=-4.5, upper=4.5)
+    figure = bd.plot.density(exact, paths, label="exact Bohmian trajectories", lower=-4.5, upper=4.5)
     _paper.save_figure(figure, options.out, "figure1.png")
     _paper.save_json(
         {
             "std_end": float(exact.std()[-1, 0]),
             "energy": float(exact.energy()[-1]),
             "energy_drift": exact.energy_drift,
-            "trajectories_cross": bool(np.any(np.diff(paths, axis=1) <= 0)),
+            "trajectories_cross": bool(np.any(np.diff(paths, axis=0) <= 0)),
         },
         options.json,
     )

@@ -292,7 +292,7 @@ def test_quantile_trajectories_of_a_spreading_packet(points):
     t = np.array([0.0, 0.7, 1.5])[:, None]
     std = np.sqrt(0.4 * (1 + (t / (2 * 0.4)) ** 2))
     paths = solution.quantile_trajectories(levels)
-    np.testing.assert_allclose(paths, 0.2 + std * norm.ppf(levels), atol=1e-9)
+    np.testing.assert_allclose(paths, (0.2 + std * norm.ppf(levels)).T, atol=1e-9)
 
 
 def test_single_precision():

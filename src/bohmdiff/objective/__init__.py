@@ -10,4 +10,5 @@ from .fisher import fisher_divergence as fisher_divergence
 from .objective import AbstractObjective as AbstractObjective
 from .objective import Ensemble as Ensemble
 from .objective import ObjectiveSum as ObjectiveSum
+from .objective import own_score as own_score
 from .residuals import residual_rows as residual_rows

@@ -21,11 +21,23 @@ _DEFAULT_LARGEST_TARGET = 100.0
 class Ensemble(NamedTuple):
     """What an objective sees of the particles at one time.
 
-    `start` are the positions at `t0`, shape `(M, d)`; `position` holds x, F and, along `directions`, the
-    derivatives of F with respect to the start; `weights` are those of the particles that are `kept`, which
-    sum to one. Where a particle is masked, its F is the identity and its derivatives are zero; `determinant` is
-    that of every F before masking, shape `(M,)`, and `equal_weights` are one over the number of particles,
-    for all that have a weight.
+    ```python
+    class MeanSquare(bd.AbstractObjective):
+        second_tangents = "none"
+        smallest_determinant: float = 0.1
+
+        def at(self, problem, score, t, ensemble):
+            return ensemble.weights @ jnp.sum(ensemble.position.motion**2, axis=1)
+    ```
+
+    - `start`: the positions at `t0`, shape `(M, d)`.
+    - `position`: a [`HalfState`][bohmdiff.flow.HalfState]: the positions `x` as `motion`, shape `(M, d)`, F as
+        `tangent`, shape `(M, d, d)`, and the derivatives of F along `directions` as `second`.
+    - `weights`: of the particles that are `kept`, shape `(M,)`; they sum to one.
+    - `kept`: which are not masked, shape `(M,)`. Of a masked one F is the identity and its derivatives are zero.
+    - `directions`: of the second tangents, shape `(n, d)`, or `(M, n, d)` where each particle has its own.
+    - `determinant`: of every F before masking, shape `(M,)`.
+    - `equal_weights`: one over the number of particles, for all that have a weight, shape `(M,)`.
     """
 
     start: Points
@@ -163,7 +175,32 @@ class ObjectiveSum(AbstractObjective):
 
 
 def own_score(problem: Problem, ensemble: Ensemble, largest: float | Scalar) -> Points:
-    """The score of the density that the flow itself has made, at each particle, clipped; shape `(M, d)`."""
+    r"""The score of the density that the flow itself has made, $F^{-\top}(\nabla\ln\rho_0 - \nabla\ln\det F)$, at
+    each particle.
+
+    ```python
+    class AbsoluteError(bd.AbstractObjective):
+        second_tangents = "all"
+        smallest_determinant: float = 0.1
+
+        def at(self, problem, score, t, ensemble):
+            own = bd.objective.own_score(problem, ensemble, largest=100.0)
+            ours = jax.vmap(score, in_axes=(None, 0))(t, ensemble.position.motion)
+            return ensemble.weights @ jnp.sum(jnp.abs(ours - own), axis=1)
+    ```
+
+    **Arguments:**
+
+    - `problem`: whose initial state it was.
+    - `ensemble`: with all second tangents.
+    - `largest`: components are clipped to plus or minus this; `math.inf` clips none.
+
+    **Units:** 1 / length.
+
+    **Returns:** shape `(M, d)`.
+
+    **Raises:** nothing; it is called within an objective, at every time.
+    """
     position = ensemble.position
     assert position.tangent is not None
     assert position.second is not None

@@ -30,7 +30,7 @@ def density(
     ```python
     splitting = bd.Problem(bd.Hamiltonian(bd.DoubleWell()), bd.GaussianWavePacket([0.0], 0.25), t1=2.0)
     grid = bd.solve(splitting, bd.SplitOperator(points=128, lower=-6.0, upper=6.0))
-    bd.plot.density(grid, grid.quantile_trajectories([0.1, 0.5, 0.9]).T).savefig("density.png")
+    bd.plot.density(grid, grid.quantile_trajectories([0.1, 0.5, 0.9])).savefig("density.png")
     ```
 
     **Arguments:**

@@ -162,8 +162,8 @@ class GridSolution(Solution):
         ]
         return jnp.stack(draws, axis=1)
 
-    def quantile_trajectories(self, levels: Numbers) -> Float[Array, "K n"]:
-        r"""Exact Bohmian trajectories in one dimension, at the saved times, shape `(K, n)`.
+    def quantile_trajectories(self, levels: Numbers) -> Float[Array, "n K"]:
+        r"""Exact Bohmian trajectories in one dimension, at the saved times, shape `(n, K)`.
 
         Trajectories in one dimension cannot cross, so that each keeps the probability to its left: it is
         a quantile of $\rho$. The distribution function is that of the interpolant, in closed form.
@@ -172,6 +172,7 @@ class GridSolution(Solution):
         splitting = bd.Problem(bd.Hamiltonian(bd.DoubleWell()), bd.GaussianWavePacket([0.0], 0.25), t1=2.0)
         grid = bd.solve(splitting, bd.SplitOperator(points=128, lower=-6.0, upper=6.0))
         paths = grid.quantile_trajectories(jnp.linspace(0.05, 0.95, 19))
+        bd.plot.density(grid, paths)
         ```
 
         **Arguments:**
@@ -195,7 +196,7 @@ class GridSolution(Solution):
         paths = [
             invert_distribution(self.fourier, np.asarray(psi), wanted) for psi in self._at_saved_times()
         ]
-        return jnp.asarray(np.stack(paths), self.ts.dtype)
+        return jnp.asarray(np.stack(paths, axis=1), self.ts.dtype)
 
     def _point(self, x) -> Vector:
         x = (as_real_array(x, "x") if is_concrete(x) else x).astype(self.ts.dtype)
