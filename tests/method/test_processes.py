@@ -17,6 +17,7 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
 import json
+import os
 import sys
 
 import jax
@@ -26,6 +27,10 @@ this, number, address, directory, epochs, resume, kind = sys.argv[1:]
 if int(number) > 1:
     jax.distributed.initialize(address, int(number), int(this))
     assert len(jax.devices()) == int(number) and len(jax.local_devices()) == 1
+
+if kind == "own disks":
+    os.chdir(f"{directory}/{this}")
+    directory = "run"
 
 import jax.numpy as jnp
 import numpy as np
@@ -119,15 +124,21 @@ def test_two_processes_train_as_one(kind, rtol, tmp_path):
     assert epochs == [1, 2, 3, 4, 5, 6]
 
 
-def test_a_process_is_killed_and_the_run_goes_on(tmp_path):
-    folder = tmp_path / "killed"
-    processes = start(2, directory=folder, epochs=10_000)
+def wait_for_epochs(processes, folder, number):
+    """The log, once it has so many lines."""
     log = folder / "log.jsonl"
     deadline = time.monotonic() + 300
-    while not (log.exists() and log.read_text().count("\n") >= 5):
+    while not (log.exists() and log.read_text().count("\n") >= number):
         assert time.monotonic() < deadline
         assert all(process.poll() is None for process in processes)
         time.sleep(0.01)
+    return log
+
+
+def test_a_process_is_killed_and_the_run_goes_on(tmp_path):
+    folder = tmp_path / "killed"
+    processes = start(2, directory=folder, epochs=10_000)
+    log = wait_for_epochs(processes, folder, 5)
     processes[1].send_signal(signal.SIGKILL)
     # The other waits for it until JAX notices; a scheduler would end it.
     time.sleep(1.0)
@@ -146,3 +157,25 @@ def test_a_key_of_its_own_for_every_process_is_refused():
     errors = [process.communicate(timeout=300)[1] for process in processes]
     assert all(process.returncode != 0 for process in processes)
     assert any("different keys or options" in text for text in errors)
+
+
+def test_ctrl_c_in_one_process_ends_all_with_a_checkpoint(tmp_path):
+    processes = start(2, directory=tmp_path, epochs=10_000)
+    log = wait_for_epochs(processes, tmp_path, 3)
+    processes[1].send_signal(signal.SIGINT)
+    first, second = results(processes)
+    assert first == second
+    reached = len(first["losses"])
+    assert 3 <= reached < 10_000
+    assert log.read_text().count("\n") == reached
+    assert (tmp_path / "checkpoints" / str(reached)).is_dir()
+
+
+def test_checkpoints_that_not_all_can_see_are_refused(tmp_path):
+    for this in "01":
+        (tmp_path / this).mkdir()
+    run(1, directory=tmp_path, epochs=2, kind="own disks")
+    processes = start(2, directory=tmp_path, epochs=4, resume=True, kind="own disks")
+    errors = [process.communicate(timeout=300)[1] for process in processes]
+    assert all(process.returncode != 0 for process in processes)
+    assert any("different checkpoints" in text for text in errors)
