@@ -14,7 +14,7 @@ from hypothesis.extra.numpy import arrays
 from tests.unchecked import unchecked_types
 
 import bohmdiff as bd
-from bohmdiff.flow import bohmian_terms, initial_halves
+from bohmdiff.flow import HalfState, bohmian_terms, initial_halves
 
 SOLVER = bd.VelocityVerlet()
 
@@ -108,6 +108,52 @@ def test_quantum_potential_and_acceleration(x, mass, hbar, strength):
         strict=True,
     ):
         np.testing.assert_allclose(got, exact, rtol=1e-10, atol=1e-10)
+
+
+@eqx.filter_jit
+def rates_by_definition(hamiltonian, log_density, t, position, directions):
+    """Of the velocities: the force over the mass, and its derivatives along with x and F."""
+    x, tangent, second = position.motion, position.tangent, position.second
+
+    def acceleration(y):
+        return quantum_potential_by_definition(hamiltonian, log_density, t, y)[1]
+
+    def slope_times(y, f):
+        return jax.jacfwd(acceleration)(y) @ f
+
+    along = [
+        jax.jvp(slope_times, (x, tangent), (tangent @ direction, second[..., n]))[1]
+        for n, direction in enumerate(directions)
+    ]
+    quantum = quantum_potential_by_definition(hamiltonian, log_density, t, x)[0]
+    action = -(quantum + hamiltonian.potential(t, x))
+    return HalfState(acceleration(x), action, slope_times(x, tangent), jnp.stack(along, axis=-1))
+
+
+@pytest.mark.parametrize("directions", [np.eye(2), np.array([[0.7, -1.2]])], ids=["all", "one"])
+def test_terms_by_definition(directions):
+    problem, _ = setting()
+    log_density, directions = LogDensity(jnp.asarray(0.3)), jnp.asarray(directions)
+    draws = np.random.default_rng(0)
+    parts = (2,), (), (2, 2), (2, 2, len(directions))
+    position, velocity = (HalfState(*(jnp.asarray(draws.normal(size=s)) for s in parts)) for _ in range(2))
+    ensemble, others = (jax.tree.map(lambda leaf: leaf[None], half) for half in (position, velocity))
+    drift, kick = bohmian_terms(problem, bd.GradientScore(log_density), directions)
+
+    moved = drift.vf(0.4, others, None)
+    assert jnp.array_equal(moved.motion, others.motion)
+    assert jnp.array_equal(moved.tangent, others.tangent)
+    assert jnp.array_equal(moved.second, others.second)
+    kinetic = 0.5 * jnp.sum(problem.hamiltonian.mass * velocity.motion**2)
+    np.testing.assert_allclose(moved.action[0], kinetic, rtol=1e-12)
+
+    exact = rates_by_definition(problem.hamiltonian, log_density, jnp.asarray(0.4), position, directions)
+    for kept in (4, 3, 2):  # without second tangents, without any
+        some = HalfState(*ensemble[:kept], *[None] * (4 - kept))
+        got = jax.jit(kick.vf)(0.4, some, None)
+        for ours_, theirs in zip(got[:kept], exact[:kept], strict=True):
+            np.testing.assert_allclose(ours_[0], theirs, rtol=1e-9)
+        assert got[kept:] == (None,) * (4 - kept)
 
 
 def test_initial_state():
