@@ -23,7 +23,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import hypothesis
 import pytest
+from hypothesis import Phase
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "src" / "bohmdiff"
@@ -116,10 +118,16 @@ def mutate(node: ast.AST) -> None:
 
 
 class Tests:
-    """A plugin of pytest: the quickest tests first, by the seconds that each took before."""
+    """A plugin of pytest: the quickest tests first, by the seconds that each took before, and no search for the
+    smallest example that fails."""
 
     def __init__(self, seconds: dict[str, float]):
         self.seconds, self.taken = seconds, {}
+
+    def pytest_sessionstart(self):
+        phases = [phase for phase in Phase if phase not in (Phase.shrink, Phase.explain)]
+        hypothesis.settings.register_profile("mutants", hypothesis.settings(), phases=phases)
+        hypothesis.settings.load_profile("mutants")
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items):
