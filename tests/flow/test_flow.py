@@ -14,7 +14,7 @@ from hypothesis.extra.numpy import arrays
 from tests.unchecked import unchecked_types
 
 import bohmdiff as bd
-from bohmdiff.flow import HalfState, bohmian_terms, initial_halves
+from bohmdiff.flow import HalfState, bohmian_terms, hermite_acceleration, initial_halves
 
 SOLVER = bd.VelocityVerlet()
 
@@ -108,6 +108,29 @@ def test_quantum_potential_and_acceleration(x, mass, hbar, strength):
         strict=True,
     ):
         np.testing.assert_allclose(got, exact, rtol=1e-10, atol=1e-10)
+
+
+def test_acceleration_of_an_ensemble_under_a_polynomial():
+    problem, _ = setting()
+    coefficients = 0.1 * np.random.default_rng(0).normal(size=9)  # degree 3
+    cholesky = jnp.array([[0.9, 0.0], [0.2, 0.7]])
+    expansion = bd.HermiteExpansion(
+        jnp.array([0.1, -0.3]),
+        cholesky,
+        jnp.asarray(coefficients),
+        jnp.zeros(()),
+        degree=3,
+        trust_radius=6.0,
+    )
+
+    @jax.jit
+    def one_by_one(t, x):
+        log_density = bd.GradientScore(lambda t, y: expansion.log_density(y))
+        return jax.vmap(lambda y: bd.acceleration(problem.hamiltonian, log_density, t, y))(x)
+
+    t = jnp.asarray(0.4)
+    ours_ = jax.jit(lambda t, x: hermite_acceleration(problem.hamiltonian, expansion, t, x))(t, X0)
+    np.testing.assert_allclose(ours_, one_by_one(t, X0), rtol=1e-10)
 
 
 @eqx.filter_jit
