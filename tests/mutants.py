@@ -48,7 +48,11 @@ TARGETS = {
     "objective/evaluate.py": ["tests/objective"],
 }
 # (file, the line without indentation, the change): why nothing can notice.
-EQUIVALENT: dict[tuple[str, str, str], str] = {}
+SAME = "the long way round gives the same"
+EQUIVALENT: dict[tuple[str, str, str], str] = {
+    ("flow/terms.py", "if directions.shape[0] < x.shape[0]:", "turned round"): SAME,
+    ("flow/terms.py", "if directions.shape[0] < x.shape[0]:", "0 changed"): SAME,
+}
 
 SWAPPED = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.Pow: ast.Mult}
 TURNED = {ast.Lt: ast.GtE, ast.LtE: ast.Gt, ast.Gt: ast.LtE, ast.GtE: ast.Lt, ast.Eq: ast.NotEq}

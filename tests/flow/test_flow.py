@@ -153,14 +153,20 @@ def rates_by_definition(hamiltonian, log_density, t, position, directions):
     return HalfState(acceleration(x), action, slope_times(x, tangent), jnp.stack(along, axis=-1))
 
 
-@pytest.mark.parametrize("directions", [np.eye(2), np.array([[0.7, -1.2]])], ids=["all", "one"])
+@pytest.mark.parametrize(
+    "directions",
+    [np.eye(2), np.array([[0.7, -1.2]]), np.array([[[0.7, -1.2]], [[0.4, 0.1]]])],
+    ids=["all", "one", "one of its own"],
+)
 def test_terms_by_definition(directions):
     problem, _ = setting()
     log_density, directions = LogDensity(jnp.asarray(0.3)), jnp.asarray(directions)
     draws = np.random.default_rng(0)
-    parts = (2,), (), (2, 2), (2, 2, len(directions))
+    parts = (2,), (), (2, 2), (2, 2, directions.shape[-2])
     position, velocity = (HalfState(*(jnp.asarray(draws.normal(size=s)) for s in parts)) for _ in range(2))
-    ensemble, others = (jax.tree.map(lambda leaf: leaf[None], half) for half in (position, velocity))
+    ensemble, others = (
+        jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), half) for half in (position, velocity)
+    )
     drift, kick = bohmian_terms(problem, bd.GradientScore(log_density), directions)
 
     moved = drift.vf(0.4, others, None)
@@ -168,9 +174,10 @@ def test_terms_by_definition(directions):
     assert jnp.array_equal(moved.tangent, others.tangent)
     assert jnp.array_equal(moved.second, others.second)
     kinetic = 0.5 * jnp.sum(problem.hamiltonian.mass * velocity.motion**2)
-    np.testing.assert_allclose(moved.action[0], kinetic, rtol=1e-12)
+    np.testing.assert_allclose(moved.action, [kinetic, kinetic], rtol=1e-12)
 
-    exact = rates_by_definition(problem.hamiltonian, log_density, jnp.asarray(0.4), position, directions)
+    here = jnp.asarray(0.4), position, directions if directions.ndim == 2 else directions[0]
+    exact = rates_by_definition(problem.hamiltonian, log_density, *here)
     for kept in (4, 3, 2):  # without second tangents, without any
         some = HalfState(*ensemble[:kept], *[None] * (4 - kept))
         got = jax.jit(kick.vf)(0.4, some, None)

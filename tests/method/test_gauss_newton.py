@@ -93,6 +93,7 @@ def test_a_handful_of_epochs_reach_the_exact_score():
     assert outcome(train(optimizer=optimizer, epochs=6, **options)) == outcome(ours)
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_its_matrix(tmp_path):
     optimizer = gauss_newton()
     options = {"optimizer": optimizer, "objective": bd.FisherDivergence(), "particles": 32}
