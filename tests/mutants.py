@@ -49,9 +49,11 @@ TARGETS = {
 }
 # (file, the line without indentation, the change): why nothing can notice.
 SAME = "the long way round gives the same"
+THRESHOLD = "between rounding and mistakes, and nothing is that close to it"
 EQUIVALENT: dict[tuple[str, str, str], str] = {
     ("flow/terms.py", "if directions.shape[0] < x.shape[0]:", "turned round"): SAME,
     ("flow/terms.py", "if directions.shape[0] < x.shape[0]:", "0 changed"): SAME,
+    ("solver/tableau.py", "_TOLERANCE = 1e-13", "1e-13 changed"): THRESHOLD,
 }
 
 SWAPPED = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.Pow: ast.Mult}
@@ -158,7 +160,8 @@ def run_tests(file: str, source: str | None, seconds: dict[str, float]) -> tuple
         code = pytest.main(
             ["-x", "-q", "-n", "0", "-p", "no:cacheprovider", *TARGETS[file]], plugins=[plugin]
         )
-        assert Path(sys.modules["bohmdiff"].__file__).is_relative_to(folder)
+        imported = sys.modules.get("bohmdiff")  # none, where the change makes that impossible
+        assert imported is None or Path(imported.__file__).is_relative_to(folder)
     return int(code), plugin.taken
 
 
