@@ -227,6 +227,23 @@ def test_any_drift_keeps_the_order_of_a_general_splitting():
     assert slope(steps, errors) == pytest.approx(solver.tableau.order, abs=0.15)
 
 
+@each_solver
+def test_a_drift_that_depends_on_time_is_taken_in_the_middle_of_its_stage(solver):
+    def moving(t, p, args):
+        return (1 + 0.5 * jnp.sin(3 * t)) * p
+
+    at_rest = (diffrax.ODETerm(moving), diffrax.ODETerm(lambda t, q, args: 0.0 * q))
+    t0, h, (q0, p0) = 0.3, 0.8, Y0
+    q, p = jax.jit(lambda: one_step(solver, Y0, jnp.asarray(t0), jnp.asarray(t0 + h), at_rest))()
+    ends = np.cumsum(solver.tableau.drifts)
+    middles = t0 + h * (ends - np.array(solver.tableau.drifts) / 2)
+    expected = q0 + h * sum(
+        a * moving(t, p0, None) for a, t in zip(solver.tableau.drifts, middles, strict=True)
+    )
+    np.testing.assert_array_equal(p, p0)
+    np.testing.assert_allclose(q, expected, rtol=1e-13)
+
+
 @pytest.mark.parametrize(
     ("solver", "saveat"),
     [(bd.VelocityVerlet(), diffrax.SaveAt(t1=True)), (bd.BlanesMoan6(), diffrax.SaveAt(ts=[0.7, 2.0]))],
