@@ -1,5 +1,7 @@
 """Objectives and their gradients against the oracle, on exact Gaussians, and what composes and what not."""
 
+import inspect
+import math
 from typing import NamedTuple
 
 import equinox as eqx
@@ -489,3 +491,11 @@ def test_a_vector_field_has_no_variance_of_its_log_density():
     problem, x0 = setting(2)
     with pytest.raises(ValueError, match=r"log_density.* pass GradientScore\(scalar\)"):
         evaluate(problem, lambda t, x: -x, bd.LogDensityVariance(), x0, WEIGHTS, SOLVER, STEPS)
+
+
+def test_defaults_are_those_of_the_diagnostic():
+    parameters = inspect.signature(bd.fisher_divergence).parameters
+    for objective in (bd.FisherDivergence(), bd.EnergyDrift()):
+        assert objective.smallest_determinant == parameters["smallest_determinant"].default == 0.1
+        assert objective.largest_target == parameters["largest_target"].default == 100.0
+    assert math.isinf(bd.FisherDivergence().outlier_scale)

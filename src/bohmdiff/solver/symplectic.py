@@ -28,9 +28,10 @@ class AbstractSymplecticSolver(diffrax.AbstractSolver):
 
     As in `diffrax.SemiImplicitEuler`, the terms are a 2-tuple (drift, kick) and the state is a 2-tuple
     `(q, p)` of pytrees of the same structure and shapes. The force may depend on time, which advances with
-    the drifts; the drift must not. For Verlet and Yoshida the drift may be any function of `p`. The
-    Runge–Kutta–Nyström schemes of Blanes and Moan keep their order if it is at most quadratic in `p`, as
-    are velocities, the tangents of a flow and the kinetic part of an action.
+    the drifts; a drift that does is taken in the middle of each stage, which leaves order 2. For Verlet and
+    Yoshida the drift may be any function of `p`. The Runge–Kutta–Nyström schemes of Blanes and Moan keep their
+    order if it is at most quadratic in `p`, as are velocities, the tangents of a flow and the kinetic part of
+    an action.
 
     The last force of a step is the first of the next and is carried along, so `s` stages cost `s` forces,
     and they are scanned, so the force is compiled once whatever the number of stages.
