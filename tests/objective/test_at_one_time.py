@@ -116,7 +116,7 @@ def test_caustic_penalty():
 def test_energy_drift():
     power = np.sum(ERROR * 0.2 * X / np.array(MASS[:2]), axis=1)
     expected = (0.25 * float(HBAR) ** 2 * WEIGHTS @ power) ** 2
-    np.testing.assert_allclose(at(bd.EnergyDrift(0.1, CLIP), ALL), expected, **close)
+    np.testing.assert_allclose(at(bd.EnergyDrift(0.1, CLIP), ALL), expected, rtol=1e-12)
 
 
 def test_sums():
