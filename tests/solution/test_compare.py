@@ -70,44 +70,6 @@ def test_divergence_is_not_symmetric(solution):
     assert abs(float(there - back)) > 0.1 * float(back)
 
 
-class Unnormalised(bd.Solution):
-    """Another solution, whose density is a multiple of what it should be."""
-
-    problem: bd.Problem
-    method: bd.AbstractMethod
-    ts: jax.Array
-    other: bd.Solution
-    factor: float
-
-    def mean(self):
-        return self.other.mean()
-
-    def std(self):
-        return self.other.std()
-
-    def energy(self):
-        return self.other.energy()
-
-    def sample(self, key, n):
-        return self.other.sample(key, n)
-
-    def score(self, t, x):
-        return self.other.score(t, x)
-
-    def log_density(self, t, x):
-        return self.other.log_density(t, x) + jnp.log(self.factor)
-
-    def wave_function(self, t, x):
-        return self.other.wave_function(t, x)
-
-
-@pytest.mark.parametrize("factor", [0.5, 3.0])
-def test_a_density_that_is_not_normalised_is_not_closer_than_one_that_is(solution, factor):
-    wrong = Unnormalised(solution.problem, solution.method, solution.ts, solution, factor)
-    divergence = bd.compare(wrong, solution).divergence
-    np.testing.assert_allclose(divergence, -np.log(factor) + factor - 1, rtol=1e-3)
-
-
 def test_same_solution_has_no_error(solution):
     table = bd.compare(solution, solution)
     arrays = [leaf for leaf in jax.tree.leaves(table) if not isinstance(leaf, str)]

@@ -72,9 +72,9 @@ def compare(solution: Solution, reference: Solution) -> Comparison:
     **Units:** errors in those of the problem, the divergence in nats.
 
     **Returns:** a [`Comparison`][bohmdiff.Comparison]. The divergence is
-    $\int [\rho_\text{ref}\ln(\rho_\text{ref}/\rho) - \rho_\text{ref} + \rho]\,dx$ at the last saved time, which
-    is never negative, even where a score does not say exactly how its density is normalised. By importance
-    sampling from a Gaussian with 1024 Sobol points, so it is no more accurate than about 1e-3 of itself.
+    $E_{\rho_\text{ref}}[\ln\rho_\text{ref} - \ln\rho]$ at the last saved time, by importance sampling from
+    a Gaussian with 1024 Sobol points, so it is no more accurate than about 1e-3 of itself. Fitted and trained
+    scores are normalised by their particles alone: far from the solution it may come out negative.
 
     **Raises:** `ValueError` if the dimensions or the saved times differ.
     """
@@ -122,7 +122,5 @@ def _divergence(solution: Solution, reference: Solution) -> Scalar | None:
     except UnavailableError:
         return None
     log_proposal = -0.5 * jnp.sum(normal**2, axis=1)
-    normalisation = jax.nn.logsumexp(log_reference - log_proposal)
-    weights = jnp.exp(log_reference - log_proposal - normalisation)
-    relative = jnp.sum(jnp.where(weights > 0, weights * (log_reference - log_density), 0))
-    return relative + jnp.sum(jnp.exp(log_density - log_proposal - normalisation) - weights)
+    weights = jax.nn.softmax(log_reference - log_proposal)
+    return jnp.sum(jnp.where(weights > 0, weights * (log_reference - log_density), 0))
