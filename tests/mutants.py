@@ -44,8 +44,11 @@ TARGETS = {
     "objective/divergences.py": ["tests/objective/test_at_one_time.py"],
     "objective/caustic.py": ["tests/objective/test_at_one_time.py"],
     "objective/energy.py": ["tests/objective/test_at_one_time.py"],
-    "objective/fisher.py": ["tests/objective"],
-    "objective/evaluate.py": ["tests/objective"],
+    "objective/fisher.py": [
+        "tests/objective/test_fisher.py",
+        "tests/objective/test_objectives.py::test_defaults_are_those_of_the_diagnostic",
+    ],
+    "objective/evaluate.py": ["tests/objective/test_evaluate.py", "tests/objective/test_fisher.py"],
 }
 # (file, the line without indentation, the change): why nothing can notice.
 SAME = "the long way round gives the same"

@@ -1,5 +1,6 @@
 """Examples that are interrupted: what was finished is on disk, whole, and a training goes on."""
 
+import contextlib
 import json
 import os
 import signal
@@ -19,7 +20,18 @@ READ = {
     ".png": imread,
     ".gif": imread,
     ".json": lambda path: json.loads(path.read_text()),
+    ".jsonl": lambda path: [json.loads(line) for line in path.read_text().splitlines()],
 }
+# Short trainings.
+OPTIONS = {
+    "train_double_well": "--epochs 8 --particles 16 --width 4 --steps 8".split(),
+    "train_morse_chain": "--dim 1 --epochs 8 --particles 16 --width 4 --steps 8".split(),
+}
+ALL = [
+    str(path.relative_to(EXAMPLES).with_suffix(""))
+    for path in sorted(EXAMPLES.glob("**/*.py"))
+    if not path.name.startswith("_") and path.stem != "make_data"  # which writes beside itself
+]
 pytestmark = pytest.mark.slow
 
 
@@ -85,3 +97,21 @@ def test_an_interrupted_training_goes_on(tmp_path):
     assert process.returncode == 0, errors
     history = xarray.load_dataset(tmp_path / "out" / "history.nc")
     np.testing.assert_array_equal(history.epoch, np.arange(1, 401))
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("seconds", [4.0, 7.0])
+def test_at_any_moment(name, seconds, tmp_path):
+    process = start(name, tmp_path, *OPTIONS.get(name, []))
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(timeout=seconds)
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode in (0, 1, -signal.SIGINT), errors
+    done = written(output, tmp_path)
+    assert process.returncode or done
+    for file in tmp_path.glob("**/*"):
+        if file.suffix in READ and not file.name.startswith("unfinished_"):
+            READ[file.suffix](file)
+    # Unless the example itself has not begun.
+    assert "Traceback" not in errors or ("import" in errors and not done)

@@ -14,6 +14,7 @@ import numpy as np  # noqa: E402
 
 import bohmdiff as bd  # noqa: E402
 from _common import run as run  # noqa: E402
+from _common import save as save  # noqa: E402
 from _common import save_figure as save_figure  # noqa: E402
 from _common import save_json as save_json  # noqa: E402
 from morse_chain import UNITS as UNITS  # noqa: E402

@@ -29,11 +29,12 @@ def main() -> None:
     def save(name, function, *inputs):
         start = time.perf_counter()
         result = function(*inputs)
-        np.savez_compressed(_paper.DATA / name, **result)
-        print(f"wrote {_paper.DATA / name} after {time.perf_counter() - start:.0f} s", flush=True)
+        print(f"{name} after {time.perf_counter() - start:.0f} s", flush=True)
+        _paper.save(_paper.DATA / name, lambda file: np.savez_compressed(file, **result))
 
     if options.log is not None:
-        shutil.copyfile(options.log, _paper.DATA / _paper.LOG.name)
+        log = options.log
+        _paper.save(_paper.LOG, lambda file: shutil.copyfile(log, file))
     score = _paper.score_from(options.weights)
     start = time.perf_counter()
     exact = _paper.solve_exactly()

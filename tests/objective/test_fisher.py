@@ -53,7 +53,7 @@ def test_masks_particles_at_a_caustic():
     kept = determinant >= threshold
     assert not np.all(kept)
     assert np.all(np.any(kept, axis=0))
-    report = divergence(problem, no_score, x0, weights=weights, smallest_determinant=threshold)
+    report = divergence(problem, no_score, x0, weights=2 * weights, smallest_determinant=threshold)
     share = weights @ kept
     np.testing.assert_allclose(report.per_time, weights @ (kept * square) / share, rtol=1e-9)
     np.testing.assert_allclose(report.masked_fraction, trapezoid(1 - share), rtol=1e-12)
