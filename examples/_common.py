@@ -112,4 +112,7 @@ def run(main) -> None:
     except (ValueError, RuntimeError, OSError) as error:
         sys.exit(f"{Path(sys.argv[0]).name}: {error}")
     except KeyboardInterrupt:
-        sys.exit("interrupted")
+        print("interrupted", file=sys.stderr)
+        sys.stdout.flush()
+        # What XLA still computes would crash the interpreter on its way out.
+        os._exit(1)

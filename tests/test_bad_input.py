@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -394,6 +395,39 @@ CALLS = {
         bd.quantum_potential,
         {"hamiltonian": bd.Hamiltonian(bd.Quadratic(1.0)), "score": gaussian, "t": 0.0, "x": X},
     ),
+    "Velocities": Call(
+        bd.Velocities,
+        {"problem": problem(), "score": gaussian, "current": gaussian},
+        lambda v: bd.nelson_process(v, 4, key=KEY, ts=[0.5], steps=2),
+        DEAR,
+    ),
+    "current_velocity": Call(
+        bd.current_velocity,
+        {
+            "solution": flow_solution(),
+            "degree": 2,
+            "terms": bd.AllTerms(),
+            "particles": bd.GaussHermitePoints(4),
+            "key": KEY,
+        },
+        lambda v: v(0.1, X),
+        DEAR,
+    ),
+    "nelson_process": Call(
+        bd.nelson_process,
+        {
+            "source": solution(),
+            "start": 4,
+            "key": KEY,
+            "ts": [0.0, 0.5],
+            "noise": 1.0,
+            "backward": False,
+            "steps": 2,
+            "solver": diffrax.ShARK(),
+        },
+        lambda paths: paths,
+        examples=30,
+    ),
     "compare": Call(
         bd.compare,
         {"solution": solution(), "reference": solution()},
@@ -570,7 +604,7 @@ def test_anything_else_is_refused_or_right(name):
 # Made by the library and not by users, or with a test of its own in tests/testing.
 OTHERS = {
     "AbstractSymplecticSolver", "Comparison", "EnsembleSolution", "FlowSolution", "FlowState", "GaussianScore",
-    "GaussianSolution", "GridSolution", "HermiteExpansion", "HermiteScore", "LocalScore",
+    "GaussianSolution", "GridSolution", "HermiteExpansion", "HermiteScore", "HermiteVelocity", "LocalScore",
     "ObjectiveReport", "Pullback", "Trajectory",
 }  # fmt: skip
 

@@ -24,8 +24,19 @@ READ = {
 }
 # Short trainings.
 OPTIONS = {
-    "train_double_well": "--epochs 8 --particles 16 --width 4 --steps 8".split(),
-    "train_morse_chain": "--dim 1 --epochs 8 --particles 16 --width 4 --steps 8".split(),
+    "train_double_well": ["--epochs", "8", "--particles", "16", "--width", "4", "--steps", "8"],
+    "train_morse_chain": [
+        "--dim",
+        "1",
+        "--epochs",
+        "8",
+        "--particles",
+        "16",
+        "--width",
+        "4",
+        "--steps",
+        "8",
+    ],
 }
 ALL = [
     str(path.relative_to(EXAMPLES).with_suffix(""))

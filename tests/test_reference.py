@@ -63,6 +63,7 @@ RESULTS = {
     "FlowSolution",
     "GaussianSolution",
     "GridSolution",
+    "HermiteVelocity",
     "LocalScore",
     "ObjectiveReport",
     "Pullback",
@@ -83,6 +84,7 @@ PHYSICAL = {
     "objectives",
     "methods",
     "solutions",
+    "processes",
 }
 
 

@@ -71,6 +71,10 @@ from .solver import BlanesMoan6 as BlanesMoan6
 from .solver import SymplecticTableau as SymplecticTableau
 from .solver import VelocityVerlet as VelocityVerlet
 from .solver import Yoshida4 as Yoshida4
+from .stochastic import HermiteVelocity as HermiteVelocity
+from .stochastic import Velocities as Velocities
+from .stochastic import current_velocity as current_velocity
+from .stochastic import nelson_process as nelson_process
 from .wavepacket import AbstractInitialState as AbstractInitialState
 from .wavepacket import AbstractPoints as AbstractPoints
 from .wavepacket import GaussHermitePoints as GaussHermitePoints

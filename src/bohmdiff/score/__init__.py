@@ -11,6 +11,7 @@ from .hermite import HermiteExpansion as HermiteExpansion
 from .hermite import HermiteFit as HermiteFit
 from .hermite import HermiteScore as HermiteScore
 from .hermite import fit_hermite as fit_hermite
+from .hermite import fit_velocity as fit_velocity
 from .hermite_basis import hermite_polynomials as hermite_polynomials
 from .neural import NeuralScore as NeuralScore
 from .perceptron import TimeConditionedMLP as TimeConditionedMLP

@@ -18,6 +18,7 @@ from .hermite_basis import (
     HermiteBasis,
     differentiate,
     expand,
+    expected_derivatives,
     expected_gradients,
     hermite_basis,
     hermite_polynomials,
@@ -78,6 +79,10 @@ class HermiteExpansion(eqx.Module):
         xi = self._into_frame(x)
         in_frame = self._correction_gradient(self._trusted(xi)) - xi
         return in_frame @ self._inverse
+
+    def correction_gradient(self, x: Points) -> Points:
+        r"""$\nabla\sum_\alpha c_\alpha h_\alpha(\xi)$ at the points `x`, shape `(M, d)`."""
+        return self._correction_gradient(self._trusted(self._into_frame(x))) @ self._inverse
 
     def quantum_force(self, x: Points, mass: Vector, hbar: Scalar) -> Points:
         r"""$-\nabla Q$ at the points `x`, shape `(M, d)`: one product of basis and coefficients.
@@ -242,6 +247,62 @@ def fit_hermite(
         J. Mach. Learn. Res. 6, 695 (2005). S. Garashchuk and V. A. Rassolov, *Energy conserving
         approximations to the quantum potential*, J. Chem. Phys. 120, 1181 (2004).
     """
+    moments = _moments(x, weights, mass, degree, terms)
+    gradients, linear, laplacian = moments.gradients, moments.linear, moments.laplacian
+    coefficients, pivots = _solve_definite(gradients, linear - laplacian)
+    information = jnp.trace(moments.metric) - 2 * coefficients @ linear
+    information = information + coefficients @ gradients @ coefficients
+    expansion = moments.expansion(coefficients, degree, trust_radius, terms)
+    partition = _log_partition(expansion, moments.xi, weights)
+    expansion = eqx.tree_at(lambda e: e.log_partition, expansion, partition)
+    return HermiteFit(expansion, information, (jnp.max(pivots) / jnp.min(pivots)) ** 2)
+
+
+def fit_velocity(
+    x: Points,
+    velocity: Points,
+    weights: Weights,
+    mass: Vector,
+    degree: int,
+    trust_radius: float,
+    terms: AbstractTerms = AllTerms(),  # noqa: B008
+) -> HermiteExpansion:
+    r"""The phase whose velocity comes closest to that of the particles.
+
+    Minimises $E[(v - m^{-1}\nabla S)^\top m\,(v - m^{-1}\nabla S)]$ over polynomials $S$ of total degree
+    `degree` that `terms` allows. So the moments of the basis change at the rates that they have under `velocity`:
+    $E[\nabla h_\alpha \cdot m^{-1}\nabla S] = E[\nabla h_\alpha \cdot v]$.
+
+    **Returns:** an expansion whose `correction_gradient` is $\nabla S$.
+    """
+    moments = _moments(x, weights, mass, degree, terms)
+    in_frame = jsl.solve_triangular(moments.cholesky, velocity.T, lower=True) * weights
+    along = expected_derivatives(in_frame @ moments.values, moments.basis)[1:]
+    coefficients, _ = _solve_definite(moments.gradients, along)
+    return moments.expansion(coefficients, degree, trust_radius, terms)
+
+
+class _Moments(NamedTuple):
+    """What fits need of the particles: their frame, and the moments of the basis in it."""
+
+    mean: Vector
+    cholesky: Matrix
+    metric: Matrix
+    basis: HermiteBasis
+    xi: Points
+    values: Float[Array, "M low"]
+    gradients: Float[Array, "n n"]
+    linear: Float[Array, " n"]
+    laplacian: Float[Array, " n"]
+
+    def expansion(
+        self, coefficients: Float[Array, " n"], degree: int, trust_radius: float, terms: AbstractTerms
+    ) -> HermiteExpansion:
+        zero = jnp.zeros((), coefficients.dtype)
+        return HermiteExpansion(self.mean, self.cholesky, coefficients, zero, degree, trust_radius, terms)
+
+
+def _moments(x: Points, weights: Weights, mass: Vector, degree: int, terms: AbstractTerms) -> _Moments:
     mean = weights @ x
     centred = x - mean
     cholesky = jnp.linalg.cholesky((centred * weights[:, None]).T @ centred)
@@ -251,13 +312,7 @@ def fit_hermite(
     values = hermite_basis(xi, basis.lower)
     gram = (values * weights[:, None]).T @ values
     gradients, linear, laplacian = expected_gradients(gram, metric, basis)
-    gradients, linear, laplacian = gradients[1:, 1:], linear[1:], laplacian[1:]
-    coefficients, pivots = _solve_definite(gradients, linear - laplacian)
-    information = jnp.trace(metric) - 2 * coefficients @ linear + coefficients @ gradients @ coefficients
-    zero = jnp.zeros((), x.dtype)
-    expansion = HermiteExpansion(mean, cholesky, coefficients, zero, degree, trust_radius, terms)
-    expansion = eqx.tree_at(lambda e: e.log_partition, expansion, _log_partition(expansion, xi, weights))
-    return HermiteFit(expansion, information, (jnp.max(pivots) / jnp.min(pivots)) ** 2)
+    return _Moments(mean, cholesky, metric, basis, xi, values, gradients[1:, 1:], linear[1:], laplacian[1:])
 
 
 def _solve_definite(

@@ -198,13 +198,19 @@ def expected_gradients(
     mixed = jnp.einsum("ij,bjn->ibn", metric, columns)
     gradients = _lower(mixed, basis)
 
-    def pull_back(moments: Float[Array, "d low_padded"]) -> Float[Array, " n"]:
-        # E[Σ_ij A_ij f_j ∂_i h_α] from the moments E[f_j h_β].
-        return _lower((metric @ moments)[..., None], basis)[:, 0]
-
-    linear = padded[1 : basis.dimension + 1]  # h_{e_i} = ξ_i
+    linear = gram[1 : basis.dimension + 1]  # h_{e_i} = ξ_i
     slopes = columns[0, :, :low]
-    return gradients, pull_back(linear), pull_back(jnp.pad(slopes, ((0, 0), (0, 1))))
+    return (
+        gradients,
+        expected_derivatives(metric @ linear, basis),
+        expected_derivatives(metric @ slopes, basis),
+    )
+
+
+def expected_derivatives(moments: Float[Array, "d low"], basis: HermiteBasis) -> Float[Array, " n"]:
+    r"""$E[\sum_i f_i \partial_i h_\alpha]$ for every α of `basis`, from the moments $E[f_i h_\beta]$ for all of
+    `basis.lower`."""
+    return _lower(jnp.pad(moments, ((0, 0), (0, 1)))[..., None], basis)[:, 0]
 
 
 def _lower(moments: Float[Array, "d low_padded k"], basis: HermiteBasis) -> Float[Array, "n k"]:
