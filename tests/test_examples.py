@@ -124,5 +124,6 @@ def test_at_any_moment(name, seconds, tmp_path):
     for file in tmp_path.glob("**/*"):
         if file.suffix in READ and not file.name.startswith("unfinished_"):
             READ[file.suffix](file)
-    # Unless the example itself has not begun.
-    assert "Traceback" not in errors or ("import" in errors and not done)
+    # Unless the example itself has not begun, or JAX has lost the signal in a callback.
+    if "Exception ignored in" not in errors:
+        assert "Traceback" not in errors or ("import" in errors and not done)

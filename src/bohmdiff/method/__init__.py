@@ -5,9 +5,9 @@ from .given_score import GivenScore as GivenScore
 from .method import AbstractMethod as AbstractMethod
 from .method import solve as solve
 from .self_consistent import SelfConsistentScoreMatching as SelfConsistentScoreMatching
-from .self_consistent import TrainingDivergedError as TrainingDivergedError
-from .self_consistent import TrainingNotSavedError as TrainingNotSavedError
-from .self_consistent import scale_by_gauss_newton as scale_by_gauss_newton
 from .sequential import DegenerateFitError as DegenerateFitError
 from .sequential import SequentialScoreMatching as SequentialScoreMatching
 from .split_operator import SplitOperator as SplitOperator
+from .training import TrainingDivergedError as TrainingDivergedError
+from .training import TrainingNotSavedError as TrainingNotSavedError
+from .training import scale_by_gauss_newton as scale_by_gauss_newton

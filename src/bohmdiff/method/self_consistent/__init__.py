@@ -1,4 +1,1 @@
-from .gauss_newton import scale_by_gauss_newton as scale_by_gauss_newton
 from .method import SelfConsistentScoreMatching as SelfConsistentScoreMatching
-from .update import TrainingDivergedError as TrainingDivergedError
-from .update import TrainingNotSavedError as TrainingNotSavedError

@@ -1,23 +1,18 @@
 """Self-consistent score matching: train a score until its flow makes the density that it is the score of."""
 
-import contextlib
 import dataclasses
-import signal
-import threading
-import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import diffrax
 import equinox as eqx
 import jax
 import optax
-from jaxtyping import Array
-from tqdm import tqdm
+from jaxtyping import Array, PyTree
 
-from ..._check import as_key, as_positive_integer, describe
+from ..._check import as_key, as_positive_integer
 from ..._types import Key, Points, Times, Weights
 from ...flow import Devices, check_ensemble, check_integration
 from ...objective import AbstractObjective, FisherDivergence
@@ -27,15 +22,14 @@ from ...solution import FlowSolution
 from ...solver import VelocityVerlet
 from ...wavepacket import AbstractPoints, TruncatedPoints, as_design
 from ..given_score import GivenScore
-from ..method import AbstractMethod
-from .record import Checkpoints, Log, UnwritableError, digest, text_of
-from .update import Loss, TrainingDivergedError, TrainingNotSavedError, TrainingState, update
+from ..training import AbstractTask, AbstractTrainedMethod, TrainingDivergedError, text_of
+from .loss import ObjectiveLoss
 from .validation import largest_asymmetry, validate
 
 _NOT_A_GRADIENT = 1e-3
 
 
-class SelfConsistentScoreMatching(AbstractMethod):
+class SelfConsistentScoreMatching(AbstractTrainedMethod):
     r"""Trains a score by gradient descent through the whole flow that it drives.
 
     In every epoch fresh particles move under the score, with tangents from which the density that this
@@ -98,6 +92,12 @@ class SelfConsistentScoreMatching(AbstractMethod):
     if log or checkpoint can't be written.
     """
 
+    advice: ClassVar[str] = (
+        "Particles escape, or come close to caustics. Start closer to the solution (baseline=solve(problem, "
+        "SequentialScoreMatching())), lower the learning rate, clip the gradient (optax.clip_by_global_norm), "
+        "take particles that lie less far out (TruncatedPoints), or more steps."
+    )
+
     score: Callable[..., Array]
     objective: AbstractObjective = FisherDivergence()
     optimizer: optax.GradientTransformation = eqx.field(
@@ -128,13 +128,7 @@ class SelfConsistentScoreMatching(AbstractMethod):
             raise ValueError(
                 f"objective must be an objective such as FisherDivergence(), but {self.objective!r} was given."
             )
-        if not isinstance(self.optimizer, optax.GradientTransformation):
-            raise ValueError(
-                f"optimizer must be of optax, such as optax.adam(1e-3), but {self.optimizer!r} was given."
-            )
-        for name in ("epochs", "validate_every", "checkpoint_every", "most_skipped"):
-            as_positive_integer(getattr(self, name), name, "Pass a number of epochs.")
-        as_positive_integer(self.keep, "keep", "Pass a number of checkpoints.")
+        self.check_training()
         check_integration(self.solver, self.steps)
         as_design(self.particles, "particles")
         as_design(self.validation_particles, "validation_particles")
@@ -144,10 +138,6 @@ class SelfConsistentScoreMatching(AbstractMethod):
                 raise ValueError(
                     f"times must be at most steps + 1 = {self.steps + 1}, but {self.times} was given."
                 )
-        if not isinstance(self.resume, bool):
-            as_positive_integer(self.resume, "resume", "Pass True, False, or the epoch of a checkpoint.")
-        if self.resume and self.directory is None:
-            raise ValueError("resume needs the directory of the run that shall go on: pass directory=...")
 
     def run(self, problem: Problem, ts: Times, *, key: Key | None, progress: bool) -> FlowSolution:
         if key is None:
@@ -165,157 +155,55 @@ class SelfConsistentScoreMatching(AbstractMethod):
             require_gradient(score, problem.dimension, problem.dtype)
         _warn_unless_gradient(problem, score, x0)
 
-        devices = Devices.for_training()
-        if not devices.agree(int(digest((text_of(self), jax.random.key_data(key))), 16) % 2**31):
-            raise ValueError(
-                "The processes of a training were given different keys or options. Run the same program in each, "
-                "with the same random key."
-            )
-        parameters, fixed = eqx.partition(score, trainable(score))
-        state = TrainingState.initial(parameters, self.optimizer)
-        validation = devices.divide(x0, weights)
-        with contextlib.ExitStack() as stack:
-            checkpoints = path = None
-            if self.directory is not None:
-                checkpoints = stack.enter_context(
-                    contextlib.closing(self._checkpoints(problem, key, devices))
-                )
-                state, fixed = self._resumed(state, fixed, checkpoints)
-                if not devices.agree(int(state.epoch)):
-                    raise ValueError(
-                        f"The processes see different checkpoints in {self.directory}. It must be a folder on a "
-                        "file system that all of them share."
-                    )
-                # Only now has every process read what it needs.
-                checkpoints.forget_after(int(state.epoch))
-                path = Path(self.directory) / "log.jsonl"
-            log = stack.enter_context(contextlib.closing(Log(path, int(state.epoch), devices.lead)))
-            loss = Loss(problem, fixed, self.objective, self.solver, self.steps, self.times)
-            state = self._train(state, loss, validation, epoch_key, devices, log, checkpoints, progress)
-        score = eqx.combine(state.parameters, fixed)
+        task = _Task(problem, (x0, weights), self)
+        score, epoch, history = self.train(score, task, key, epoch_key, progress)
         given = GivenScore(score, steps=max(self.steps, GivenScore.steps))
         try:
             solution = given.run(problem, ts, key=final_key, progress=False)
         except ValueError as error:
             raise TrainingDivergedError(
-                f"Training ended after epoch {int(state.epoch)}, but the flow of the trained score loses "
+                f"Training ended after epoch {epoch}, but the flow of the trained score loses "
                 f"particles: {error} The score is kept as `fitted` of this error; train longer, or evaluate it "
                 "with GivenScore on particles that lie less far out.",
                 score,
             ) from error
-        return dataclasses.replace(solution, method=self, _history=str(log))
+        return dataclasses.replace(solution, method=self, _history=history)
 
-    def _train(
-        self,
-        state: TrainingState,
-        loss: Loss,
-        validation: tuple[Points, Weights],
-        key: Key,
-        devices: Devices,
-        log: Log,
-        checkpoints: Checkpoints | None,
-        progress: bool,
-    ) -> TrainingState:
-        design, initial, fixed = _training_design(self.particles), loss.problem.initial, loss.fixed
-        state, loss = devices.copy((state, loss))
-        start = time.perf_counter() - log.seconds
-        first, fisher = int(state.epoch), "-"
-        silent = not (progress and devices.lead)
-        bar = tqdm(total=self.epochs, initial=first, disable=silent, unit="epoch")
-        with bar, _interruptible() as interrupted:
-            for epoch in range(first + 1, self.epochs + 1):
-                points_key, update_key = jax.random.split(jax.random.fold_in(key, epoch))
-                x0, weights = devices.divide(*initial.points(design, points_key))
-                update_key = devices.copy(update_key)
-                state, report = update(state, loss, self.optimizer, x0, weights, update_key)
-                record = {
-                    "epoch": epoch,
-                    "loss": float(report.loss),
-                    "gradient_norm": float(report.gradient_norm),
-                    "masked_fraction": float(report.masked_fraction),
-                    "minimum_determinant": float(report.minimum_determinant),
-                    "skipped": int(state.skipped),
-                }
-                stop = devices.any_process(interrupted.is_set()) or epoch == self.epochs
-                if stop or epoch % self.validate_every == 0 or epoch == 1:
-                    score = eqx.combine(state.parameters, loss.fixed)
-                    record |= validate(loss.problem, score, *validation, self.solver, self.steps)
-                record["seconds"] = round(time.perf_counter() - start, 3)
-                diverged = int(state.skipped_in_a_row) >= self.most_skipped
-                kept = stop or diverged or epoch % self.checkpoint_every == 0
-                try:
-                    log.write(record)
-                    if checkpoints is not None and kept:
-                        checkpoints.save(devices.gather(state), fixed)
-                except UnwritableError as error:
-                    score = eqx.combine(devices.gather(state).parameters, fixed)
-                    raise TrainingNotSavedError(self._what_is_not_saved(error, epoch), score) from error
-                bar.update()
-                fisher = f"{record['fisher']:.2e}" if "fisher" in record else fisher
-                bar.set_postfix_str(f"loss {record['loss']:.2e}, fisher {fisher}")
-                if diverged:
-                    score = eqx.combine(devices.gather(state).parameters, fixed)
-                    raise TrainingDivergedError(self._what_diverged(report, epoch), score)
-                if stop:
-                    break
-        return devices.gather(state)
 
-    def _checkpoints(self, problem: Problem, key: Key, devices: Devices) -> Checkpoints:
-        """The folder of checkpoints, with what must be the same when one of them is used."""
-        assert self.directory is not None
-        settings = {
-            "dimension": str(problem.dimension),
-            "problem": digest(problem),
-            "key": digest(jax.random.key_data(key)),
-            "objective": text_of(self.objective),
-            "particles": text_of(self.particles),
-            "steps": str(self.steps),
-            "times": str(self.times),
-            "solver": type(self.solver).__name__,
+class _Task(AbstractTask):
+    """Fresh particles in every epoch, and an objective along the flow."""
+
+    shown: ClassVar[str] = "fisher"
+
+    problem: Problem
+    validation: tuple[Points, Weights]
+    method: SelfConsistentScoreMatching
+
+    def loss(self, fixed: PyTree) -> ObjectiveLoss:
+        method = self.method
+        return ObjectiveLoss(
+            self.problem, fixed, method.objective, method.solver, method.steps, method.times
+        )
+
+    def remembered(self, trained: PyTree, key: Key) -> None:
+        return None
+
+    def draw(self, trained: PyTree, remembered: None, epoch: int, key: Key) -> tuple[None, Points, Weights]:
+        return None, *self.problem.initial.points(_training_design(self.method.particles), key)
+
+    def validate(self, trained: PyTree, devices: Devices) -> dict[str, float]:
+        x0, weights = devices.divide(*self.validation)
+        return validate(self.problem, trained, x0, weights, self.method.solver, self.method.steps)
+
+    def settings(self) -> dict[str, str]:
+        method = self.method
+        return {
+            "objective": text_of(method.objective),
+            "particles": text_of(method.particles),
+            "steps": str(method.steps),
+            "times": str(method.times),
+            "solver": type(method.solver).__name__,
         }
-        return Checkpoints(Path(self.directory) / "checkpoints", self.keep, settings, devices.lead)
-
-    def _resumed(
-        self, state: TrainingState, fixed: Any, checkpoints: Checkpoints
-    ) -> tuple[TrainingState, Any]:
-        """The state from which to go on."""
-        if self.resume is False:
-            if checkpoints.epochs:
-                raise ValueError(
-                    f"{self.directory} already has checkpoints of epochs {checkpoints.epochs}. Pass "
-                    "resume=True to go on with that run, or another directory."
-                )
-            return state, fixed
-        if self.resume is True and not checkpoints.epochs:
-            return state, fixed
-        epoch = checkpoints.epochs[-1] if self.resume is True else int(self.resume)
-        state, fixed = checkpoints.restore(state, fixed, epoch)
-        if epoch > self.epochs:
-            raise ValueError(
-                f"The run in {self.directory} has {epoch} epochs already, but epochs={self.epochs} was "
-                "given: pass at least as many."
-            )
-        return state, fixed
-
-    def _what_is_not_saved(self, error: UnwritableError, epoch: int) -> str:
-        return (
-            f"{error} The training ends after epoch {epoch}, and the score it has reached is `fitted` of this "
-            "error; earlier checkpoints are complete. Make room, or the folder writable, and go on with "
-            "resume=True."
-        )
-
-    def _what_diverged(self, report: Any, epoch: int) -> str:
-        saved = (
-            "" if self.directory is None else f" The last good parameters are saved in {self.directory}."
-        )
-        return (
-            f"No update was finite in the {self.most_skipped} epochs up to {epoch}: the loss is "
-            f"{describe(report.loss)} and the norm of its gradient {describe(report.gradient_norm)}. Particles "
-            "escape, or come close to caustics. Start closer to the solution (baseline=solve(problem, "
-            "SequentialScoreMatching())), lower the learning rate, clip the gradient "
-            "(optax.clip_by_global_norm), take particles that lie less far out (TruncatedPoints), or more "
-            f"steps.{saved}"
-        )
 
 
 def _training_design(particles: int | AbstractPoints) -> AbstractPoints:
@@ -333,25 +221,3 @@ def _warn_unless_gradient(problem: Problem, score: Any, x0: Points) -> None:
             "is gone. Write the score as GradientScore(scalar) to keep it curl-free by construction.",
             stacklevel=4,
         )
-
-
-@contextlib.contextmanager
-def _interruptible() -> Iterator[threading.Event]:
-    """The first Ctrl-C sets the event, so that nothing is left half done; the second raises."""
-    interrupted = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield interrupted
-        return
-    before = signal.getsignal(signal.SIGINT)
-
-    def handle(number: int, frame: Any) -> None:
-        if interrupted.is_set():
-            signal.signal(signal.SIGINT, before)
-            raise KeyboardInterrupt
-        interrupted.set()
-
-    signal.signal(signal.SIGINT, handle)
-    try:
-        yield interrupted
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -1,8 +1,8 @@
-"""One update of a score: the objective along its own flow, its gradient, and the optimiser's step."""
+"""One update: the loss, its gradient, and the optimiser's step."""
 
+from abc import abstractmethod
 from typing import Any
 
-import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -10,8 +10,6 @@ import optax
 from jaxtyping import Array, PyTree
 
 from ..._types import Key, Points, Scalar, Weights
-from ...objective import AbstractObjective, ObjectiveReport, evaluate, residual_rows
-from ...problem import Problem
 
 
 class _TrainingEndedError(RuntimeError):
@@ -60,62 +58,38 @@ class TrainingState(eqx.Module):
 
     parameters: PyTree
     optimizer: PyTree
+    remembered: PyTree
     epoch: Array
     skipped: Array
     skipped_in_a_row: Array
 
     @staticmethod
-    def initial(parameters: PyTree, optimizer: optax.GradientTransformation) -> "TrainingState":
+    def initial(
+        parameters: PyTree, optimizer: optax.GradientTransformation, remembered: PyTree
+    ) -> "TrainingState":
         # Of definite types, as `update` returns them: it would be compiled a second time otherwise.
         state = jax.tree.map(lambda leaf: _as_type_of(leaf, leaf), optimizer.init(parameters))
         zero = jnp.zeros((), int)
-        return TrainingState(parameters, state, epoch=zero, skipped=zero, skipped_in_a_row=zero)
+        return TrainingState(parameters, state, remembered, epoch=zero, skipped=zero, skipped_in_a_row=zero)
 
 
-class Loss(eqx.Module):
-    """The objective as a function of the parameters: all that an update needs to know of a run, and no
-    more, as it is compiled again when any of it changes."""
+class AbstractLoss(eqx.Module):
+    """A function of the parameters: all that an update needs to know of a run, and no more, as it is compiled
+    again when any of it changes."""
 
-    problem: Problem
-    fixed: PyTree
-    objective: AbstractObjective
-    solver: diffrax.AbstractSolver
-    steps: int
-    times: int | None
+    fixed: eqx.AbstractVar[PyTree]
 
+    @abstractmethod
     def __call__(
-        self, parameters: PyTree, x0: Points, weights: Weights, key: Key
-    ) -> tuple[Scalar, ObjectiveReport]:
-        score = eqx.combine(parameters, self.fixed)
-        report = evaluate(
-            self.problem,
-            score,
-            self.objective,
-            x0,
-            weights,
-            self.solver,
-            self.steps,
-            times=self.times,
-            key=key,
-        )
-        return report.value, report
+        self, parameters: PyTree, x: Points, weights: Weights, key: Key
+    ) -> tuple[Scalar, dict[str, Scalar]]:
+        """The loss on particles, and figures for the log."""
 
+    @abstractmethod
     def residual_rows(
-        self, parameters: PyTree, x0: Points, weights: Weights, key: Key, projections: int
+        self, parameters: PyTree, x: Points, weights: Weights, key: Key, projections: int
     ) -> PyTree:
-        """For steps of second order."""
-        return residual_rows(
-            self.problem,
-            parameters,
-            self.fixed,
-            self.objective,
-            x0,
-            weights,
-            self.solver,
-            self.steps,
-            projections=projections,
-            key=key,
-        )
+        """For steps of second order: gradients of random combinations of each particle's residuals."""
 
 
 class Report(eqx.Module):
@@ -123,26 +97,25 @@ class Report(eqx.Module):
 
     loss: Scalar
     gradient_norm: Scalar
-    masked_fraction: Scalar
-    minimum_determinant: Scalar
+    figures: dict[str, Scalar]
 
 
 @eqx.filter_jit
 def update(
     state: TrainingState,
-    loss: Loss,
+    loss: AbstractLoss,
     optimizer: optax.GradientTransformation,
-    x0: Points,
+    x: Points,
     weights: Weights,
     key: Key,
 ) -> tuple[TrainingState, Report]:
     """One epoch. Where the loss, its gradient or the step is not finite, nothing but the counters changes."""
-    (value, report), gradient = jax.value_and_grad(loss, has_aux=True)(state.parameters, x0, weights, key)
+    (value, figures), gradient = jax.value_and_grad(loss, has_aux=True)(state.parameters, x, weights, key)
     norm = optax.tree.norm(gradient)
 
     # Optax's line search refuses what `value_fn` does not take.
     def value_fn(parameters: PyTree, residual_rows: Any = None) -> Scalar:
-        return loss(parameters, x0, weights, key)[0]
+        return loss(parameters, x, weights, key)[0]
 
     changes, optimizer_state = optax.with_extra_args_support(optimizer).update(
         gradient,
@@ -151,7 +124,7 @@ def update(
         value=value,
         grad=gradient,
         value_fn=value_fn,
-        residual_rows=lambda number: loss.residual_rows(state.parameters, x0, weights, key, number),
+        residual_rows=lambda number: loss.residual_rows(state.parameters, x, weights, key, number),
     )
     parameters = optax.apply_updates(state.parameters, changes)
     accepted = jnp.all(jnp.isfinite(jnp.stack([value, norm, optax.tree.norm(changes)])))
@@ -164,11 +137,12 @@ def update(
     state = TrainingState(
         parameters=parameters,
         optimizer=optimizer_state,
+        remembered=state.remembered,
         epoch=state.epoch + 1,
         skipped=state.skipped + refused,
         skipped_in_a_row=(state.skipped_in_a_row + 1) * refused,
     )
-    return state, Report(value, norm, report.masked_fraction, report.minimum_determinant)
+    return state, Report(value, norm, figures)
 
 
 def _as_type_of(leaf: Any, like: Any) -> Array:
