@@ -12,6 +12,7 @@ PICTURES = {
     "custom_potential": ["gallery/custom_potential.png"],
     "train_double_well": ["gallery/train_double_well.png"],
     "train_morse_chain": ["gallery/training.png", "gallery/moments.png"],
+    "stochastic/experiments": ["gallery/bosons.png"],
 }
 
 
@@ -19,8 +20,9 @@ def entry(script: Path) -> str:
     """One example in Markdown."""
     docstring = ast.get_docstring(ast.parse(script.read_text(encoding="utf-8"))) or ""
     title, _, rest = docstring.partition("\n\n")
-    shown = "\n\n".join(f"![{title}](images/{picture})" for picture in PICTURES[script.stem])
-    return f"## {title.rstrip('.')}\n\n`python examples/{script.name}`\n\n{shown}\n\n{rest}\n"
+    name = script.relative_to(ROOT / "examples").with_suffix("").as_posix()
+    shown = "\n\n".join(f"![{title}](images/{picture})" for picture in PICTURES[name])
+    return f"## {title.rstrip('.')}\n\n`python examples/{name}.py`\n\n{shown}\n\n{rest}\n"
 
 
 def on_page_markdown(markdown: str, **_) -> str:

@@ -161,6 +161,10 @@ def value(potential):
     return potential(0.1, X)
 
 
+def small_network(kind):
+    return bd.NeuralVelocity(problem(), kind, width=2, depth=1, key=KEY)
+
+
 def as_initial_state(state):
     x, weights = state.points(bd.RandomPoints(4), KEY)
     return x, weights, jax.vmap(state.log_density)(x), jax.vmap(state.score)(x), jax.vmap(state.phase)(x)
@@ -401,6 +405,65 @@ CALLS = {
         lambda v: bd.nelson_process(v, 4, key=KEY, ts=[0.5], steps=2),
         DEAR,
     ),
+    "DeepStochasticMechanics": Call(
+        lambda **options: bd.DeepStochasticMechanics(**options),
+        {
+            "u": small_network("osmotic"),
+            "v": small_network("current"),
+            "optimizer": optax.adam(1e-3),
+            "points": 4,
+            "steps": 2,
+            "resample_every": 1,
+            "initial_weight": 1.0,
+            "outlier_scale": math.inf,
+            "validate_every": 1,
+            "validation_points": 4,
+            "directory": None,
+            "checkpoint_every": 1,
+            "keep": 1,
+            "resume": False,
+            "most_skipped": 2,
+            "epochs": 1,
+        },
+        examples=30,
+    ),
+    "NeuralVelocity": Call(
+        bd.NeuralVelocity,
+        {
+            "problem": problem(),
+            "kind": "osmotic",
+            "gradient": True,
+            "exact_start": True,
+            "width": 2,
+            "depth": 1,
+            "key": KEY,
+        },
+        lambda w: w(0.1, X),
+        DEAR,
+    ),
+    "velocity_networks": Call(
+        bd.velocity_networks,
+        {
+            "problem": problem(),
+            "gradient": True,
+            "exact_start": True,
+            "width": 2,
+            "depth": 1,
+            "key": KEY,
+        },
+        lambda pair: pair[0](0.1, X),
+        DEAR,
+    ),
+    "velocity_residuals": Call(
+        bd.velocity_residuals,
+        {
+            "hamiltonian": bd.Hamiltonian(bd.Quadratic(1.0)),
+            "osmotic": gaussian,
+            "current": gaussian,
+            "t": 0.0,
+            "x": X,
+        },
+    ),
     "current_velocity": Call(
         bd.current_velocity,
         {
@@ -605,7 +668,7 @@ def test_anything_else_is_refused_or_right(name):
 OTHERS = {
     "AbstractSymplecticSolver", "Comparison", "EnsembleSolution", "FlowSolution", "FlowState", "GaussianScore",
     "GaussianSolution", "GridSolution", "HermiteExpansion", "HermiteScore", "HermiteVelocity", "LocalScore",
-    "ObjectiveReport", "Pullback", "Trajectory",
+    "ObjectiveReport", "Pullback", "Trajectory", "VelocitySolution",
 }  # fmt: skip
 
 

@@ -24,6 +24,7 @@ READ = {
 }
 # Short trainings.
 OPTIONS = {
+    "stochastic/experiments": ["free_packet", "--epochs", "8"],
     "train_double_well": ["--epochs", "8", "--particles", "16", "--width", "4", "--steps", "8"],
     "train_morse_chain": [
         "--dim",

@@ -68,6 +68,7 @@ RESULTS = {
     "ObjectiveReport",
     "Pullback",
     "Trajectory",
+    "VelocitySolution",
     "flow.HalfState",
     "objective.Ensemble",
     "testing.Moments",

@@ -18,6 +18,7 @@ from .hamiltonian import Quadratic as Quadratic
 from .hamiltonian import ScaledPotential as ScaledPotential
 from .method import AbstractMethod as AbstractMethod
 from .method import AutomaticDegree as AutomaticDegree
+from .method import DeepStochasticMechanics as DeepStochasticMechanics
 from .method import DegenerateFitError as DegenerateFitError
 from .method import GaussianDynamics as GaussianDynamics
 from .method import GivenScore as GivenScore
@@ -64,6 +65,7 @@ from .solution import GaussianSolution as GaussianSolution
 from .solution import GridSolution as GridSolution
 from .solution import Solution as Solution
 from .solution import UnavailableError as UnavailableError
+from .solution import VelocitySolution as VelocitySolution
 from .solution import compare as compare
 from .solver import AbstractSymplecticSolver as AbstractSymplecticSolver
 from .solver import BlanesMoan4 as BlanesMoan4
@@ -72,9 +74,12 @@ from .solver import SymplecticTableau as SymplecticTableau
 from .solver import VelocityVerlet as VelocityVerlet
 from .solver import Yoshida4 as Yoshida4
 from .stochastic import HermiteVelocity as HermiteVelocity
+from .stochastic import NeuralVelocity as NeuralVelocity
 from .stochastic import Velocities as Velocities
 from .stochastic import current_velocity as current_velocity
 from .stochastic import nelson_process as nelson_process
+from .stochastic import velocity_networks as velocity_networks
+from .stochastic import velocity_residuals as velocity_residuals
 from .wavepacket import AbstractInitialState as AbstractInitialState
 from .wavepacket import AbstractPoints as AbstractPoints
 from .wavepacket import GaussHermitePoints as GaussHermitePoints

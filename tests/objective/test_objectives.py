@@ -217,6 +217,7 @@ def check_unbiased(estimates, exact, largest_error):
     assert abs(np.mean(estimates) - exact) < 4 * error
 
 
+@pytest.mark.slow
 def test_directional_divergence_is_unbiased():
     problem, x0 = setting(2)
     estimates = over_keys(problem, bd.DirectionalDivergence(), x0, 2000).value

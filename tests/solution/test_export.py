@@ -107,6 +107,7 @@ def test_single_precision_and_one_coordinate(tmp_path):
     assert again.attrs["initial_covariance"] == 0.2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 def test_every_variable_has_units_and_a_name(name, solved):
     dataset = solved(name).to_xarray(units=UNITS)

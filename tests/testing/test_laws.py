@@ -69,6 +69,11 @@ def trained(problem):
     return bd.SelfConsistentScoreMatching(score, bd.LogDensityVariance(), optax.adam(1e-6), **options)
 
 
+def learned(problem):
+    u, v = bd.velocity_networks(problem, width=12, key=KEY)
+    return bd.DeepStochasticMechanics(u, v, epochs=80)
+
+
 METHODS = {
     bd.SequentialScoreMatching: bd.SequentialScoreMatching(degree=2),
     bd.AutomaticDegree: bd.AutomaticDegree(),
@@ -76,6 +81,7 @@ METHODS = {
     bd.GaussianDynamics: bd.GaussianDynamics(),
     bd.GivenScore: lambda problem: bd.GivenScore(bd.solve(problem, bd.GaussianDynamics()).fitted),
     bd.SelfConsistentScoreMatching: trained,
+    bd.DeepStochasticMechanics: learned,
 }
 
 
@@ -99,6 +105,7 @@ LONG = {
     bd.ScoreSum,
     bd.BlendedScore,
     bd.SelfConsistentScoreMatching,
+    bd.DeepStochasticMechanics,
     bd.AutomaticDegree,
     bd.VelocityVerlet,
     bd.Yoshida4,

@@ -81,6 +81,7 @@ def test_the_density_is_normalised():
     np.testing.assert_allclose(jnp.sum(density) * 0.1**2, 1.0, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_the_score_against_finite_differences_four_times_over():
     mixture = bd.GaussianMixture([0.5, 0.5], [[-0.8], [0.9]], [0.4, 0.3])
 

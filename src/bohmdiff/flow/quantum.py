@@ -34,7 +34,7 @@ def quantum_potential(hamiltonian: Hamiltonian, score: Score, t: Time, x: Vector
 
     **Raises:** `ValueError` if the score does not return shape `(d,)`.
     """
-    t, x = _checked(hamiltonian, score, t, x)
+    t, x = check_point(hamiltonian, score, t, x)
     inverse_mass = 1 / hamiltonian.masses(x.shape[0])
     divergence = inverse_mass @ jnp.diagonal(jax.jacfwd(score, argnums=1)(t, x))
     return _potential(score(t, x), divergence, inverse_mass, hamiltonian.hbar)
@@ -57,13 +57,13 @@ def acceleration(hamiltonian: Hamiltonian, score: Score, t: Time, x: Vector) -> 
 
     **Raises:** `ValueError` if the score does not return shape `(d,)`.
     """
-    t, x = _checked(hamiltonian, score, t, x)
+    t, x = check_point(hamiltonian, score, t, x)
     check_output(hamiltonian.potential, (t, x), (), "potential")
     _, force = effective_force(hamiltonian, score, t, x)
     return force / hamiltonian.mass
 
 
-def _checked(hamiltonian: Hamiltonian, score: Score, t: Time, x: Vector) -> tuple[Scalar, Vector]:
+def check_point(hamiltonian: Hamiltonian, score: Score, t: Time, x: Vector) -> tuple[Scalar, Vector]:
     """The time and the place, if all four fit together."""
     if not isinstance(hamiltonian, Hamiltonian):
         raise ValueError(f"hamiltonian must be a Hamiltonian, but {hamiltonian!r} was given.")

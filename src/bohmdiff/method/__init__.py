@@ -1,5 +1,6 @@
 from .automatic import AutomaticDegree as AutomaticDegree
 from .automatic import ToleranceNotReachedError as ToleranceNotReachedError
+from .deep_stochastic import DeepStochasticMechanics as DeepStochasticMechanics
 from .gaussian_dynamics import GaussianDynamics as GaussianDynamics
 from .given_score import GivenScore as GivenScore
 from .method import AbstractMethod as AbstractMethod

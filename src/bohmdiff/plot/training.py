@@ -12,7 +12,8 @@ from .style import ATOMIC, COLOURS, DASHES, Units, as_units, legend_above, style
 def training(
     history: xarray.Dataset | None, reference_energy: float | None = None, *, units: Units = ATOMIC
 ) -> Figure:
-    """Above, the loss of every epoch and the Fisher divergence of the validations; below, the energy.
+    """Above, the loss of every epoch and the figure of the validations, Fisher divergence or residual; below, the
+    energy.
 
     ```python
     method = bd.SelfConsistentScoreMatching(score, bd.LogDensityVariance(), epochs=4, particles=64, steps=16)
@@ -22,7 +23,8 @@ def training(
 
     **Arguments:**
 
-    - `history`: of a solution by [`SelfConsistentScoreMatching`][bohmdiff.SelfConsistentScoreMatching].
+    - `history`: of a solution by [`SelfConsistentScoreMatching`][bohmdiff.SelfConsistentScoreMatching] or
+        [`DeepStochasticMechanics`][bohmdiff.DeepStochasticMechanics].
     - `reference_energy`: the exact mean energy; if given, the distance to it is drawn beside the drift.
     - `units`: for the labels of the axes.
 
@@ -31,10 +33,11 @@ def training(
     if history is None:
         raise ValueError(
             "plot.training draws the history of a training, but None was given: only solutions by "
-            "SelfConsistentScoreMatching have one."
+            "SelfConsistentScoreMatching and DeepStochasticMechanics have one."
         )
-    wanted = {"epoch", "loss", "fisher", "energy", "energy_drift"}
-    if not isinstance(history, xarray.Dataset) or wanted - {str(name) for name in history.variables}:
+    wanted = {"epoch", "loss", "energy", "energy_drift"}
+    names = {str(name) for name in getattr(history, "variables", ())}
+    if not isinstance(history, xarray.Dataset) or wanted - names or not names & {"fisher", "residual"}:
         raise ValueError(
             f"history must be that of a training, solution.history, but {history!r:.200} was given."
         )
@@ -45,7 +48,10 @@ def training(
     with style():
         figure, (top, below) = plt.subplots(2, 1, figsize=(8, 6.4), sharex=True)
         top.plot(history.epoch, history.loss, color="0.6", lw=1.0, label="loss")
-        _validations(top, validated, validated.fisher, 1, f"Fisher divergence, 1/({units.length})²")
+        if "fisher" in names:
+            _validations(top, validated, validated.fisher, 1, f"Fisher divergence, 1/({units.length})²")
+        else:
+            _validations(top, validated, validated.residual, 1, "mean square of the residuals")
         if reference_energy is not None:
             error = np.abs(validated.energy - reference_energy)
             _validations(below, validated, error, 2, "distance of the mean to the exact energy")

@@ -10,3 +10,4 @@ from .solution import as_solution as as_solution
 from .units import ATOMIC as ATOMIC
 from .units import Units as Units
 from .units import as_units as as_units
+from .velocity import VelocitySolution as VelocitySolution

@@ -1,13 +1,11 @@
 """The solution that a score makes by its own flow."""
 
-import json
 from typing import Any, NoReturn
 
 import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 import xarray
 from jaxtyping import Array, Float
 
@@ -18,6 +16,7 @@ from ..problem import Problem
 from ..score import scalar_of
 from ..wavepacket import RandomPoints
 from .export import attributes
+from .history import read_history
 from .solution import Solution
 
 
@@ -60,7 +59,7 @@ class FlowSolution(Solution):
         """Of the training: everything that its log has, over `epoch`, with the attributes of `to_xarray`."""
         if self._history is None:
             return None
-        return _read_history(self._history).assign_attrs(attributes(self.problem, self.method))
+        return read_history(self._history).assign_attrs(attributes(self.problem, self.method))
 
     def mean(self) -> Float[Array, "K d"]:
         return jnp.einsum("m,mkd->kd", self.weights, self.flow.position)
@@ -117,42 +116,3 @@ class FlowSolution(Solution):
         at_time = jax.vmap(scalar, in_axes=(None, 0))
         own = jax.vmap(at_time, in_axes=(0, 1), out_axes=1)(self.ts, self.flow.position)
         return self.weights @ (own - self.flow.log_density)
-
-
-def _read_history(lines: str) -> xarray.Dataset:
-    records = [json.loads(line) for line in lines.splitlines() if line]
-    names = dict.fromkeys(name for record in records for name in record if name != "epoch")
-    return xarray.Dataset(
-        {
-            name: (
-                "epoch",
-                np.array([record.get(name, np.nan) for record in records], dtype=float),
-                _about(name),
-            )
-            for name in names
-        },
-        coords={
-            "epoch": (
-                "epoch",
-                np.array([record["epoch"] for record in records]),
-                {"long_name": "number of updates", "units": "1"},
-            )
-        },
-    )
-
-
-def _about(name: str) -> dict[str, str]:
-    long_name, units = _HISTORY.get(name, (name.replace("_", " "), "1"))
-    return {"long_name": long_name, "units": units}
-
-
-# What a log has that is not a number or a share. The problem's own units are not known here.
-_HISTORY = {
-    "loss": ("loss, by the objective", "a.u."),
-    "gradient_norm": ("norm of the gradient of the loss", "a.u."),
-    "skipped": ("updates that were skipped so far", "1"),
-    "seconds": ("wall time since the start", "s"),
-    "fisher": ("Fisher divergence", "a.u."),
-    "energy": ("mean energy, averaged over time", "a.u."),
-    "energy_drift": ("largest change of the mean energy since the start", "a.u."),
-}

@@ -105,7 +105,7 @@ def nelson_process(
             "ts, t0 and t1 must be known, as steps are to end at them, but they are traced by jit, vmap or "
             "grad."
         )
-    move = partial(_paths, velocities, solver=solver)
+    move = partial(process_paths, velocities, solver=solver)
     if isinstance(start, int | np.integer):
         number = as_positive_integer(start, "start", "Pass a number of draws, or positions.")
         x = problem.initial.points(RandomPoints(number), start_key)[0].astype(dtype)
@@ -140,7 +140,7 @@ def _grid(problem: Problem, ts: Times, steps: int) -> tuple[Float[Array, " N"], 
 
 
 @eqx.filter_jit
-def _paths(
+def process_paths(
     velocities: Velocities,
     x: Points,
     grid: Float[Array, " N"],

@@ -9,15 +9,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from .._check import as_positive_integer, require
+from .._check import as_key, as_positive_integer, require
 from .._types import Key, Points, Time, Times, Vector, Weights
 from ..flow import Score, bohmian_terms, check_ensemble, initial_halves, integrate
 from ..problem import Problem, as_problem
 from ..score import AbstractTerms, AllTerms, cubic_path, fit_velocity, hermite_polynomials
 from ..solution import EnsembleSolution, FlowSolution, GridSolution, Solution, as_solution
-from ..wavepacket import AbstractPoints, as_design, default_points
+from ..wavepacket import AbstractPoints, SobolPoints, TruncatedPoints, as_design
 
-_NODES = {1: 64, 2: 24, 3: 14, 4: 10}
+_PARTICLES = 4096
 _LARGEST_DEGREE, _MOST_FUNCTIONS = 6, 500
 
 
@@ -113,13 +113,14 @@ def current_velocity(
     **Arguments:**
 
     - `solution`: by any method.
-    - `degree`: of the polynomial phase, at least 2. If not given, that of the score if it is a polynomial,
-        otherwise 6, or less where that would be more than 500 polynomials.
+    - `degree`: of the polynomial phase, at least 2. If not given, that of the score if it is a polynomial of
+        less than 6, otherwise 6, or less where that would be more than 500 polynomials.
     - `terms`: which polynomials of that degree, e.g. [`Interactions(2)`][bohmdiff.Interactions]; all if not
         given.
-    - `particles`: a design of initial points, or a number of scrambled Sobol points, which need a `key`. If not
-        given, as for [`GivenScore`][bohmdiff.GivenScore].
-    - `key`: for designs that make random choices.
+    - `particles`: a design of initial points, or a number of scrambled Sobol points. If not given, 4096 Sobol
+        points without the thousandth of the probability that lies farthest out, as a polynomial is no better than
+        the worst of its particles.
+    - `key`: for designs that make random choices; always the same ones if not given.
 
     **Units:** length / time.
 
@@ -145,7 +146,9 @@ def current_velocity(
         degree = _default_degree(solution, terms)
     elif as_positive_integer(degree, "degree", "Pass the total degree of the polynomial.") < 2:
         raise ValueError(f"degree must be at least 2, which fits a Gaussian, but {degree} was given.")
-    design = default_points(d, _NODES.get(d, 6)) if particles is None else as_design(particles, "particles")
+    usual = TruncatedPoints(SobolPoints(_PARTICLES))
+    design = usual if particles is None else as_design(particles, "particles")
+    key = jax.random.key(0) if key is None else as_key(key)
     x0, weights = solution.problem.initial.points(design, key)
     functions = hermite_polynomials(d, degree, terms).size
     if x0.shape[0] < functions:
@@ -182,7 +185,7 @@ def as_velocities(source: Any, key: Key | None) -> Velocities:
 
 def _default_degree(solution: EnsembleSolution | FlowSolution, terms: AbstractTerms) -> int:
     if isinstance(solution, EnsembleSolution):
-        return solution.fitted.at(solution.problem.t0).degree
+        return min(solution.fitted.at(solution.problem.t0).degree, _LARGEST_DEGREE)
     d = solution.problem.dimension
     degrees = range(_LARGEST_DEGREE, 2, -1)
     return next((n for n in degrees if hermite_polynomials(d, n, terms).size <= _MOST_FUNCTIONS), 2)

@@ -1,0 +1,152 @@
+"""The solution that two velocity fields make."""
+
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import xarray
+from jaxtyping import Array, Float
+
+from .._check import as_positive_integer, as_real_array
+from .._types import Key, Numbers, Paths, Points, Scalar, Time, Times, Vector, Weights
+from ..flow import require_finite_paths
+from ..problem import Problem
+from ..wavepacket import RandomPoints
+from .export import attributes
+from .history import read_history
+from .solution import Solution
+
+_MOST_STEPS = 4096
+
+
+class VelocitySolution(Solution):
+    r"""An osmotic and a current velocity: what [`DeepStochasticMechanics`][bohmdiff.DeepStochasticMechanics]
+    returns.
+
+    ```python
+    u, v = bd.velocity_networks(problem, width=4, key=key)
+    trained = bd.solve(problem, bd.DeepStochasticMechanics(u, v, epochs=2, points=16), key=key)
+    trained.osmotic(0.5, x), trained.velocity(0.5, x), trained.history["residual"]
+    ```
+
+    - `osmotic`, `current`: the fields themselves, modules: after training, the trained ones.
+    - `position`: particles that moved with the current velocity, at the saved times, shape `(M, K, d)`.
+    - `weights`: of the particles, shape `(M,)`.
+    - `history`: of the training, an `xarray.Dataset` over `epoch`.
+
+    Moments are those of the particles, without noise; [`nelson_process`][bohmdiff.nelson_process] samples the
+    process with noise. The score is that of the osmotic velocity, $s = 2mu/\hbar$. The energy is
+    $\langle \tfrac m2 (u^2 + v^2) + V \rangle$.
+    """
+
+    problem: Problem
+    method: eqx.Module
+    ts: Times
+    osmotic: Callable[..., Array]
+    current: Callable[..., Array]
+    position: Paths
+    weights: Weights
+    _history: str = eqx.field(static=True)
+
+    @staticmethod
+    def moved(
+        problem: Problem,
+        method: eqx.Module,
+        ts: Times,
+        fields: tuple[Callable[..., Array], Callable[..., Array]],
+        x0: Points,
+        weights: Weights,
+        history: str,
+    ) -> "VelocitySolution":
+        """The solution whose particles start at `x0`."""
+        position = require_finite_paths(_moved(problem, fields[1], x0, ts), ts)
+        return VelocitySolution(problem, method, ts, *fields, position, weights, history)
+
+    @property
+    def history(self) -> xarray.Dataset:
+        """Of the training: everything that its log has, over `epoch`, with the attributes of `to_xarray`."""
+        return read_history(self._history).assign_attrs(attributes(self.problem, self.method))
+
+    def mean(self) -> Float[Array, "K d"]:
+        return jnp.einsum("m,mkd->kd", self.weights, self.position)
+
+    def std(self) -> Float[Array, "K d"]:
+        return jnp.sqrt(jnp.einsum("m,mkd->kd", self.weights, (self.position - self.mean()) ** 2))
+
+    def energy(self) -> Times:
+        return _energies(self)
+
+    def sample(self, key: Key, n: int) -> Float[Array, "n K d"]:
+        """`n` new Bohmian trajectories: random starts from ρ0, moved with the current velocity."""
+        n = as_positive_integer(n, "n", "Pass how many trajectories.")
+        return self.trajectories(self.problem.initial.points(RandomPoints(n), key)[0])
+
+    def trajectories(self, x0: Numbers) -> Paths:
+        """The paths of particles that start at `x0`, shape `(M, d)`, at the saved times: `(M, K, d)`."""
+        x0 = as_real_array(x0, "x0").astype(self.ts.dtype)
+        if x0.ndim != 2 or x0.shape[1] != self.problem.dimension or x0.shape[0] == 0:
+            raise ValueError(
+                f"x0 must have shape (M, {self.problem.dimension}), one row per particle, but shape {x0.shape} "
+                "was given."
+            )
+        return require_finite_paths(_moved(self.problem, self.current, x0, self.ts), self.ts)
+
+    def velocity(self, t: Time, x: Vector) -> Vector:
+        r"""The current velocity $\nabla S / m$ at one point, shape `(d,)`."""
+        t, x = self._place(t, x)
+        return self.current(t, x)
+
+    def score(self, t: Time, x: Vector) -> Vector:
+        t, x = self._place(t, x)
+        hamiltonian = self.problem.hamiltonian
+        return 2 * hamiltonian.mass / hamiltonian.hbar * self.osmotic(t, x)
+
+    def log_density(self, t: Time, x: Vector) -> NoReturn:
+        self._unavailable("log_density", _INSTEAD)
+
+    def wave_function(self, t: Time, x: Vector) -> NoReturn:
+        self._unavailable("wave_function", _INSTEAD)
+
+
+_INSTEAD = (
+    "It has velocities: score(t, x), velocity(t, x), and sample(key, n) to estimate a density from. For ln ρ use "
+    "SelfConsistentScoreMatching or SequentialScoreMatching, for ψ SplitOperator (d ≤ 4)."
+)
+
+
+@eqx.filter_jit
+def _moved(problem: Problem, current: Callable[..., Array], x0: Points, ts: Times) -> Paths:
+    def velocity(t: Any, x: Points, args: Any) -> Points:
+        return jax.vmap(lambda y: current(t, y))(x)
+
+    tolerance = 1e-6 if x0.dtype == jnp.float64 else 1e-4
+    spread = jnp.max(jnp.std(x0, axis=0)) if x0.shape[0] > 1 else jnp.ones((), x0.dtype)
+    solution = diffrax.diffeqsolve(
+        diffrax.ODETerm(velocity),
+        diffrax.Tsit5(),
+        problem.t0.astype(x0.dtype),
+        problem.t1.astype(x0.dtype),
+        None,
+        x0,
+        saveat=diffrax.SaveAt(ts=ts),
+        stepsize_controller=diffrax.PIDController(rtol=tolerance, atol=tolerance * spread),
+        max_steps=_MOST_STEPS,
+        throw=False,  # what is missing is infinite, and said by whoever calls
+    )
+    assert solution.ys is not None
+    return jnp.moveaxis(solution.ys, 0, 1)
+
+
+@eqx.filter_jit
+def _energies(solution: VelocitySolution) -> Times:
+    hamiltonian = solution.problem.hamiltonian
+
+    def energy(t: Time, x: Vector) -> Scalar:
+        fields = (solution.osmotic(t, x), solution.current(t, x))
+        return sum(map(hamiltonian.kinetic_energy, fields), hamiltonian.potential(t, x))
+
+    at_times = jax.vmap(jax.vmap(energy, in_axes=(0, 0)), in_axes=(None, 0))(solution.ts, solution.position)
+    return solution.weights @ at_times

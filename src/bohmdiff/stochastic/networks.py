@@ -1,0 +1,173 @@
+"""Velocity fields with parameters."""
+
+from collections.abc import Callable
+from typing import ClassVar, Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .._check import as_flag, as_key, as_positive_integer, cast_floats
+from .._types import Key, Scalar, Time, Vector
+from ..problem import Problem, as_problem
+from .frame import SpreadingFrame
+
+_HEAD_WIDTH, _SIZE = 16, 0.1
+
+
+class _Start(eqx.Module):
+    """The velocity of the initial state, in the frame that spreads; at `t0` it is exact."""
+
+    frozen: ClassVar[bool] = True
+
+    problem: Problem
+    frame: SpreadingFrame
+    kind: Literal["osmotic", "current"] = eqx.field(static=True)
+
+    def __call__(self, t: Time, x: Vector) -> Vector:
+        hamiltonian, initial, frame = self.problem.hamiltonian, self.problem.initial, self.frame
+        if self.kind == "current":
+            return initial.velocity(x, hamiltonian.mass)
+        narrow = frame.mean + frame.std * frame.inside(t, x)
+        score = initial.score(narrow) * frame.std / frame.std_at(t)
+        return 0.5 * hamiltonian.hbar / hamiltonian.mass * score
+
+
+class NeuralVelocity(eqx.Module):
+    r"""A velocity field as a network: osmotic or current.
+
+    In the coordinates $z$ of a frame that moves with the initial packet and widens as it would freely, and with a
+    clock $\tau$ that runs from 0 to 1, logarithmically once it spreads,
+    $w = w_0 + \tau\,(a(\tau) + B(\tau) z + \nabla_z N(\tau, z))$ in units of the velocities that the problem
+    starts with.
+
+    ```python
+    u, v = bd.velocity_networks(problem, key=key)
+    u(0.5, x), v(0.5, x)
+    ```
+
+    **Arguments:**
+
+    - `problem`: for units, initial state and span of time.
+    - `kind`: `"osmotic"` or `"current"`.
+    - `gradient`: whether the field is the gradient of a scalar network, divided by the masses, and $B$ symmetric;
+        otherwise the network is a vector of its own.
+    - `exact_start`: whether the velocity at `t0` is that of the initial state by construction. Otherwise the
+        network has to learn it, without $w_0$ and the factor $\tau$.
+    - `width`, `depth`: of the hidden layers.
+    - `key`: for the initial weights.
+
+    **Units:** length / time. One point of shape `(d,)` gives a velocity of shape `(d,)`.
+
+    **Raises:** `ValueError` for options that are not allowed.
+    """
+
+    start: _Start | None
+    frame: SpreadingFrame
+    head: eqx.nn.MLP
+    network: eqx.nn.MLP
+    action: "_Frozen"
+    gradient: bool = eqx.field(static=True)
+
+    def __init__(
+        self,
+        problem: Problem,
+        kind: Literal["osmotic", "current"],
+        *,
+        gradient: bool = True,
+        exact_start: bool = True,
+        width: int = 32,
+        depth: int = 2,
+        key: Key,
+    ):
+        problem = as_problem(problem)
+        problem = cast_floats(problem, problem.dtype)
+        if kind not in ("osmotic", "current"):
+            raise ValueError(f"kind must be 'osmotic' or 'current', but {kind!r} was given.")
+        width = as_positive_integer(width, "width", "Pass the size of the hidden layers.")
+        depth = as_positive_integer(depth, "depth", "Pass the number of hidden layers.")
+        d, mass = problem.dimension, problem.hamiltonian.masses(problem.dimension)
+        self.frame = SpreadingFrame.of(problem)
+        self.gradient = as_flag(gradient, "gradient")
+        self.start = None
+        if as_flag(exact_start, "exact_start"):
+            self.start = _Start(problem, self.frame, kind)
+        speed = self.frame.osmotic_speed if kind == "osmotic" else self.frame.current_speed
+        self.action = _Frozen(jnp.max(mass * self.frame.std * speed) / mass, kind == "current")
+        head_key, network_key = jax.random.split(as_key(key))
+        features = _features(jnp.zeros(())).size
+        head = eqx.nn.MLP(features, d + d * d, _HEAD_WIDTH, 1, jnp.tanh, key=head_key)
+        outputs = "scalar" if self.gradient else d
+        network = eqx.nn.MLP(features + d, outputs, width, depth, jnp.tanh, key=network_key)
+        self.head, self.network = cast_floats((head, network), problem.dtype)
+
+    def __call__(self, t: Time, x: Vector) -> Vector:
+        frame, d = self.frame, x.shape[0]
+        clock, z = frame.clock(t), frame.inside(t, x)
+        features = _features(clock)
+        head = _SIZE * self.head(features)
+        offset, slope = head[:d], head[d:].reshape(d, d)
+
+        def network(z: Vector) -> Array:
+            return _SIZE * self.network(jnp.concatenate([features, z]))
+
+        if self.gradient:
+            own = offset + 0.5 * (slope + slope.T) @ z + jax.grad(network)(z)
+        else:
+            own = offset + slope @ z + network(z)
+        own = own * self.action.per_mass / frame.std_at(t)
+        if self.action.grows:
+            own = own * jnp.max(frame.std_at(t) / frame.std)
+        return own if self.start is None else self.start(t, x) + clock * own
+
+
+class _Frozen(eqx.Module):
+    """The unit of the phase, over the masses; and whether it grows with the frame."""
+
+    frozen: ClassVar[bool] = True
+
+    per_mass: Vector
+    grows: bool = eqx.field(static=True)
+
+
+def _features(clock: Scalar) -> Float[Array, " features"]:
+    return jnp.stack([clock, clock**2, jnp.sin(3 * clock), jnp.cos(3 * clock)])
+
+
+def velocity_networks(
+    problem: Problem,
+    *,
+    gradient: bool = True,
+    exact_start: bool = True,
+    width: int = 32,
+    depth: int = 2,
+    key: Key,
+) -> tuple[Callable[..., Array], Callable[..., Array]]:
+    """An osmotic and a current velocity to be trained by
+    [`DeepStochasticMechanics`][bohmdiff.DeepStochasticMechanics].
+
+    ```python
+    u, v = bd.velocity_networks(problem, width=16, key=key)
+    method = bd.DeepStochasticMechanics(u, v, epochs=100)
+    ```
+
+    **Arguments:**
+
+    - `problem`, `gradient`, `exact_start`, `width`, `depth`: as for [`NeuralVelocity`][bohmdiff.NeuralVelocity].
+    - `key`: for the initial weights of both.
+
+    **Units:** length / time.
+
+    **Returns:** two networks of shape `(d,)` for one point.
+
+    **Raises:** `ValueError` for options that are not allowed.
+    """
+    keys = jax.random.split(as_key(key))
+    osmotic, current = (
+        NeuralVelocity(
+            problem, kind, gradient=gradient, exact_start=exact_start, width=width, depth=depth, key=k
+        )
+        for kind, k in zip(("osmotic", "current"), keys, strict=True)
+    )
+    return osmotic, current
