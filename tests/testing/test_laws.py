@@ -70,8 +70,8 @@ def trained(problem):
 
 
 def learned(problem):
-    u, v = bd.velocity_networks(problem, width=12, key=KEY)
-    return bd.DeepStochasticMechanics(u, v, epochs=80)
+    u, v = bd.velocity_networks(problem, width=6, depth=1, key=KEY)
+    return bd.DeepStochasticMechanics(u, v, epochs=60, points=128, validate_every=60)
 
 
 METHODS = {

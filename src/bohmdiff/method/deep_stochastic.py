@@ -20,7 +20,14 @@ from ..score import trainable
 from ..solution import VelocitySolution
 from ..stochastic import SpreadingFrame, Velocities, process_paths, residuals_at
 from ..wavepacket import RandomPoints, default_points
-from .training import AbstractLoss, AbstractTask, AbstractTrainedMethod, scale_by_gauss_newton, text_of
+from .training import (
+    AbstractLoss,
+    AbstractTask,
+    AbstractTrainedMethod,
+    TrainingDivergedError,
+    scale_by_gauss_newton,
+    text_of,
+)
 
 _NODES = {1: 64, 2: 24, 3: 14, 4: 10}
 _ENERGY_TIMES = 9
@@ -72,8 +79,9 @@ class DeepStochasticMechanics(AbstractTrainedMethod):
     **Returns** from [`solve`][bohmdiff.solve]: a [`VelocitySolution`][bohmdiff.VelocitySolution].
 
     **Raises:** `ValueError` for bad options, fields without anything to train, and checkpoints that are damaged
-    or of another run; `TrainingDivergedError` if no update is finite any more; `TrainingNotSavedError` if log or
-    checkpoint can't be written.
+    or of another run; `TrainingDivergedError` if no update is finite any more or the current velocity loses
+    particles, `TrainingNotSavedError` if log or checkpoint can't be written, both with the two fields as
+    `fitted`.
 
     ??? cite "Reference"
 
@@ -139,8 +147,15 @@ class DeepStochasticMechanics(AbstractTrainedMethod):
         for name, field in zip("uv", fields, strict=True):
             check_output(field, (problem.t0, jnp.zeros(d, problem.dtype)), (d,), name)
         task = _Task(problem, SpreadingFrame.of(problem), self, validation_key, final_key)
-        fields, _, history = self.train(fields, task, key, epoch_key, progress)
-        return self.solution(problem, ts, fields, final_key, history)
+        fields, epoch, history = self.train(fields, task, key, epoch_key, progress)
+        try:
+            return self.solution(problem, ts, fields, final_key, history)
+        except ValueError as error:
+            raise TrainingDivergedError(
+                f"Training ended after epoch {epoch}, but the current velocity loses particles: {error} Both "
+                "fields are kept as `fitted` of this error; train longer, or with smaller steps.",
+                fields,
+            ) from error
 
     def solution(
         self,

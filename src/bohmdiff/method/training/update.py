@@ -13,7 +13,7 @@ from ..._types import Key, Points, Scalar, Weights
 
 
 class _TrainingEndedError(RuntimeError):
-    """Ends a training early, and has the score that was reached."""
+    """Ends a training early, and has what was reached."""
 
     def __init__(self, message: str, fitted: Any):
         super().__init__(message)
@@ -21,8 +21,7 @@ class _TrainingEndedError(RuntimeError):
 
 
 class TrainingDivergedError(_TrainingEndedError):
-    """Updates were not finite for too many epochs in a row, or the flow of the trained score loses
-    particles.
+    """Updates were not finite for too many epochs in a row, or the flow of what was trained loses particles.
 
     ```python
     method = bd.SelfConsistentScoreMatching(score, optimizer=optax.adam(1e-3), epochs=2, particles=32, steps=4)
@@ -32,7 +31,8 @@ class TrainingDivergedError(_TrainingEndedError):
         trained = error.fitted
     ```
 
-    - `fitted`: the score as it was after the last finite update, so that nothing is lost.
+    - `fitted`: the score, or the two velocities, as they were after the last finite update, so that nothing is
+        lost.
     """
 
 
@@ -49,7 +49,7 @@ class TrainingNotSavedError(_TrainingEndedError):
         trained = error.fitted
     ```
 
-    - `fitted`: the score as it was then, so that nothing is lost.
+    - `fitted`: the score, or the two velocities, as they were then, so that nothing is lost.
     """
 
 
