@@ -59,6 +59,7 @@ def errors(solution):
     )
 
 
+@pytest.mark.slow
 def test_an_oscillator():
     solution = trained(oscillator(momentum=-0.05), 40)
     found = errors(solution)

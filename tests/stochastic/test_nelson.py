@@ -70,6 +70,7 @@ def test_the_ground_state_forgets_at_its_frequency(noise, backward):
         assert abs(np.mean(first * other) - expected) < SIGMAS * np.sqrt(2 / 20_000)
 
 
+@pytest.mark.slow
 def test_from_given_positions_and_without_noise_it_is_the_flow():
     """Positions that are given are where the process starts: at t1 if it runs backward."""
     case = ground_state_moved()

@@ -25,6 +25,7 @@ def at(field, t):
     return np.asarray(jax.vmap(lambda x: field(t, x))(X))
 
 
+@pytest.mark.slow
 @settings(max_examples=6)
 @given(bohmdiff.testing.driven_gaussians(2))
 def test_of_gaussians(case):
