@@ -489,7 +489,7 @@ CALLS = {
             "solver": diffrax.ShARK(),
         },
         lambda paths: paths,
-        examples=30,
+        examples=DEAR,
     ),
     "compare": Call(
         bd.compare,

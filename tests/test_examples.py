@@ -46,7 +46,6 @@ ALL = [
     for path in sorted(EXAMPLES.glob("**/*.py"))
     if not path.name.startswith("_") and path.stem != "make_data"  # which writes beside itself
 ]
-pytestmark = pytest.mark.slow
 
 
 def start(name, folder, *options):
@@ -70,6 +69,7 @@ def written(output, folder):
     return files
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "files"), [("morse_chain", 2), ("double_well", 1), ("custom_potential", 2)]
 )
@@ -89,6 +89,7 @@ def test_what_was_finished_is_there_after_ctrl_c(name, files, tmp_path):
     assert all(name.startswith("unfinished_") for name in others)
 
 
+@pytest.mark.slow
 def test_an_interrupted_training_goes_on(tmp_path):
     options = "--epochs", "400", "--particles", "16", "--width", "4", "--steps", "8"
     process = start("train_double_well", tmp_path, *options)
@@ -114,6 +115,7 @@ def test_an_interrupted_training_goes_on(tmp_path):
     np.testing.assert_array_equal(history.epoch, np.arange(1, 401))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ALL)
 def test_at_any_moment(name, tmp_path):
     process = start(name, tmp_path, *OPTIONS.get(name, []))

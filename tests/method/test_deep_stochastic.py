@@ -89,7 +89,6 @@ def test_an_oscillator():
     [
         (oscillator(3), {"exact_start": False}),
         (free_packet(), {}),
-        (free_packet(), {"gradient": False}),
     ],
 )
 def test_closed_forms(problem, network):
@@ -131,7 +130,7 @@ def test_resumed_to_the_bit(tmp_path):
         trained(oscillator(), 8, directory=tmp_path / "parts", resume=True, **(options | {"points": 8}))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_first_order_and_outliers():
     """Any optimiser of optax will do; beyond the scale of outliers residuals count logarithmically."""
     adam = trained(oscillator(), 3, optimizer=optax.adam(1e-3), points=32)

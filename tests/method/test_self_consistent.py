@@ -621,7 +621,7 @@ def wait_for(condition, process):
     assert condition()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_ten_kills_and_a_ctrl_c_do_not_change_a_bit(tmp_path):
     """Killed during imports, compilation, epochs and the writing of checkpoints."""
     draw, run = random.Random(5), tmp_path / "run"
