@@ -191,6 +191,11 @@ def drawn(figure):
     figure.canvas.draw()
 
 
+# The options that every training has.
+TRAINING = {
+    "validate_every": 1, "directory": None, "checkpoint_every": 1, "keep": 1, "resume": False,
+    "most_skipped": 2, "epochs": 1,
+}  # fmt: skip
 PACKET = {"mean": [0.5, 0.0], "covariance": 0.5}
 CALLS = {
     "AutomaticDegree": Call(
@@ -377,15 +382,9 @@ CALLS = {
             "steps": 2,
             "solver": bd.VelocityVerlet(),
             "times": 2,
-            "validate_every": 1,
             "validation_particles": 4,
-            "directory": None,
-            "checkpoint_every": 1,
-            "keep": 1,
-            "resume": False,
-            "most_skipped": 2,
-            "epochs": 1,
-        },
+        }
+        | TRAINING,
         examples=30,
     ),
     "scale_by_gauss_newton": Call(
@@ -416,15 +415,9 @@ CALLS = {
             "resample_every": 1,
             "initial_weight": 1.0,
             "outlier_scale": math.inf,
-            "validate_every": 1,
             "validation_points": 4,
-            "directory": None,
-            "checkpoint_every": 1,
-            "keep": 1,
-            "resume": False,
-            "most_skipped": 2,
-            "epochs": 1,
-        },
+        }
+        | TRAINING,
         examples=30,
     ),
     "NeuralVelocity": Call(

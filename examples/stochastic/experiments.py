@@ -46,6 +46,8 @@ class Experiment(NamedTuple):
     reference: bd.AbstractMethod
     degree: int
     particles: int | None
+    width: int
+    epochs: int
     training: dict
 
 
@@ -68,10 +70,7 @@ def main() -> None:
     print(f"exact variance of the first coordinate in the end: {float(exact.std()[-1, 0]) ** 2:.4f}")
 
     keys = jax.random.split(jax.random.key(options.seed))
-    width = experiment.training.pop("width")
-    u, v = bd.velocity_networks(problem, width=width, key=keys[0])
-    epochs = options.epochs or experiment.training.pop("epochs")
-    experiment.training.pop("epochs", None)
+    u, v = bd.velocity_networks(problem, width=experiment.width, key=keys[0])
     methods = {
         "SequentialScoreMatching": bd.SequentialScoreMatching(
             options.degree or experiment.degree, experiment.particles, options.steps
@@ -79,7 +78,7 @@ def main() -> None:
         "DeepStochasticMechanics": bd.DeepStochasticMechanics(
             u,
             v,
-            epochs=epochs,
+            epochs=options.epochs or experiment.epochs,
             validate_every=10,
             checkpoint_every=10,
             directory=_common.training_folder(options),
@@ -88,13 +87,13 @@ def main() -> None:
         ),
     }
     print(f"{'':26}{'seconds':>8}{'mean':>10}{'variance':>10}{'u':>10}{'v':>10}")
-    figures, solutions = {"exact_variance": float(exact.std()[-1, 0]) ** 2}, {"exact": exact}
+    figures, everything = {"exact_variance": float(exact.std()[-1, 0]) ** 2}, {"exact": Fields.of(exact)}
     for name, method in methods.items():
         start = time.perf_counter()
         solution = bd.solve(problem, method, key=keys[1], ts=ts, progress=True)
         seconds = time.perf_counter() - start
-        found = errors(solution, exact, where)
-        solutions[name] = solution
+        everything[name] = Fields.of(solution)
+        found = errors(everything[name], everything["exact"], where)
         figures[name] = {
             "seconds": seconds,
             **found,
@@ -102,7 +101,7 @@ def main() -> None:
         }
         print(f"{name:26}{seconds:8.1f}" + "".join(f"{value:10.1e}" for value in found.values()))
         _common.save_data(solution.to_xarray(), options.out, f"{options.experiment}_{name}.nc")
-    figure = draw(solutions)
+    figure = draw(everything)
     _common.save_figure(figure, options.out, f"{options.experiment}.png")
     _common.save_json(figures, options.json)
 
@@ -116,7 +115,7 @@ def oscillator(dimension: int, momentum: float = 0.0) -> Callable[[argparse.Name
             bd.GaussianWavePacket(jnp.zeros(dimension), 0.1, momentum=jnp.full(dimension, momentum)),
             t1=1.0,
         )
-        return Experiment(problem, bd.GaussianDynamics(), 2, None, {"width": 16, "epochs": 60})
+        return Experiment(problem, bd.GaussianDynamics(), 2, None, 16, 60, {})
 
     return make
 
@@ -129,7 +128,7 @@ def free_packet(options: argparse.Namespace) -> Experiment:
         bd.GaussianWavePacket([0.0], 1e-4),
         t1=1.0,
     )
-    return Experiment(problem, bd.GaussianDynamics(), 2, None, {"width": 16, "epochs": 60})
+    return Experiment(problem, bd.GaussianDynamics(), 2, None, 16, 60, {})
 
 
 def bosons(options: argparse.Namespace) -> Experiment:
@@ -142,8 +141,7 @@ def bosons(options: argparse.Namespace) -> Experiment:
         t1=options.until,
     )
     grid = bd.SplitOperator(points={2: 96, 3: 64}[options.dim], lower=-4.0, upper=4.0)
-    training = {"width": 24, "epochs": 150, "points": 512, "outlier_scale": 0.3}
-    return Experiment(problem, grid, 8, 16_384, training)
+    return Experiment(problem, grid, 8, 16_384, 24, 150, {"points": 512, "outlier_scale": 0.3})
 
 
 EXPERIMENTS = {
@@ -174,41 +172,46 @@ def quadrature(exact: bd.Solution) -> list[tuple[jax.Array, jax.Array]]:
     return where
 
 
-def osmotic(solution: bd.Solution) -> Callable:
-    return bd.Velocities(solution.problem, solution.score, bd.current_velocity(solution)).osmotic
+class Fields(NamedTuple):
+    """A solution and its two velocities, which some have to be fitted for."""
+
+    solution: bd.Solution
+    osmotic: Callable
+    current: Callable
+
+    @staticmethod
+    def of(solution: bd.Solution) -> "Fields":
+        current = bd.current_velocity(solution)
+        return Fields(solution, bd.Velocities(solution.problem, solution.score, current).osmotic, current)
 
 
-def errors(solution: bd.Solution, exact: bd.Solution, where: list) -> dict[str, float]:
+def errors(fields: Fields, exact: Fields, where: list) -> dict[str, float]:
     missed, size = np.zeros(2), np.zeros(2)
-    fields = [(osmotic(s), bd.current_velocity(s)) for s in (solution, exact)]
-    for t, (x, weights) in zip(np.asarray(exact.ts), where, strict=True):
-        for i in range(2):
-            own, right = (
-                jax.vmap(lambda y, f=f, t=t: f(float(t), y))(x) for f in (fields[0][i], fields[1][i])
-            )
+    for t, (x, weights) in zip(np.asarray(exact.solution.ts), where, strict=True):
+        for i, pair in enumerate(zip(fields[1:], exact[1:], strict=True)):
+            own, right = (jax.vmap(lambda y, f=f, t=t: f(float(t), y))(x) for f in pair)
             missed[i] += float(weights @ jnp.sum((own - right) ** 2, axis=1))
             size[i] += float(weights @ jnp.sum(right**2, axis=1))
-    mean = float(jnp.max(jnp.abs(solution.mean() - exact.mean()) / exact.std()))
-    variance = float(jnp.max(jnp.abs(solution.std() ** 2 / exact.std() ** 2 - 1)))
+    ours, theirs = fields.solution, exact.solution
+    mean = float(jnp.max(jnp.abs(ours.mean() - theirs.mean()) / theirs.std()))
+    variance = float(jnp.max(jnp.abs(ours.std() ** 2 / theirs.std() ** 2 - 1)))
     of_u, of_v = np.sqrt(missed / size)
     return {"mean": mean, "variance": variance, "u": of_u, "v": of_v}
 
 
-def draw(solutions: dict[str, bd.Solution]):
-    exact = solutions["exact"]
+def draw(everything: dict[str, Fields]):
+    exact = everything["exact"].solution
     centre, spread, end = exact.mean()[-1], float(exact.std()[-1, 0]), float(exact.ts[-1])
     x = jnp.linspace(centre[0] - 3 * spread, centre[0] + 3 * spread, 121)
     line = jnp.broadcast_to(centre, (x.size, centre.size)).at[:, 0].set(x)
     with style():
         figure, axes = plt.subplots(1, 3, figsize=(11, 3.6), layout="constrained")
-        for i, (name, solution) in enumerate(solutions.items()):
+        for i, (name, fields) in enumerate(everything.items()):
             look = {"color": "0.6", "lw": 4} if name == "exact" else {"color": COLOURS[i], "ls": DASHES[i]}
-            axes[0].plot(solution.ts, solution.std()[:, 0] ** 2, label=name, **look)
-            for panel, field in zip(
-                axes[1:], (osmotic(solution), bd.current_velocity(solution)), strict=True
-            ):
-                values = jax.vmap(lambda y, f=field: f(end, y))(line)[:, 0]
-                panel.plot(x, values, **look)
+            variance = fields.solution.std()[:, 0] ** 2
+            axes[0].plot(fields.solution.ts, variance, label=name, **look)
+            for panel, field in zip(axes[1:], fields[1:], strict=True):
+                panel.plot(x, jax.vmap(lambda y, f=field: f(end, y))(line)[:, 0], **look)
         axes[0].set_xlabel("time")
         axes[0].set_ylabel("variance")
         for panel, name in zip(axes[1:], ("osmotic", "current"), strict=True):

@@ -1,5 +1,6 @@
 from .devices import Devices as Devices
 from .propagate import Trajectory as Trajectory
+from .propagate import as_positions as as_positions
 from .propagate import check_ensemble as check_ensemble
 from .propagate import check_integration as check_integration
 from .propagate import integrate as integrate

@@ -231,15 +231,21 @@ def check_ensemble(problem: Problem, score: _AnyScore, x0: Numbers) -> tuple[Pro
 
     Returns all three, in the precision of the particles."""
     d = as_problem(problem).dimension
-    x0 = as_real_array(x0, "x0")
-    if x0.ndim != 2 or x0.shape[1] != d or x0.shape[0] == 0:
-        raise ValueError(
-            f"x0 must have shape (M, {d}), one row per particle, but shape {x0.shape} was given."
-        )
+    x0 = as_positions(x0, d)
     problem, score = cast_floats((problem, score), x0.dtype)
     check_output(score, (problem.t0, x0[0]), (d,), "score")
     x0 = require_finite(problem, problem.hamiltonian.potential, x0, "potential")
     return problem, score, require_finite(problem, score, x0, "score")
+
+
+def as_positions(x0: Numbers, dimension: int) -> Points:
+    """`x0` as positions of particles, at least one."""
+    x0 = as_real_array(x0, "x0")
+    if x0.ndim != 2 or x0.shape[1] != dimension or x0.shape[0] == 0:
+        raise ValueError(
+            f"x0 must have shape (M, {dimension}), one row per particle, but shape {x0.shape} was given."
+        )
+    return x0
 
 
 def require_finite(problem: Problem, function: Callable[..., Any], x0: Points, name: str) -> Points:

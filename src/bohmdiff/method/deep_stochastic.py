@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import diffrax
 import equinox as eqx
@@ -18,19 +18,18 @@ from ..flow import Devices
 from ..problem import Problem
 from ..score import trainable
 from ..solution import VelocitySolution
-from ..stochastic import SpreadingFrame, Velocities, process_paths, residuals_at
-from ..wavepacket import RandomPoints, default_points
+from ..stochastic import SpreadingFrame, process_paths, residuals_at
+from ..wavepacket import RandomPoints
+from .given_score import usual_particles
 from .training import (
     AbstractLoss,
     AbstractTask,
     AbstractTrainedMethod,
     TrainingDivergedError,
+    energy_figures,
     scale_by_gauss_newton,
     text_of,
 )
-
-_NODES = {1: 64, 2: 24, 3: 14, 4: 10}
-_ENERGY_TIMES = 9
 
 
 class DeepStochasticMechanics(AbstractTrainedMethod):
@@ -166,8 +165,7 @@ class DeepStochasticMechanics(AbstractTrainedMethod):
         history: str,
     ) -> VelocitySolution:
         """That of two fields, osmotic and current."""
-        d = problem.dimension
-        x0, weights = problem.initial.points(default_points(d, _NODES.get(d, 6)), key)
+        x0, weights = problem.initial.points(usual_particles(problem.dimension), key)
         return VelocitySolution.moved(problem, self, ts, fields, x0, weights, history)
 
 
@@ -246,7 +244,7 @@ class _Task(AbstractTask):
             outlier_scale=method.outlier_scale,
         )
 
-    def remembered(self, trained: PyTree, key: Key) -> PyTree:
+    def remembered(self) -> PyTree:
         if self.method.resample_every == 1:
             return None
         d, dtype = self.problem.dimension, self.problem.dtype
@@ -268,14 +266,12 @@ class _Task(AbstractTask):
         paths_key, times_key = jax.random.split(self.validation_key)
         paths = self._paths(trained, self.method.validation_points, paths_key)
         points = _at_random_times(self.frame, paths, times_key)
-        ts = jnp.linspace(self.problem.t0, self.problem.t1, _ENERGY_TIMES, dtype=self.problem.dtype)
-        try:
-            energy = self.method.solution(self.problem, ts, trained, self.design_key, "").energy()
-            mean, drift = jnp.mean(energy), jnp.max(jnp.abs(energy - energy[0]))
-        except ValueError:  # particles escaped
-            mean = drift = jnp.nan
-        residual = _mean_square(self.problem, self.frame, trained, points)
-        return {"residual": float(residual), "energy": float(mean), "energy_drift": float(drift)}
+        residual = float(_mean_square(self.problem, self.frame, trained, points))
+
+        def energies_at(ts: Times) -> Times:
+            return self.method.solution(self.problem, ts, trained, self.design_key, "").energy()
+
+        return {"residual": residual} | energy_figures(self.problem, energies_at)
 
     def settings(self) -> dict[str, str]:
         names = ("points", "steps", "resample_every", "initial_weight", "outlier_scale")
@@ -292,28 +288,19 @@ def _paths(
     problem: Problem, frame: SpreadingFrame, fields: PyTree, x0: Points, steps: int, key: Key
 ) -> Float[Array, "M N d"]:
     osmotic, current = fields
-    hamiltonian = problem.hamiltonian
-    score = _ScoreOf(osmotic, 2 * hamiltonian.mass / hamiltonian.hbar)
-    grid = _grid(frame, steps)
-    one = jnp.ones((), x0.dtype)
+    noise, backward, saved = jnp.ones((), x0.dtype), False, jnp.arange(steps + 1)
     return process_paths(
-        Velocities(problem, score, current),
+        problem.hamiltonian,
+        osmotic,
+        current,
         x0,
-        grid,
-        jnp.arange(steps + 1),
-        one,
-        False,
+        _grid(frame, steps),
+        saved,
+        noise,
+        backward,
         key,
         solver=diffrax.Euler(),
     )
-
-
-class _ScoreOf(eqx.Module):
-    osmotic: Callable[..., Array]
-    factor: Array
-
-    def __call__(self, t: Any, x: Vector) -> Vector:
-        return self.factor * self.osmotic(t, x)
 
 
 def _grid(frame: SpreadingFrame, steps: int) -> Times:

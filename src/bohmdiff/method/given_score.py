@@ -17,6 +17,11 @@ from .method import AbstractMethod
 _NODES = {1: 64, 2: 24, 3: 14, 4: 10}
 
 
+def usual_particles(dimension: int) -> AbstractPoints:
+    """What is moved under something that was found, if nothing else is asked for."""
+    return default_points(dimension, _NODES.get(dimension, 6))
+
+
 class GivenScore(AbstractMethod):
     """Moves particles under a given score and takes the result for the solution.
 
@@ -61,7 +66,7 @@ class GivenScore(AbstractMethod):
 
     def run(self, problem: Problem, ts: Times, *, key: Key | None, progress: bool) -> FlowSolution:
         if self.particles is None:
-            design = default_points(problem.dimension, _NODES.get(problem.dimension, 6))
+            design = usual_particles(problem.dimension)
         else:
             design = as_design(self.particles, "particles")
         x0, weights = problem.initial.points(design, key)

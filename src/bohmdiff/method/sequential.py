@@ -1,6 +1,5 @@
 """Sequential score matching: fit the score to the particles at every force, and move on."""
 
-import math
 from typing import Any, NamedTuple
 
 import diffrax
@@ -14,7 +13,15 @@ from .._check import as_positive_integer, describe, is_concrete
 from .._types import Key, Points, Scalar, Times, Vector, Weights
 from ..flow import check_integration, hermite_acceleration, integrate, require_finite
 from ..problem import Problem
-from ..score import AbstractTerms, AllTerms, HermiteScore, cubic_path, fit_hermite, hermite_polynomials
+from ..score import (
+    AbstractTerms,
+    AllTerms,
+    HermiteScore,
+    cubic_path,
+    fit_hermite,
+    hermite_polynomials,
+    usual_trust_radius,
+)
 from ..solution import EnsembleSolution
 from ..solver import BlanesMoan4
 from ..wavepacket import AbstractPoints, as_design, default_points
@@ -115,7 +122,7 @@ class SequentialScoreMatching(AbstractMethod):
     def trust_radius_in(self, dimension: int) -> float:
         """The trust radius that is used in `dimension` coordinates."""
         if self.trust_radius is None:
-            return 4.0 + max(2.0, math.sqrt(dimension))
+            return usual_trust_radius(dimension)
         return self.trust_radius
 
     def run(self, problem: Problem, ts: Times, *, key: Key | None, progress: bool) -> EnsembleSolution:

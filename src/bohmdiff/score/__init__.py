@@ -12,6 +12,7 @@ from .hermite import HermiteFit as HermiteFit
 from .hermite import HermiteScore as HermiteScore
 from .hermite import fit_hermite as fit_hermite
 from .hermite import fit_velocity as fit_velocity
+from .hermite import usual_trust_radius as usual_trust_radius
 from .hermite_basis import hermite_polynomials as hermite_polynomials
 from .neural import NeuralScore as NeuralScore
 from .perceptron import TimeConditionedMLP as TimeConditionedMLP

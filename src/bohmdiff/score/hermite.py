@@ -205,6 +205,11 @@ def _moved(parts: tuple[LocalScore, ...], place: tuple[Array, ...]) -> tuple[Loc
     return here, slopes, curvatures
 
 
+def usual_trust_radius(dimension: int) -> float:
+    """In standard deviations: six, or more where the bulk of the particles is farther out."""
+    return 4.0 + max(2.0, math.sqrt(dimension))
+
+
 def mass_metric(cholesky: Matrix, mass: Vector) -> Matrix:
     r"""$A = L^{-1} m^{-1} L^{-\top}$: the inverse mass as seen in the frame."""
     inverse = lower_inverse(cholesky)

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import xarray
 from jaxtyping import Array, Float
 
-from .._check import as_positive_integer, as_real_array
+from .._check import as_positive_integer
 from .._types import Key, Numbers, Paths, Points, Scalar, Time, Times, Vector, Weights
-from ..flow import require_finite_paths
+from ..flow import as_positions, require_finite_paths
 from ..problem import Problem
 from ..wavepacket import RandomPoints
 from .export import attributes
@@ -86,12 +86,7 @@ class VelocitySolution(Solution):
 
     def trajectories(self, x0: Numbers) -> Paths:
         """The paths of particles that start at `x0`, shape `(M, d)`, at the saved times: `(M, K, d)`."""
-        x0 = as_real_array(x0, "x0").astype(self.ts.dtype)
-        if x0.ndim != 2 or x0.shape[1] != self.problem.dimension or x0.shape[0] == 0:
-            raise ValueError(
-                f"x0 must have shape (M, {self.problem.dimension}), one row per particle, but shape {x0.shape} "
-                "was given."
-            )
+        x0 = as_positions(x0, self.problem.dimension).astype(self.ts.dtype)
         return require_finite_paths(_moved(self.problem, self.current, x0, self.ts), self.ts)
 
     def velocity(self, t: Time, x: Vector) -> Vector:

@@ -23,9 +23,11 @@ from .._check import (
 )
 from .._types import Key, Numbers, Paths, Points, Scalar, Times
 from ..flow import require_finite_paths
+from ..hamiltonian import Hamiltonian
 from ..problem import Problem, saved_times
 from ..solution import Solution
 from ..wavepacket import RandomPoints
+from .equations import Field
 from .velocity import Velocities, as_velocities
 
 
@@ -88,9 +90,9 @@ def nelson_process(
     key, backward = as_key(key), as_flag(backward, "backward")
     fit_key, start_key, flow_key, noise_key = jax.random.split(key, 4)
     velocities = as_velocities(source, fit_key)
-    problem = velocities.problem
-    dtype = problem.dtype
+    dtype = velocities.problem.dtype
     velocities = cast_floats(velocities, dtype)
+    problem = velocities.problem
     steps = as_positive_integer(steps, "steps", "Pass the number of steps from t0 to t1.")
     scale = as_float(noise, "noise")
     if not 0 <= scale < math.inf:
@@ -105,7 +107,9 @@ def nelson_process(
             "ts, t0 and t1 must be known, as steps are to end at them, but they are traced by jit, vmap or "
             "grad."
         )
-    move = partial(process_paths, velocities, solver=solver)
+    move = partial(
+        process_paths, problem.hamiltonian, velocities.osmotic, velocities.current, solver=solver
+    )
     if isinstance(start, int | np.integer):
         number = as_positive_integer(start, "start", "Pass a number of draws, or positions.")
         x = problem.initial.points(RandomPoints(number), start_key)[0].astype(dtype)
@@ -141,7 +145,9 @@ def _grid(problem: Problem, ts: Times, steps: int) -> tuple[Float[Array, " N"], 
 
 @eqx.filter_jit
 def process_paths(
-    velocities: Velocities,
+    hamiltonian: Hamiltonian,
+    osmotic: Field,
+    current: Field,
     x: Points,
     grid: Float[Array, " N"],
     saved: Int[Array, " K"],
@@ -151,12 +157,12 @@ def process_paths(
     *,
     solver: diffrax.AbstractSolver,
 ) -> Paths:
-    hamiltonian = velocities.problem.hamiltonian
+    """Paths from `x` by the steps of `grid`, at those of its ends that are `saved`."""
     sign = -1.0 if backward else 1.0
 
     def drift(t: Any, x: Points, args: Any) -> Points:
         def of_one(x):
-            return sign * velocities.current(t, x) + noise * velocities.osmotic(t, x)
+            return sign * current(t, x) + noise * osmotic(t, x)
 
         return jax.vmap(of_one)(x)
 

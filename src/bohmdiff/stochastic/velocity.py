@@ -13,7 +13,14 @@ from .._check import as_key, as_positive_integer, require
 from .._types import Key, Points, Time, Times, Vector, Weights
 from ..flow import Score, bohmian_terms, check_ensemble, initial_halves, integrate
 from ..problem import Problem, as_problem
-from ..score import AbstractTerms, AllTerms, cubic_path, fit_velocity, hermite_polynomials
+from ..score import (
+    AbstractTerms,
+    AllTerms,
+    cubic_path,
+    fit_velocity,
+    hermite_polynomials,
+    usual_trust_radius,
+)
 from ..solution import EnsembleSolution, FlowSolution, GridSolution, Solution, as_solution
 from ..wavepacket import AbstractPoints, SobolPoints, TruncatedPoints, as_design
 
@@ -204,7 +211,7 @@ def _fitted(
 ) -> HermiteVelocity:
     d = problem.dimension
     mass = problem.hamiltonian.masses(d)
-    trust_radius = 4.0 + max(2.0, d**0.5)
+    trust_radius = usual_trust_radius(d)
     drift, kick = bohmian_terms(problem, score)
 
     def fit(x: Points, v: Points):

@@ -185,7 +185,7 @@ class _Task(AbstractTask):
             self.problem, fixed, method.objective, method.solver, method.steps, method.times
         )
 
-    def remembered(self, trained: PyTree, key: Key) -> None:
+    def remembered(self) -> None:
         return None
 
     def draw(self, trained: PyTree, remembered: None, epoch: int, key: Key) -> tuple[None, Points, Weights]:

@@ -6,13 +6,12 @@ import diffrax
 import jax
 import jax.numpy as jnp
 
-from ..._types import Points, Weights
+from ..._types import Points, Times, Weights
 from ...flow import propagate
 from ...objective import FisherDivergence, evaluate
 from ...problem import Problem
 from ...score import asymmetry
-
-_ENERGY_TIMES = 9
+from ..training import energy_figures
 
 
 def validate(
@@ -21,21 +20,16 @@ def validate(
     """Fisher divergence, mean energy and its drift, smallest |det F| and masked fraction; NaN where
     particles escaped."""
     report = evaluate(problem, score, FisherDivergence(), x0, weights, solver, steps)
-    ts = jnp.linspace(problem.t0, problem.t1, _ENERGY_TIMES, dtype=problem.dtype)
-    try:
+
+    def energies_at(ts: Times) -> Times:
         flow = propagate(problem, score, x0, ts=ts, solver=solver, steps=steps, tangents=False)
-        energy = weights @ flow.energy
-        mean, drift = jnp.mean(energy), jnp.max(jnp.abs(energy - energy[0]))
-    except ValueError:
-        mean = drift = jnp.nan
-    values = {
-        "fisher": report.value,
-        "fisher_masked_fraction": report.masked_fraction,
-        "fisher_minimum_determinant": report.minimum_determinant,
-        "energy": mean,
-        "energy_drift": drift,
-    }
-    return {name: float(value) for name, value in values.items()}
+        return weights @ flow.energy
+
+    return {
+        "fisher": float(report.value),
+        "fisher_masked_fraction": float(report.masked_fraction),
+        "fisher_minimum_determinant": float(report.minimum_determinant),
+    } | energy_figures(problem, energies_at)
 
 
 def largest_asymmetry(problem: Problem, score: Any, x0: Points) -> float:

@@ -6,3 +6,4 @@ from .training import Trained as Trained
 from .update import AbstractLoss as AbstractLoss
 from .update import TrainingDivergedError as TrainingDivergedError
 from .update import TrainingNotSavedError as TrainingNotSavedError
+from .validation import energy_figures as energy_figures

@@ -39,7 +39,7 @@ class AbstractTask(eqx.Module):
         """What is minimised, given what is not trained."""
 
     @abstractmethod
-    def remembered(self, trained: PyTree, key: Key) -> PyTree:
+    def remembered(self) -> PyTree:
         """Arrays that go on from epoch to epoch, and are in checkpoints; None if there are none."""
 
     @abstractmethod
@@ -106,8 +106,7 @@ class AbstractTrainedMethod(AbstractMethod):
                 "each, with the same random key."
             )
         parameters, fixed = eqx.partition(start, trainable(start))
-        remembered = task.remembered(start, jax.random.fold_in(epoch_key, 0))
-        state = TrainingState.initial(parameters, self.optimizer, remembered)
+        state = TrainingState.initial(parameters, self.optimizer, task.remembered())
         with contextlib.ExitStack() as stack:
             checkpoints = path = None
             if self.directory is not None:
