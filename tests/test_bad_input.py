@@ -87,7 +87,7 @@ class Call(NamedTuple):
     function: Callable[..., Any]
     arguments: dict[str, Any]
     use: Callable[[Any], Any] = lambda result: result
-    examples: int = 20
+    examples: int = 12
 
 
 @cache
@@ -283,6 +283,7 @@ CALLS = {
     "GaussHermitePoints": Call(bd.GaussHermitePoints, {"points_per_axis": 4, "discard": 1e-6}, as_design),
     "RandomPoints": Call(bd.RandomPoints, {"number": 4}, as_design),
     "SobolPoints": Call(bd.SobolPoints, {"number": 4}, as_design),
+    "StandardizedPoints": Call(bd.StandardizedPoints, {"design": bd.SobolPoints(4)}, as_design),
     "TruncatedPoints": Call(bd.TruncatedPoints, {"design": bd.SobolPoints(4), "radius": 3.0}, as_design),
     "WidenedPoints": Call(
         bd.WidenedPoints, {"design": bd.SobolPoints(4), "factor": 1.4, "power": 0.9}, as_design
@@ -385,7 +386,6 @@ CALLS = {
             "validation_particles": 4,
         }
         | TRAINING,
-        examples=30,
     ),
     "scale_by_gauss_newton": Call(
         bd.scale_by_gauss_newton, {"damping": 1e-5, "decay": 0.9, "projections": 2}
@@ -418,7 +418,33 @@ CALLS = {
             "validation_points": 4,
         }
         | TRAINING,
-        examples=30,
+    ),
+    "PhysicsInformedNetwork": Call(
+        lambda **options: bd.PhysicsInformedNetwork(**options),
+        {
+            "psi": bd.NeuralWaveFunction(problem(), width=2, depth=1, key=KEY),
+            "optimizer": optax.adam(1e-3),
+            "points": 4,
+            "box": None,
+            "steps": 2,
+            "initial_weight": 1.0,
+            "boundary_weight": 1.0,
+            "validation_points": 4,
+        }
+        | TRAINING,
+    ),
+    "NeuralWaveFunction": Call(
+        bd.NeuralWaveFunction,
+        {
+            "problem": problem(),
+            "logarithmic": True,
+            "exact_start": True,
+            "width": 2,
+            "depth": 1,
+            "key": KEY,
+        },
+        lambda psi: psi(0.1, X),
+        DEAR,
     ),
     "NeuralVelocity": Call(
         bd.NeuralVelocity,
@@ -625,7 +651,13 @@ def complaint(call: Call, name: str, bad: Any) -> str | None:
     return None
 
 
-@pytest.mark.parametrize("name", CALLS)
+# It solves several times.
+LONG = {"AutomaticDegree"}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in LONG else []) for name in CALLS]
+)
 def test_the_call_itself_is_right(name):
     call = CALLS[name]
     matplotlib.use("Agg")
@@ -662,6 +694,7 @@ OTHERS = {
     "AbstractSymplecticSolver", "Comparison", "EnsembleSolution", "FlowSolution", "FlowState", "GaussianScore",
     "GaussianSolution", "GridSolution", "HermiteExpansion", "HermiteScore", "HermiteVelocity", "LocalScore",
     "ObjectiveReport", "Pullback", "Trajectory", "VelocitySolution",
+    "WaveFunctionSolution",
 }  # fmt: skip
 
 

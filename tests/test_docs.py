@@ -42,6 +42,7 @@ def name_of(page: Path) -> str:
 LONG = {
     "docs/guide/initial-states.md",
     "docs/guide/long-runs.md",
+    "docs/guide/nelson.md",
     "docs/guide/own-method.md",
     "docs/guide/own-score.md",
     "docs/guide/own-solver.md",

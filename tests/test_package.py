@@ -21,7 +21,7 @@ EXPORTED = sorted(
 
 # Each may import those above it, never those below.
 ORDER = ["hamiltonian", "wavepacket", "problem", "score", "flow", "solver"]
-ORDER += ["objective", "solution", "stochastic", "method", "plot", "testing"]
+ORDER += ["objective", "network", "solution", "stochastic", "method", "plot", "testing"]
 # Usable by anyone with Diffrax, without the rest.
 INDEPENDENT = {"solver"}
 # Open to all, and importing none of the above.

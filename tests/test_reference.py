@@ -69,6 +69,7 @@ RESULTS = {
     "Pullback",
     "Trajectory",
     "VelocitySolution",
+    "WaveFunctionSolution",
     "flow.HalfState",
     "objective.Ensemble",
     "testing.Moments",

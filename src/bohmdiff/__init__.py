@@ -22,6 +22,7 @@ from .method import DeepStochasticMechanics as DeepStochasticMechanics
 from .method import DegenerateFitError as DegenerateFitError
 from .method import GaussianDynamics as GaussianDynamics
 from .method import GivenScore as GivenScore
+from .method import PhysicsInformedNetwork as PhysicsInformedNetwork
 from .method import SelfConsistentScoreMatching as SelfConsistentScoreMatching
 from .method import SequentialScoreMatching as SequentialScoreMatching
 from .method import SplitOperator as SplitOperator
@@ -30,6 +31,9 @@ from .method import TrainingDivergedError as TrainingDivergedError
 from .method import TrainingNotSavedError as TrainingNotSavedError
 from .method import scale_by_gauss_newton as scale_by_gauss_newton
 from .method import solve as solve
+from .network import NeuralVelocity as NeuralVelocity
+from .network import NeuralWaveFunction as NeuralWaveFunction
+from .network import velocity_networks as velocity_networks
 from .objective import AbstractObjective as AbstractObjective
 from .objective import CausticPenalty as CausticPenalty
 from .objective import DirectionalDivergence as DirectionalDivergence
@@ -66,6 +70,7 @@ from .solution import GridSolution as GridSolution
 from .solution import Solution as Solution
 from .solution import UnavailableError as UnavailableError
 from .solution import VelocitySolution as VelocitySolution
+from .solution import WaveFunctionSolution as WaveFunctionSolution
 from .solution import compare as compare
 from .solver import AbstractSymplecticSolver as AbstractSymplecticSolver
 from .solver import BlanesMoan4 as BlanesMoan4
@@ -74,11 +79,9 @@ from .solver import SymplecticTableau as SymplecticTableau
 from .solver import VelocityVerlet as VelocityVerlet
 from .solver import Yoshida4 as Yoshida4
 from .stochastic import HermiteVelocity as HermiteVelocity
-from .stochastic import NeuralVelocity as NeuralVelocity
 from .stochastic import Velocities as Velocities
 from .stochastic import current_velocity as current_velocity
 from .stochastic import nelson_process as nelson_process
-from .stochastic import velocity_networks as velocity_networks
 from .stochastic import velocity_residuals as velocity_residuals
 from .wavepacket import AbstractInitialState as AbstractInitialState
 from .wavepacket import AbstractPoints as AbstractPoints
@@ -88,5 +91,6 @@ from .wavepacket import GaussianWavePacket as GaussianWavePacket
 from .wavepacket import LogDensity as LogDensity
 from .wavepacket import RandomPoints as RandomPoints
 from .wavepacket import SobolPoints as SobolPoints
+from .wavepacket import StandardizedPoints as StandardizedPoints
 from .wavepacket import TruncatedPoints as TruncatedPoints
 from .wavepacket import WidenedPoints as WidenedPoints

@@ -118,9 +118,16 @@ def cast_floats(tree: PyTree, dtype: Any) -> PyTree:
     return jax.tree.map(cast, tree)
 
 
-def check_output(function: Callable[..., Any], arguments: tuple, shape: tuple[int, ...], name: str) -> None:
-    """Raises unless `function(*arguments)` is one real array of the given shape. The arguments are a time and
-    a position, or a position alone."""
+def check_output(
+    function: Callable[..., Any],
+    arguments: tuple,
+    shape: tuple[int, ...],
+    name: str,
+    *,
+    complex_valued: bool = False,
+) -> None:
+    """Raises unless `function(*arguments)` is one real array of the given shape, or a complex one. The arguments
+    are a time and a position, or a position alone."""
     call, what = (f"{name}(t, x)", "a scalar t and x") if len(arguments) == 2 else (f"{name}(x)", "x")
     position = arguments[-1].shape
     try:
@@ -131,10 +138,10 @@ def check_output(function: Callable[..., Any], arguments: tuple, shape: tuple[in
             f"{type(error).__name__}: {error}"
         ) from error
     got = getattr(out, "shape", None)
-    real = hasattr(out, "dtype") and jnp.issubdtype(out.dtype, jnp.floating)
-    if got != shape or not real:
+    kind_name, kind = ("complex", jnp.complexfloating) if complex_valued else ("real", jnp.floating)
+    if got != shape or not (hasattr(out, "dtype") and jnp.issubdtype(out.dtype, kind)):
         given = f"{type(out).__name__}" if got is None else f"shape {got} and dtype {out.dtype}"
         raise ValueError(
-            f"{call} must return a real array of shape {shape} for one particle x of shape {position}, but "
-            f"it returned {given}. Write it for one particle: the ensemble is added by jax.vmap."
+            f"{call} must return a {kind_name} array of shape {shape} for one particle x of shape {position}, "
+            f"but it returned {given}. Write it for one particle: the ensemble is added by jax.vmap."
         )

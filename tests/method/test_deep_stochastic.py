@@ -76,19 +76,22 @@ def test_an_oscillator():
     x = solution.trajectories([[0.0], [0.3]])
     assert x.shape == (2, 101, 1)
     assert solution.sample(KEY, 5).shape == (5, 101, 1)
-    with pytest.raises(bd.UnavailableError, match="DeepStochasticMechanics has no log_density"):
-        solution.log_density(0.5, jnp.zeros(1))
+    exact = bd.solve(solution.problem, bd.GaussianDynamics())
+    for t in (0.0, 0.5, 1.0):
+        for x in (jnp.array([0.1]), jnp.array([-0.4])):
+            np.testing.assert_allclose(solution.log_density(t, x), exact.log_density(t, x), atol=1e-2)
+            own, right = solution.wave_function(t, x), exact.wave_function(t, x)
+            np.testing.assert_allclose(own / right, 1, atol=3e-2)
     paths = bd.nelson_process(solution, 4096, key=KEY, ts=[1.0], steps=32)
     np.testing.assert_allclose(np.std(paths), solution.std()[-1, 0], rtol=0.06)
     bd.plot.training(solution.history)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("problem", "network"),
     [
-        (oscillator(3), {"exact_start": False}),
-        (free_packet(), {}),
+        pytest.param(oscillator(3), {"exact_start": False}, id="loose", marks=pytest.mark.long),
+        pytest.param(free_packet(), {}, id="free", marks=pytest.mark.slow),
     ],
 )
 def test_closed_forms(problem, network):

@@ -18,6 +18,7 @@ DRAWS = 4096
 SIGMAS = 5  # of statistical error: all that hypothesis tries together exceed it by chance once in 10⁴ runs
 
 
+@pytest.mark.slow
 @settings(max_examples=25)
 @given(
     bohmdiff.testing.driven_gaussians(2),

@@ -74,6 +74,11 @@ def learned(problem):
     return bd.DeepStochasticMechanics(u, v, epochs=60, points=128, validate_every=60)
 
 
+def informed(problem):
+    psi = bd.NeuralWaveFunction(problem, width=6, depth=1, key=KEY)
+    return bd.PhysicsInformedNetwork(psi, epochs=60, points=256, validate_every=60)
+
+
 METHODS = {
     bd.SequentialScoreMatching: bd.SequentialScoreMatching(degree=2),
     bd.AutomaticDegree: bd.AutomaticDegree(),
@@ -82,6 +87,7 @@ METHODS = {
     bd.GivenScore: lambda problem: bd.GivenScore(bd.solve(problem, bd.GaussianDynamics()).fitted),
     bd.SelfConsistentScoreMatching: trained,
     bd.DeepStochasticMechanics: learned,
+    bd.PhysicsInformedNetwork: informed,
 }
 
 
@@ -106,6 +112,7 @@ LONG = {
     bd.BlendedScore,
     bd.SelfConsistentScoreMatching,
     bd.DeepStochasticMechanics,
+    bd.PhysicsInformedNetwork,
     bd.AutomaticDegree,
     bd.VelocityVerlet,
     bd.Yoshida4,

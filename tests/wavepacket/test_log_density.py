@@ -219,6 +219,7 @@ class Steep(eqx.Module):
         return -self.steepness * jnp.sum(x**4)
 
 
+@pytest.mark.slow
 def test_points_and_normaliser_are_differentiable_in_parameters():
     def means(steepness):
         state = bd.LogDensity(Steep(steepness), [0.0], 0.5)

@@ -33,6 +33,7 @@ def exact_moment(powers):
         bd.GaussHermitePoints(4),
         bd.TruncatedPoints(bd.SobolPoints(100)),
         bd.WidenedPoints(bd.SobolPoints(100), 1.4),
+        bd.StandardizedPoints(bd.SobolPoints(100)),
     ],
     ids=repr,
 )
@@ -190,6 +191,34 @@ def test_widened_points_stand_for_the_standard_normal_distribution(dimension):
     np.testing.assert_allclose(points, 1.4 * np.asarray(before), rtol=1e-12)
 
 
+@pytest.mark.parametrize(
+    "design", [bd.RandomPoints(50), bd.WidenedPoints(bd.SobolPoints(64), 1.4)], ids=repr
+)
+def test_standardized_points_have_exact_moments(design):
+    points, weights = bd.StandardizedPoints(design)(3, KEY)
+    np.testing.assert_allclose(weights @ points, 0, atol=1e-13)
+    np.testing.assert_allclose(np.einsum("m,mi,mj->ij", weights, points, points), np.eye(3), atol=1e-12)
+    before, same = design(3, KEY)
+    np.testing.assert_array_equal(weights, same)
+    # They are moved a little, all by the same affine map.
+    ones = np.column_stack([before, np.ones(len(same))])
+    matrix, *_ = np.linalg.lstsq(ones, points, rcond=None)
+    np.testing.assert_allclose(ones @ matrix, points, atol=1e-12)
+    assert np.max(np.abs(matrix[:3] - np.eye(3))) < 0.5
+    # Higher moments are as good as the design's.
+    sobol = bd.StandardizedPoints(bd.SobolPoints(4096))(2, KEY)
+    assert moment(*sobol, (4, 0)) == pytest.approx(3, rel=0.02)
+
+
+def test_points_in_a_plane_can_not_be_standardized():
+    with pytest.raises(
+        ValueError, match=r"The 2 points of SobolPoints\(number=2\) lie in a plane of 2 dim"
+    ):
+        bd.StandardizedPoints(bd.SobolPoints(2))(2, KEY)
+    with pytest.raises(ValueError, match=r"The 1 points .* lie in a plane of 1 dimensions"):
+        bd.StandardizedPoints(bd.RandomPoints(1))(1, KEY)
+
+
 def test_widened_points_keep_the_weights_of_their_design():
     design = bd.GaussHermitePoints(4, discard=0.0)
     before, unchanged = design(2), bd.WidenedPoints(design, 1.0)(2)
@@ -240,6 +269,8 @@ def test_radius(bad):
 def test_truncated_design(bad):
     with unchecked_types(), pytest.raises(ValueError, match=r"must be a design such as SobolPoints\(256\)"):
         bd.TruncatedPoints(bad)
+    with unchecked_types(), pytest.raises(ValueError, match=r"must be a design such as SobolPoints\(256\)"):
+        bd.StandardizedPoints(bad)
     with unchecked_types(), pytest.raises(ValueError, match=r"must be a design such as SobolPoints\(256\)"):
         bd.WidenedPoints(bad, 1.4)
 

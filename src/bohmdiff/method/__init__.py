@@ -5,6 +5,7 @@ from .gaussian_dynamics import GaussianDynamics as GaussianDynamics
 from .given_score import GivenScore as GivenScore
 from .method import AbstractMethod as AbstractMethod
 from .method import solve as solve
+from .physics_informed import PhysicsInformedNetwork as PhysicsInformedNetwork
 from .self_consistent import SelfConsistentScoreMatching as SelfConsistentScoreMatching
 from .sequential import DegenerateFitError as DegenerateFitError
 from .sequential import SequentialScoreMatching as SequentialScoreMatching

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
 
-import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -13,20 +12,20 @@ import optax
 from jaxtyping import Array, Float, PyTree
 
 from .._check import as_float, as_key, as_positive_integer, check_output
-from .._types import Key, Points, Scalar, Times, Vector, Weights
-from ..flow import Devices
+from .._types import Key, Points, Times, Weights
+from ..network import SpreadingFrame
 from ..problem import Problem
 from ..score import trainable
 from ..solution import VelocitySolution
-from ..stochastic import SpreadingFrame, process_paths, residuals_at
-from ..wavepacket import RandomPoints
-from .given_score import usual_particles
+from ..stochastic import Field, residuals_at
+from ..wavepacket import AbstractPoints
 from .training import (
-    AbstractLoss,
-    AbstractTask,
+    AbstractPointwiseLoss,
+    AbstractPointwiseTask,
     AbstractTrainedMethod,
-    TrainingDivergedError,
-    energy_figures,
+    Columns,
+    Rows,
+    at_random_times,
     scale_by_gauss_newton,
     text_of,
 )
@@ -145,31 +144,17 @@ class DeepStochasticMechanics(AbstractTrainedMethod):
         d = problem.dimension
         for name, field in zip("uv", fields, strict=True):
             check_output(field, (problem.t0, jnp.zeros(d, problem.dtype)), (d,), name)
-        task = _Task(problem, SpreadingFrame.of(problem), self, validation_key, final_key)
-        fields, epoch, history = self.train(fields, task, key, epoch_key, progress)
-        try:
-            return self.solution(problem, ts, fields, final_key, history)
-        except ValueError as error:
-            raise TrainingDivergedError(
-                f"Training ended after epoch {epoch}, but the current velocity loses particles: {error} Both "
-                "fields are kept as `fitted` of this error; train longer, or with smaller steps.",
-                fields,
-            ) from error
-
-    def solution(
-        self,
-        problem: Problem,
-        ts: Times,
-        fields: tuple[Callable[..., Array], Callable[..., Array]],
-        key: Key,
-        history: str,
-    ) -> VelocitySolution:
-        """That of two fields, osmotic and current."""
-        x0, weights = problem.initial.points(usual_particles(problem.dimension), key)
-        return VelocitySolution.moved(problem, self, ts, fields, x0, weights, history)
+        task = _Task(
+            problem=problem,
+            frame=SpreadingFrame.of(problem),
+            method=self,
+            validation_key=validation_key,
+            design_key=final_key,
+        )
+        return task.solved(fields, ts, key, epoch_key, progress)
 
 
-class ResidualLoss(AbstractLoss):
+class ResidualLoss(AbstractPointwiseLoss):
     """The mean square of the scaled residuals at times and places, and of what is missing at the start."""
 
     problem: Problem
@@ -178,8 +163,7 @@ class ResidualLoss(AbstractLoss):
     initial_weight: float
     outlier_scale: float
 
-    def residuals(self, parameters: PyTree, point: Float[Array, " columns"]) -> Float[Array, " components"]:
-        """All of one point: its time, its place, and where its path started."""
+    def residuals(self, parameters: PyTree, point: Columns) -> Float[Array, " components"]:
         u, v = eqx.combine(parameters, self.fixed)
         problem, frame, d = self.problem, self.frame, self.problem.dimension
         hamiltonian, initial = problem.hamiltonian, problem.initial
@@ -201,32 +185,9 @@ class ResidualLoss(AbstractLoss):
             ]
         )
 
-    def __call__(
-        self, parameters: PyTree, x: Points, weights: Weights, key: Key
-    ) -> tuple[Scalar, dict[str, Scalar]]:
-        rows = jax.vmap(lambda point: self.residuals(parameters, point))(x)
-        square = jnp.sum(rows**2, axis=1)
-        scale = self.outlier_scale
-        counted = square if math.isinf(scale) else scale**2 * jnp.log1p(square / scale**2)
-        return weights @ counted, {}
 
-    def residual_rows(
-        self, parameters: PyTree, x: Points, weights: Weights, key: Key, projections: int
-    ) -> PyTree:
-        def rows_of(point: Vector, weight: Scalar, key: Key) -> PyTree:
-            values, pull = jax.vjp(lambda p: self.residuals(p, point), parameters)
-            trust = weight / (1 + jnp.sum(values**2) / self.outlier_scale**2)
-            signs = jax.random.rademacher(key, (projections, values.size), values.dtype)
-            return jax.vmap(lambda one: pull(one)[0])(signs * jnp.sqrt(trust / projections))
-
-        rows = jax.vmap(rows_of)(x, weights, jax.random.split(key, x.shape[0]))
-        return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), rows)
-
-
-class _Task(AbstractTask):
-    """Paths under the fields of the moment, and one time on each."""
-
-    shown: ClassVar[str] = "residual"
+class _Task(AbstractPointwiseTask):
+    """Residuals on paths that may be kept for some epochs."""
 
     problem: Problem
     frame: SpreadingFrame
@@ -257,72 +218,24 @@ class _Task(AbstractTask):
         method = self.method
         paths = remembered
         if paths is None or (epoch - 1) % method.resample_every == 0:
-            paths = self._paths(trained, method.points, paths_key)
-        points = _at_random_times(self.frame, paths, times_key)
+            paths = self.paths(trained, method.points, paths_key)
+        points = at_random_times(self.frame, paths, times_key)
         weights = jnp.full(method.points, 1 / method.points, points.dtype)
         return None if remembered is None else paths, points, weights
 
-    def validate(self, trained: PyTree, devices: Devices) -> dict[str, float]:
-        paths_key, times_key = jax.random.split(self.validation_key)
-        paths = self._paths(trained, self.method.validation_points, paths_key)
-        points = _at_random_times(self.frame, paths, times_key)
-        residual = float(_mean_square(self.problem, self.frame, trained, points))
+    def points(self, trained: PyTree, number: int, key: Key) -> Rows:
+        paths_key, times_key = jax.random.split(key)
+        return at_random_times(self.frame, self.paths(trained, number, paths_key), times_key)
 
-        def energies_at(ts: Times) -> Times:
-            return self.method.solution(self.problem, ts, trained, self.design_key, "").energy()
+    def velocities(self, trained: PyTree) -> tuple[Field, Field]:
+        return trained
 
-        return {"residual": residual} | energy_figures(self.problem, energies_at)
+    def solution(
+        self, trained: PyTree, ts: Times, design: AbstractPoints, history: str
+    ) -> VelocitySolution:
+        x0, weights = self.problem.initial.points(design, self.design_key)
+        return VelocitySolution.of(self.problem, self.method, ts, trained, x0, weights, history)
 
     def settings(self) -> dict[str, str]:
         names = ("points", "steps", "resample_every", "initial_weight", "outlier_scale")
         return {name: text_of(getattr(self.method, name)) for name in names}
-
-    def _paths(self, trained: PyTree, number: int, key: Key) -> Array:
-        start_key, noise_key = jax.random.split(key)
-        x0 = self.problem.initial.points(RandomPoints(number), start_key)[0].astype(self.problem.dtype)
-        return _paths(self.problem, self.frame, trained, x0, self.method.steps, noise_key)
-
-
-@eqx.filter_jit
-def _paths(
-    problem: Problem, frame: SpreadingFrame, fields: PyTree, x0: Points, steps: int, key: Key
-) -> Float[Array, "M N d"]:
-    osmotic, current = fields
-    noise, backward, saved = jnp.ones((), x0.dtype), False, jnp.arange(steps + 1)
-    return process_paths(
-        problem.hamiltonian,
-        osmotic,
-        current,
-        x0,
-        _grid(frame, steps),
-        saved,
-        noise,
-        backward,
-        key,
-        solver=diffrax.Euler(),
-    )
-
-
-def _grid(frame: SpreadingFrame, steps: int) -> Times:
-    return jax.vmap(frame.time_at)(jnp.linspace(0.0, 1.0, steps + 1, dtype=frame.mean.dtype))
-
-
-@eqx.filter_jit
-def _at_random_times(
-    frame: SpreadingFrame, paths: Float[Array, "M N d"], key: Key
-) -> Float[Array, "M columns"]:
-    number, times, _ = paths.shape
-    index = jax.random.randint(key, (number,), 0, times)
-    t = _grid(frame, times - 1)[index]
-    return jnp.concatenate([t[:, None], paths[jnp.arange(number), index], paths[:, 0]], axis=1)
-
-
-@eqx.filter_jit
-def _mean_square(
-    problem: Problem, frame: SpreadingFrame, fields: PyTree, points: Float[Array, "M columns"]
-) -> Scalar:
-    parameters, fixed = eqx.partition(fields, eqx.is_array)
-    loss = ResidualLoss(
-        problem=problem, frame=frame, fixed=fixed, initial_weight=1.0, outlier_scale=math.inf
-    )
-    return jnp.mean(jax.vmap(lambda point: jnp.sum(loss.residuals(parameters, point) ** 2))(points))

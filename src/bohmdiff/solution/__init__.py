@@ -11,3 +11,7 @@ from .units import ATOMIC as ATOMIC
 from .units import Units as Units
 from .units import as_units as as_units
 from .velocity import VelocitySolution as VelocitySolution
+from .wave_function import WaveFunction as WaveFunction
+from .wave_function import WaveFunctionSolution as WaveFunctionSolution
+from .wave_function import WaveVelocity as WaveVelocity
+from .wave_function import parts_of as parts_of

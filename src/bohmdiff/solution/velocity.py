@@ -1,28 +1,22 @@
 """The solution that two velocity fields make."""
 
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any
 
 import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import xarray
-from jaxtyping import Array, Float
+from jaxtyping import Array, Complex
 
-from .._check import as_positive_integer
-from .._types import Key, Numbers, Paths, Points, Scalar, Time, Times, Vector, Weights
-from ..flow import as_positions, require_finite_paths
+from .._types import Paths, Points, Scalar, Time, Times, Vector, Weights
 from ..problem import Problem
-from ..wavepacket import RandomPoints
-from .export import attributes
-from .history import read_history
-from .solution import Solution
+from .moved import AbstractFieldSolution, moved
 
 _MOST_STEPS = 4096
 
 
-class VelocitySolution(Solution):
+class VelocitySolution(AbstractFieldSolution):
     r"""An osmotic and a current velocity: what [`DeepStochasticMechanics`][bohmdiff.DeepStochasticMechanics]
     returns.
 
@@ -39,7 +33,9 @@ class VelocitySolution(Solution):
 
     Moments are those of the particles, without noise; [`nelson_process`][bohmdiff.nelson_process] samples the
     process with noise. The score is that of the osmotic velocity, $s = 2mu/\hbar$. The energy is
-    $\langle \tfrac m2 (u^2 + v^2) + V \rangle$.
+    $\langle \tfrac m2 (u^2 + v^2) + V \rangle$. Density and phase at a place are found along the way by which the
+    flow came there: $\ln\rho_0$ at its start less $\int\mathrm{div}\,v\,dt$, and $S_0$ plus the action
+    $\int \tfrac m2 (v^2 + u^2) + \tfrac\hbar2\,\mathrm{div}\,u - V\,dt$.
     """
 
     problem: Problem
@@ -52,7 +48,7 @@ class VelocitySolution(Solution):
     _history: str = eqx.field(static=True)
 
     @staticmethod
-    def moved(
+    def of(
         problem: Problem,
         method: eqx.Module,
         ts: Times,
@@ -62,86 +58,54 @@ class VelocitySolution(Solution):
         history: str,
     ) -> "VelocitySolution":
         """The solution whose particles start at `x0`."""
-        position = require_finite_paths(_moved(problem, fields[1], x0, ts), ts)
-        return VelocitySolution(problem, method, ts, *fields, position, weights, history)
+        return VelocitySolution(
+            problem, method, ts, *fields, moved(problem, fields[1], x0, ts), weights, history
+        )
 
-    @property
-    def history(self) -> xarray.Dataset:
-        """Of the training: everything that its log has, over `epoch`, with the attributes of `to_xarray`."""
-        return read_history(self._history).assign_attrs(attributes(self.problem, self.method))
+    def log_density(self, t: Time, x: Vector) -> Scalar:
+        return self._traced_back(t, x)[0]
 
-    def mean(self) -> Float[Array, "K d"]:
-        return jnp.einsum("m,mkd->kd", self.weights, self.position)
+    def wave_function(self, t: Time, x: Vector) -> Complex[Array, ""]:
+        log_density, phase = self._traced_back(t, x)
+        return jnp.exp(jax.lax.complex(0.5 * log_density, phase / self.problem.hamiltonian.hbar))
 
-    def std(self) -> Float[Array, "K d"]:
-        return jnp.sqrt(jnp.einsum("m,mkd->kd", self.weights, (self.position - self.mean()) ** 2))
-
-    def energy(self) -> Times:
-        return _energies(self)
-
-    def sample(self, key: Key, n: int) -> Float[Array, "n K d"]:
-        """`n` new Bohmian trajectories: random starts from ρ0, moved with the current velocity."""
-        n = as_positive_integer(n, "n", "Pass how many trajectories.")
-        return self.trajectories(self.problem.initial.points(RandomPoints(n), key)[0])
-
-    def trajectories(self, x0: Numbers) -> Paths:
-        """The paths of particles that start at `x0`, shape `(M, d)`, at the saved times: `(M, K, d)`."""
-        x0 = as_positions(x0, self.problem.dimension).astype(self.ts.dtype)
-        return require_finite_paths(_moved(self.problem, self.current, x0, self.ts), self.ts)
-
-    def velocity(self, t: Time, x: Vector) -> Vector:
-        r"""The current velocity $\nabla S / m$ at one point, shape `(d,)`."""
+    def _traced_back(self, t: Time, x: Vector) -> tuple[Scalar, Scalar]:
+        """ln ρ and S at one point."""
         t, x = self._place(t, x)
-        return self.current(t, x)
-
-    def score(self, t: Time, x: Vector) -> Vector:
-        t, x = self._place(t, x)
-        hamiltonian = self.problem.hamiltonian
-        return 2 * hamiltonian.mass / hamiltonian.hbar * self.osmotic(t, x)
-
-    def log_density(self, t: Time, x: Vector) -> NoReturn:
-        self._unavailable("log_density", _INSTEAD)
-
-    def wave_function(self, t: Time, x: Vector) -> NoReturn:
-        self._unavailable("wave_function", _INSTEAD)
-
-
-_INSTEAD = (
-    "It has velocities: score(t, x), velocity(t, x), and sample(key, n) to estimate a density from. For ln ρ use "
-    "SelfConsistentScoreMatching or SequentialScoreMatching, for ψ SplitOperator (d ≤ 4)."
-)
+        x = jnp.asarray(x, self.ts.dtype)
+        return _traced_back(self, jnp.asarray(t, x.dtype), x)
 
 
 @eqx.filter_jit
-def _moved(problem: Problem, current: Callable[..., Array], x0: Points, ts: Times) -> Paths:
-    def velocity(t: Any, x: Points, args: Any) -> Points:
-        return jax.vmap(lambda y: current(t, y))(x)
+def _traced_back(solution: VelocitySolution, t: Scalar, x: Vector) -> tuple[Scalar, Scalar]:
+    problem = solution.problem
+    hamiltonian, initial = problem.hamiltonian, problem.initial
 
-    tolerance = 1e-6 if x0.dtype == jnp.float64 else 1e-4
-    spread = jnp.max(jnp.std(x0, axis=0)) if x0.shape[0] > 1 else jnp.ones((), x0.dtype)
-    solution = diffrax.diffeqsolve(
-        diffrax.ODETerm(velocity),
+    def rates(t: Any, y: Any, args: Any) -> tuple[Vector, Scalar, Scalar]:
+        x, _, _ = y
+        v = solution.current(t, x)
+        kinetic = hamiltonian.kinetic_energy(v) + hamiltonian.kinetic_energy(solution.osmotic(t, x))
+        spreading = 0.5 * hamiltonian.hbar * _divergence(lambda y: solution.osmotic(t, y), x)
+        action = kinetic + spreading - hamiltonian.potential(t, x)
+        return v, _divergence(lambda y: solution.current(t, y), x), action
+
+    tolerance = 1e-8 if x.dtype == jnp.float64 else 1e-5
+    zero = jnp.zeros((), x.dtype)
+    traced = diffrax.diffeqsolve(
+        diffrax.ODETerm(rates),
         diffrax.Tsit5(),
-        problem.t0.astype(x0.dtype),
-        problem.t1.astype(x0.dtype),
+        t,
+        problem.t0.astype(x.dtype),
         None,
-        x0,
-        saveat=diffrax.SaveAt(ts=ts),
-        stepsize_controller=diffrax.PIDController(rtol=tolerance, atol=tolerance * spread),
+        (x, zero, zero),
+        stepsize_controller=diffrax.PIDController(rtol=tolerance, atol=tolerance),
         max_steps=_MOST_STEPS,
-        throw=False,  # what is missing is infinite, and said by whoever calls
+        throw=False,  # what is missing is not finite
     )
-    assert solution.ys is not None
-    return jnp.moveaxis(solution.ys, 0, 1)
+    assert traced.ys is not None
+    start, expansion, action = (y[0] for y in traced.ys)
+    return initial.log_density(start) + expansion, initial.phase(start) - action
 
 
-@eqx.filter_jit
-def _energies(solution: VelocitySolution) -> Times:
-    hamiltonian = solution.problem.hamiltonian
-
-    def energy(t: Time, x: Vector) -> Scalar:
-        fields = (solution.osmotic(t, x), solution.current(t, x))
-        return sum(map(hamiltonian.kinetic_energy, fields), hamiltonian.potential(t, x))
-
-    at_times = jax.vmap(jax.vmap(energy, in_axes=(0, 0)), in_axes=(None, 0))(solution.ts, solution.position)
-    return solution.weights @ at_times
+def _divergence(field: Callable[[Vector], Vector], x: Vector) -> Scalar:
+    return jnp.trace(jax.jacfwd(field)(x))

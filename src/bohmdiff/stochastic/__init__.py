@@ -1,10 +1,8 @@
+from .equations import Field as Field
 from .equations import residuals_at as residuals_at
 from .equations import velocity_residuals as velocity_residuals
-from .frame import SpreadingFrame as SpreadingFrame
 from .nelson import nelson_process as nelson_process
 from .nelson import process_paths as process_paths
-from .networks import NeuralVelocity as NeuralVelocity
-from .networks import velocity_networks as velocity_networks
 from .velocity import HermiteVelocity as HermiteVelocity
 from .velocity import Velocities as Velocities
 from .velocity import current_velocity as current_velocity

@@ -5,6 +5,7 @@ from .points import AbstractPoints as AbstractPoints
 from .points import GaussHermitePoints as GaussHermitePoints
 from .points import RandomPoints as RandomPoints
 from .points import SobolPoints as SobolPoints
+from .points import StandardizedPoints as StandardizedPoints
 from .points import TruncatedPoints as TruncatedPoints
 from .points import WidenedPoints as WidenedPoints
 from .points import as_design as as_design

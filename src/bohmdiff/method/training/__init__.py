@@ -1,4 +1,9 @@
 from .gauss_newton import scale_by_gauss_newton as scale_by_gauss_newton
+from .pointwise import AbstractPointwiseLoss as AbstractPointwiseLoss
+from .pointwise import AbstractPointwiseTask as AbstractPointwiseTask
+from .pointwise import Columns as Columns
+from .pointwise import Rows as Rows
+from .pointwise import at_random_times as at_random_times
 from .record import text_of as text_of
 from .training import AbstractTask as AbstractTask
 from .training import AbstractTrainedMethod as AbstractTrainedMethod

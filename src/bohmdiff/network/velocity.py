@@ -6,14 +6,13 @@ from typing import ClassVar, Literal
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
-from .._check import as_flag, as_key, as_positive_integer, cast_floats
-from .._types import Key, Scalar, Time, Vector
+from .._check import as_flag, as_key, cast_floats
+from .._types import Key, Time, Vector
 from ..problem import Problem, as_problem
 from .frame import SpreadingFrame
-
-_HEAD_WIDTH, _SIZE = 16, 0.1
+from .layers import Layers
 
 
 class _Start(eqx.Module):
@@ -65,8 +64,7 @@ class NeuralVelocity(eqx.Module):
 
     start: _Start | None
     frame: SpreadingFrame
-    head: eqx.nn.MLP
-    network: eqx.nn.MLP
+    layers: Layers
     action: "_Frozen"
     gradient: bool = eqx.field(static=True)
 
@@ -85,8 +83,6 @@ class NeuralVelocity(eqx.Module):
         problem = cast_floats(problem, problem.dtype)
         if kind not in ("osmotic", "current"):
             raise ValueError(f"kind must be 'osmotic' or 'current', but {kind!r} was given.")
-        width = as_positive_integer(width, "width", "Pass the size of the hidden layers.")
-        depth = as_positive_integer(depth, "depth", "Pass the number of hidden layers.")
         d, mass = problem.dimension, problem.hamiltonian.masses(problem.dimension)
         self.frame = SpreadingFrame.of(problem)
         self.gradient = as_flag(gradient, "gradient")
@@ -95,27 +91,18 @@ class NeuralVelocity(eqx.Module):
             self.start = _Start(problem, self.frame, kind)
         speed = self.frame.osmotic_speed if kind == "osmotic" else self.frame.current_speed
         self.action = _Frozen(jnp.max(mass * self.frame.std * speed) / mass, kind == "current")
-        head_key, network_key = jax.random.split(as_key(key))
-        features = _features(jnp.zeros(())).size
-        head = eqx.nn.MLP(features, d + d * d, _HEAD_WIDTH, 1, jnp.tanh, key=head_key)
-        outputs = "scalar" if self.gradient else d
-        network = eqx.nn.MLP(features + d, outputs, width, depth, jnp.tanh, key=network_key)
-        self.head, self.network = cast_floats((head, network), problem.dtype)
+        outputs = 1 if self.gradient else d
+        self.layers = Layers.new(d, d + d * d, outputs, width, depth, problem.dtype, as_key(key))
 
     def __call__(self, t: Time, x: Vector) -> Vector:
         frame, d = self.frame, x.shape[0]
         clock, z = frame.clock(t), frame.inside(t, x)
-        features = _features(clock)
-        head = _SIZE * self.head(features)
-        offset, slope = head[:d], head[d:].reshape(d, d)
-
-        def network(z: Vector) -> Array:
-            return _SIZE * self.network(jnp.concatenate([features, z]))
-
+        coefficients = self.layers.coefficients(clock)
+        offset, slope = coefficients[:d], coefficients[d:].reshape(d, d)
         if self.gradient:
-            own = offset + 0.5 * (slope + slope.T) @ z + jax.grad(network)(z)
+            own = offset + 0.5 * (slope + slope.T) @ z + jax.grad(lambda y: self.layers(clock, y)[0])(z)
         else:
-            own = offset + slope @ z + network(z)
+            own = offset + slope @ z + self.layers(clock, z)
         own = own * self.action.per_mass / frame.std_at(t)
         if self.action.grows:
             own = own * jnp.max(frame.std_at(t) / frame.std)
@@ -129,10 +116,6 @@ class _Frozen(eqx.Module):
 
     per_mass: Vector
     grows: bool = eqx.field(static=True)
-
-
-def _features(clock: Scalar) -> Float[Array, " features"]:
-    return jnp.stack([clock, clock**2, jnp.sin(3 * clock), jnp.cos(3 * clock)])
 
 
 def velocity_networks(

@@ -1,0 +1,129 @@
+"""What the experiments are compared with: closed forms, ψ on a grid, and many bosons by their relative motion."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import bohmdiff as bd
+
+POINTS, PARTS = 2048, 16
+
+
+class Fields(NamedTuple):
+    """Moments, shape `(K, d)`, and the two velocities as functions of a time and one point."""
+
+    ts: jax.Array
+    mean: jax.Array
+    std: jax.Array
+    osmotic: Callable
+    current: Callable
+
+    @staticmethod
+    def of(solution: bd.Solution) -> "Fields":
+        """Those of a solution, which has its own velocities, or to which they are fitted."""
+        current = bd.current_velocity(solution)
+        osmotic = bd.Velocities(solution.problem, solution.score, current).osmotic
+        return Fields(solution.ts, solution.mean(), solution.std(), osmotic, current)
+
+
+class Reference(NamedTuple):
+    """The exact fields; points that stand for the exact density at each time; and the exact velocities there. The
+    last three have the shape `(K, M, d)`."""
+
+    fields: Fields
+    points: np.ndarray
+    osmotic: np.ndarray
+    current: np.ndarray
+
+    @staticmethod
+    def of(fields: Fields, points: np.ndarray) -> "Reference":
+        return Reference(
+            fields, points, at(fields.osmotic, fields.ts, points), at(fields.current, fields.ts, points)
+        )
+
+
+def at(field: Callable, ts: jax.Array, points: np.ndarray) -> np.ndarray:
+    """A field at many places at each time, part by part: ψ on a large grid would take too much memory."""
+    values = [
+        np.concatenate(
+            [jax.vmap(lambda x, t=t: field(t, x))(part) for part in np.array_split(places, PARTS)]
+        )
+        for t, places in zip(np.asarray(ts).tolist(), points, strict=True)
+    ]
+    return np.stack(values)
+
+
+def closed_form(problem: bd.Problem, ts: jax.Array) -> Reference:
+    """A Gaussian in a quadratic potential, and Sobol points of it."""
+    exact = bd.solve(problem, bd.GaussianDynamics(), ts=ts)
+    normal, _ = bd.SobolPoints(POINTS)(problem.dimension, jax.random.key(7))
+    widths = np.linalg.cholesky(exact.covariance())
+    points = np.asarray(exact.mean())[:, None] + np.einsum("mj,kij->kmi", normal, widths)
+    return Reference.of(Fields.of(exact), points)
+
+
+def on_a_grid(problem: bd.Problem, ts: jax.Array, points: int) -> Reference:
+    """ψ itself, and draws from its density."""
+    exact = bd.solve(problem, bd.SplitOperator(points=points, lower=-4.0, upper=4.0), ts=ts)
+    return Reference.of(Fields.of(exact), draws(exact))
+
+
+def draws(exact: bd.GridSolution) -> np.ndarray:
+    """Points of the grid, drawn from the density as evenly as can be, shape `(K, M, d)`."""
+    axes = np.stack(np.meshgrid(*exact.grid(), indexing="ij"), axis=-1).reshape(-1, len(exact.grid()))
+    levels = (np.arange(POINTS) + 0.5) / POINTS
+    chosen = []
+    for t in np.asarray(exact.ts):
+        below = np.cumsum(np.asarray(exact.density_on_grid(float(t))).ravel())
+        chosen.append(axes[np.searchsorted(below, levels * below[-1])])
+    return np.stack(chosen)
+
+
+class RelativeMotion(bd.AbstractPotential):
+    """What a potential is at the places that relative coordinates stand for, with the centre of mass at rest."""
+
+    potential: bd.AbstractPotential
+    frame: jax.Array
+
+    def __call__(self, t, x):
+        return self.potential(t, self.frame[1:].T @ x)
+
+
+def by_relative_motion(problem: bd.Problem, ts: jax.Array, points: int) -> Reference:
+    """Bosons that start in the ground state of a harmonic trap, whose centre of mass stays in it: ψ on a grid of
+    the d - 1 other coordinates."""
+    d, initial = problem.dimension, problem.initial
+    variance = float(initial.covariance[0, 0])
+    # An orthogonal matrix whose first row is the centre of mass; the others see differences only.
+    frame = np.linalg.qr(np.column_stack([np.ones(d), np.eye(d)[:, 1:]]))[0].T
+    relative = bd.Problem(
+        bd.Hamiltonian(
+            RelativeMotion(problem.hamiltonian.potential, jnp.asarray(frame)),
+            mass=problem.hamiltonian.mass,
+            hbar=problem.hamiltonian.hbar,
+        ),
+        bd.GaussianWavePacket(jnp.zeros(d - 1), variance),
+        t1=problem.t1,
+    )
+    exact = bd.solve(relative, bd.SplitOperator(points=points, lower=-2.5, upper=2.5), ts=ts)
+    inner = Fields.of(exact)
+    speed = 0.5 * float(problem.hamiltonian.hbar / problem.hamiltonian.mass) / variance
+
+    def osmotic(t, x):
+        y = frame @ x
+        return frame.T @ jnp.concatenate([-speed * y[:1], inner.osmotic(t, y[1:])])
+
+    def current(t, x):
+        y = frame @ x
+        return frame.T @ jnp.concatenate([jnp.zeros(1), inner.current(t, y[1:])])
+
+    # All particles are alike.
+    std = np.sqrt((variance + np.sum(np.asarray(exact.std()) ** 2, axis=1)) / d)
+    centre, _ = bd.SobolPoints(POINTS)(1, jax.random.key(7))
+    centres = np.broadcast_to(np.sqrt(variance) * centre, (ts.size, POINTS, 1))
+    places = np.concatenate([centres, draws(exact)], axis=-1) @ frame
+    fields = Fields(ts, jnp.zeros((ts.size, d)), jnp.tile(std[:, None], (1, d)), osmotic, current)
+    return Reference.of(fields, places)

@@ -1,0 +1,72 @@
+"""Velocity fields as networks: where they start, and of what kind they are."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import bohmdiff as bd
+from tests.unchecked import unchecked_types
+
+KEY = jax.random.key(0)
+
+
+def narrow(d=2):
+    """It has spread sixfold in the end."""
+    return bd.Problem(
+        bd.Hamiltonian(bd.Quadratic(0.5), mass=jnp.arange(1.0, d + 1), hbar=0.7),
+        bd.GaussianMixture([0.6, 0.4], [[0.1] * d, [-0.1] * d], [0.05, 0.08], momentum=[0.3] * d),
+        t1=2.0,
+        t0=0.5,
+    )
+
+
+@pytest.mark.parametrize("gradient", [True, False])
+def test_exact_at_the_start_by_construction(gradient):
+    problem = narrow()
+    u, v = bd.velocity_networks(problem, gradient=gradient, width=8, key=KEY)
+    x = problem.initial.points(bd.RandomPoints(50), KEY)[0]
+    hamiltonian = problem.hamiltonian
+    exact_u = 0.5 * hamiltonian.hbar / hamiltonian.mass * jax.vmap(problem.initial.score)(x)
+    exact_v = jax.vmap(lambda y: problem.initial.velocity(y, hamiltonian.mass))(x)
+    np.testing.assert_allclose(jax.vmap(lambda y: u(0.5, y))(x), exact_u, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(jax.vmap(lambda y: v(0.5, y))(x), exact_v, rtol=1e-12, atol=1e-12)
+    free_u, free_v = bd.velocity_networks(problem, exact_start=False, width=8, key=KEY)
+    assert np.max(np.abs(jax.vmap(lambda y: free_u(0.5, y))(x) - exact_u)) > 0.1
+    assert np.max(np.abs(jax.vmap(lambda y: free_v(0.5, y))(x) - exact_v)) > 0.01
+
+
+def test_gradients_are_free_of_curl_and_others_are_not():
+    problem = narrow()
+    mass = problem.hamiltonian.mass
+    for gradient in (True, False):
+        for field in bd.velocity_networks(problem, gradient=gradient, width=8, key=KEY):
+            slope = jax.jacfwd(lambda y, w=field: mass * w(1.3, y))(jnp.array([0.2, -0.3]))
+            curl = abs(float(slope[0, 1] - slope[1, 0])) / float(np.max(np.abs(slope)))
+            assert (curl < 1e-12) == gradient
+
+
+def test_same_key_same_networks():
+    problem = narrow(1)
+    one, same, other = (
+        bd.NeuralVelocity(problem, "current", width=4, key=jax.random.key(seed)) for seed in (0, 0, 1)
+    )
+    x = jnp.array([0.3])
+    assert one(1.1, x) == same(1.1, x) != other(1.1, x)
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"kind": "forward"}, "kind must be 'osmotic' or 'current', but 'forward'"),
+        ({"width": 0}, "width must be an integer of at least 1"),
+        ({"depth": 1.5}, "depth must be an integer of at least 1"),
+        ({"gradient": None}, "gradient must be True or False"),
+        ({"key": 3}, "key must be one random key"),
+        ({"problem": 3}, "problem must be a Problem"),
+    ],
+)
+def test_bad_options(options, match):
+    given = {"problem": narrow(1), "kind": "osmotic", "key": KEY} | options
+    with unchecked_types(), pytest.raises(ValueError, match=match):
+        bd.NeuralVelocity(given.pop("problem"), given.pop("kind"), **given)
