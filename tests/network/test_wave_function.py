@@ -7,19 +7,10 @@ import numpy as np
 import pytest
 
 import bohmdiff as bd
+from tests.network.test_velocity import narrow
 from tests.unchecked import unchecked_types
 
 KEY = jax.random.key(0)
-
-
-def narrow(d=2):
-    """It has spread sixfold in the end."""
-    return bd.Problem(
-        bd.Hamiltonian(bd.Quadratic(0.5), mass=jnp.arange(1.0, d + 1), hbar=0.7),
-        bd.GaussianMixture([0.6, 0.4], [[0.1] * d, [-0.1] * d], [0.05, 0.08], momentum=[0.3] * d),
-        t1=2.0,
-        t0=0.5,
-    )
 
 
 @pytest.mark.parametrize("logarithmic", [True, False])

@@ -19,7 +19,7 @@ from .export import attributes
 from .history import read_history
 from .solution import Solution
 
-_MOST_STEPS = 4096
+MOST_STEPS = 4096
 
 Field = Callable[[Time, Vector], Array]
 
@@ -89,7 +89,7 @@ def _moved(problem: Problem, current: Field, x0: Points, ts: Times) -> Paths:
         x0,
         saveat=diffrax.SaveAt(ts=ts),
         stepsize_controller=diffrax.PIDController(rtol=tolerance, atol=tolerance * spread),
-        max_steps=_MOST_STEPS,
+        max_steps=MOST_STEPS,
         throw=False,  # what is missing is infinite, and said by whoever calls
     )
     assert solution.ys is not None

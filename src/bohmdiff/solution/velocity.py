@@ -11,9 +11,7 @@ from jaxtyping import Array, Complex
 
 from .._types import Paths, Points, Scalar, Time, Times, Vector, Weights
 from ..problem import Problem
-from .moved import AbstractFieldSolution, moved
-
-_MOST_STEPS = 4096
+from .moved import MOST_STEPS, AbstractFieldSolution, moved
 
 
 class VelocitySolution(AbstractFieldSolution):
@@ -99,7 +97,7 @@ def _traced_back(solution: VelocitySolution, t: Scalar, x: Vector) -> tuple[Scal
         None,
         (x, zero, zero),
         stepsize_controller=diffrax.PIDController(rtol=tolerance, atol=tolerance),
-        max_steps=_MOST_STEPS,
+        max_steps=MOST_STEPS,
         throw=False,  # what is missing is not finite
     )
     assert traced.ys is not None

@@ -112,6 +112,7 @@ class AbstractPointwiseTask(AbstractTask):
         return _paths(self.problem, self.frame, self.velocities(trained), x0, self.method.steps, noise_key)
 
     def validate(self, trained: PyTree, devices: Devices) -> dict[str, float]:
+        trained = devices.gather(trained)
         points = self.points(trained, self.method.validation_points, self.validation_key)
         parameters, fixed = eqx.partition(trained, eqx.is_array)
         residual = float(_mean_square(self.loss(fixed), parameters, points))

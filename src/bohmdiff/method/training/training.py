@@ -143,8 +143,9 @@ class AbstractTrainedMethod(AbstractMethod):
         with bar, _interruptible() as interrupted:
             for epoch in range(first + 1, self.epochs + 1):
                 draw_key, update_key = jax.random.split(jax.random.fold_in(key, epoch))
-                trained = eqx.combine(state.parameters, loss.fixed)
-                remembered, x, weights = task.draw(trained, state.remembered, epoch, draw_key)
+                # Every process draws the same, for itself.
+                known = devices.gather((state.parameters, loss.fixed, state.remembered))
+                remembered, x, weights = task.draw(eqx.combine(*known[:2]), known[2], epoch, draw_key)
                 state = dataclasses.replace(state, remembered=devices.copy(remembered))
                 x, weights = devices.divide(x, weights)
                 state, report = update(state, loss, self.optimizer, x, weights, devices.copy(update_key))
