@@ -108,7 +108,7 @@ def by_relative_motion(problem: bd.Problem, ts: jax.Array, points: int) -> Refer
         bd.GaussianWavePacket(jnp.zeros(d - 1), variance),
         t1=problem.t1,
     )
-    exact = bd.solve(relative, bd.SplitOperator(points=points, lower=-2.5, upper=2.5), ts=ts)
+    exact = bd.solve(relative, bd.SplitOperator(points=points, lower=-3.8, upper=3.8), ts=ts)
     inner = Fields.of(exact)
     speed = 0.5 * float(problem.hamiltonian.hbar / problem.hamiltonian.mass) / variance
 

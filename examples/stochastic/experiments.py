@@ -136,11 +136,13 @@ def bosons(options: argparse.Namespace) -> Experiment:
         bd.GaussianWavePacket(jnp.zeros(d), 0.05),
         t1=options.until,
     )
-    exact = partial(on_a_grid, points=96) if d == 2 else partial(by_relative_motion, points=48)
+    exact = (
+        partial(on_a_grid, points=96) if d == 2 else partial(by_relative_motion, points=80 if d < 5 else 64)
+    )
     return Experiment(
         problem,
         exact,
-        degree={2: 8, 3: 6}.get(d, 4),
+        degree={2: 8, 5: 4}.get(d, 6),
         particles=16_384,
         width=24,
         epochs=(150, 150, 40),

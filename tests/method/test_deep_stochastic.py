@@ -113,7 +113,7 @@ def test_pure_diffusion_is_not_an_answer():
     assert solution.history["residual"][-1] > 1
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_resumed_to_the_bit(tmp_path):
     """Also in the middle of the epochs for which paths are kept."""
     options = {"points": 16, "steps": 4, "resample_every": 4, "validate_every": 3, "checkpoint_every": 2}

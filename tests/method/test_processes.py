@@ -12,8 +12,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytestmark = pytest.mark.slow
-
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
 import json
@@ -129,7 +127,12 @@ def assert_same(one, other, rtol):
 
 @pytest.mark.parametrize(
     ("kind", "rtol"),
-    [("first order", 1e-9), ("second order", 1e-7), ("velocities", 1e-6), ("wave function", 1e-6)],
+    [
+        pytest.param("first order", 1e-9, marks=pytest.mark.slow),
+        pytest.param("second order", 1e-7, marks=pytest.mark.slow),
+        pytest.param("velocities", 1e-6, marks=pytest.mark.slow),
+        pytest.param("wave function", 1e-6, marks=pytest.mark.long),
+    ],
 )
 def test_two_processes_train_as_one(kind, rtol, tmp_path):
     (one,) = run(1, kind=kind)
@@ -153,6 +156,7 @@ def wait_for_epochs(processes, folder, number):
     return log
 
 
+@pytest.mark.slow
 def test_a_process_is_killed_and_the_run_goes_on(tmp_path):
     folder = tmp_path / "killed"
     processes = start(2, directory=folder, epochs=10_000)
@@ -170,6 +174,7 @@ def test_a_process_is_killed_and_the_run_goes_on(tmp_path):
     assert straight == first
 
 
+@pytest.mark.slow
 def test_a_key_of_its_own_for_every_process_is_refused():
     processes = start(2, kind="own keys")
     errors = [process.communicate(timeout=300)[1] for process in processes]
@@ -177,6 +182,7 @@ def test_a_key_of_its_own_for_every_process_is_refused():
     assert any("different keys or options" in text for text in errors)
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_one_process_ends_all_with_a_checkpoint(tmp_path):
     processes = start(2, directory=tmp_path, epochs=10_000)
     log = wait_for_epochs(processes, tmp_path, 3)
@@ -189,6 +195,7 @@ def test_ctrl_c_in_one_process_ends_all_with_a_checkpoint(tmp_path):
     assert (tmp_path / "checkpoints" / str(reached)).is_dir()
 
 
+@pytest.mark.slow
 def test_checkpoints_that_not_all_can_see_are_refused(tmp_path):
     for this in "01":
         (tmp_path / this).mkdir()
