@@ -185,6 +185,20 @@ class Cubic(eqx.Module):
         return self.strength * x**3
 
 
+def test_a_way_back_that_does_not_end_is_no_density():
+    u, _ = bd.velocity_networks(oscillator(), width=2, key=KEY)
+    # Backward in time particles run away in it.
+    inward = Cubic(jnp.array(-1e4))
+    position, weights = jnp.zeros((1, 2, 1)), jnp.ones(1)
+    solution = bd.VelocitySolution(
+        oscillator(), bd.GaussianDynamics(), jnp.array([0.0, 1.0]), u, inward, position, weights, ""
+    )
+    assert np.isfinite(solution.log_density(0.0, jnp.ones(1)))
+    for what in (solution.log_density, solution.wave_function):
+        with pytest.raises(ValueError, match="can't be followed back to the start"):
+            what(1.0, jnp.ones(1))
+
+
 @pytest.mark.slow
 def test_nothing_is_lost_if_particles_are():
     u, _ = bd.velocity_networks(oscillator(), width=2, key=KEY)

@@ -11,13 +11,13 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PyTree
 
-from .._check import as_float, as_key, as_positive_integer, check_output
+from .._check import as_float, as_positive_integer, check_output
 from .._types import Key, Points, Times, Weights
 from ..network import SpreadingFrame
 from ..problem import Problem
 from ..score import trainable
-from ..solution import VelocitySolution
-from ..stochastic import Field, residuals_at
+from ..solution import Field, VelocitySolution
+from ..stochastic import residuals_at
 from ..wavepacket import AbstractPoints
 from .training import (
     AbstractPointwiseLoss,
@@ -28,6 +28,7 @@ from .training import (
     at_random_times,
     scale_by_gauss_newton,
     text_of,
+    training_keys,
 )
 
 
@@ -136,10 +137,7 @@ class DeepStochasticMechanics(AbstractTrainedMethod):
             raise ValueError(f"outlier_scale must be positive, but {self.outlier_scale!r} was given.")
 
     def run(self, problem: Problem, ts: Times, *, key: Key | None, progress: bool) -> VelocitySolution:
-        if key is None:
-            raise ValueError("Training draws its paths at random and needs a key: key=jax.random.key(0).")
-        key = as_key(key)
-        epoch_key, validation_key, final_key = jax.random.split(key, 3)
+        key, epoch_key, validation_key, final_key = training_keys(key, "paths")
         fields = (self.u, self.v)
         d = problem.dimension
         for name, field in zip("uv", fields, strict=True):
@@ -224,8 +222,7 @@ class _Task(AbstractPointwiseTask):
         return None if remembered is None else paths, points, weights
 
     def points(self, trained: PyTree, number: int, key: Key) -> Rows:
-        paths_key, times_key = jax.random.split(key)
-        return at_random_times(self.frame, self.paths(trained, number, paths_key), times_key)
+        return self.on_paths(trained, number, key)
 
     def velocities(self, trained: PyTree) -> tuple[Field, Field]:
         return trained

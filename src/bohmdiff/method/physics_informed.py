@@ -10,14 +10,13 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PyTree
 
-from .._check import as_float, as_key, as_positive_integer, as_real_array, check_output
+from .._check import as_float, as_positive_integer, as_real_array, check_output
 from .._types import Key, Points, Scalar, Times, Vector, Weights
 from ..hamiltonian import Hamiltonian
 from ..network import SpreadingFrame
 from ..problem import Problem
 from ..score import trainable
-from ..solution import WaveFunction, WaveFunctionSolution, WaveVelocity, parts_of
-from ..stochastic import Field
+from ..solution import Field, WaveFunction, WaveFunctionSolution, WaveVelocity, parts_of
 from ..wavepacket import AbstractPoints
 from .training import (
     AbstractPointwiseLoss,
@@ -25,9 +24,9 @@ from .training import (
     AbstractTrainedMethod,
     Columns,
     Rows,
-    at_random_times,
     scale_by_gauss_newton,
     text_of,
+    training_keys,
 )
 
 
@@ -130,10 +129,7 @@ class PhysicsInformedNetwork(AbstractTrainedMethod):
                 raise ValueError(f"{name} must not be negative, but {value!r} was given.")
 
     def run(self, problem: Problem, ts: Times, *, key: Key | None, progress: bool) -> WaveFunctionSolution:
-        if key is None:
-            raise ValueError("Training draws its points at random and needs a key: key=jax.random.key(0).")
-        key = as_key(key)
-        epoch_key, validation_key, final_key = jax.random.split(key, 3)
+        key, epoch_key, validation_key, final_key = training_keys(key, "points")
         d = problem.dimension
         check_output(self.psi, (problem.t0, jnp.zeros(d, problem.dtype)), (), "psi", complex_valued=True)
         task = _Task(
@@ -238,8 +234,7 @@ class _Task(AbstractPointwiseTask):
     def points(self, trained: PyTree, number: int, key: Key) -> Rows:
         if self.box is not None:
             return _in_box(self.frame, self.box, number, key)
-        paths_key, times_key = jax.random.split(key)
-        return at_random_times(self.frame, self.paths(trained, number, paths_key), times_key)
+        return self.on_paths(trained, number, key)
 
     def velocities(self, trained: PyTree) -> tuple[Field, Field]:
         hamiltonian = self.problem.hamiltonian

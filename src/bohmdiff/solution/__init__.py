@@ -4,6 +4,7 @@ from .ensemble import EnsembleSolution as EnsembleSolution
 from .flow import FlowSolution as FlowSolution
 from .gaussian import GaussianSolution as GaussianSolution
 from .grid import GridSolution as GridSolution
+from .moved import Field as Field
 from .solution import Solution as Solution
 from .solution import UnavailableError as UnavailableError
 from .solution import as_solution as as_solution

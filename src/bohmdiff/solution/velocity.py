@@ -7,8 +7,9 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Complex
+from jaxtyping import Array, Bool, Complex
 
+from .._check import require
 from .._types import Paths, Points, Scalar, Time, Times, Vector, Weights
 from ..problem import Problem
 from .moved import MOST_STEPS, AbstractFieldSolution, moved
@@ -71,11 +72,20 @@ class VelocitySolution(AbstractFieldSolution):
         """ln ρ and S at one point."""
         t, x = self._place(t, x)
         x = jnp.asarray(x, self.ts.dtype)
-        return _traced_back(self, jnp.asarray(t, x.dtype), x)
+        (log_density, phase), arrived = _traced_back(self, jnp.asarray(t, x.dtype), x)
+        return require(
+            (log_density, phase),
+            arrived,
+            "The flow that comes to this place can't be followed back to the start: the velocities are too rough "
+            "on the way, or grow without bound. Ask for a place where there are particles.",
+        )
 
 
 @eqx.filter_jit
-def _traced_back(solution: VelocitySolution, t: Scalar, x: Vector) -> tuple[Scalar, Scalar]:
+def _traced_back(
+    solution: VelocitySolution, t: Scalar, x: Vector
+) -> tuple[tuple[Scalar, Scalar], Bool[Array, ""]]:
+    """ln ρ and S, and whether the start was reached with finite numbers."""
     problem = solution.problem
     hamiltonian, initial = problem.hamiltonian, problem.initial
 
@@ -98,11 +108,13 @@ def _traced_back(solution: VelocitySolution, t: Scalar, x: Vector) -> tuple[Scal
         (x, zero, zero),
         stepsize_controller=diffrax.PIDController(rtol=tolerance, atol=tolerance),
         max_steps=MOST_STEPS,
-        throw=False,  # what is missing is not finite
+        throw=False,  # said by whoever calls
     )
     assert traced.ys is not None
     start, expansion, action = (y[0] for y in traced.ys)
-    return initial.log_density(start) + expansion, initial.phase(start) - action
+    found = initial.log_density(start) + expansion, initial.phase(start) - action
+    reached = traced.result == diffrax.RESULTS.successful
+    return found, reached & jnp.all(jnp.isfinite(jnp.stack(found)))
 
 
 def _divergence(field: Callable[[Vector], Vector], x: Vector) -> Scalar:

@@ -25,8 +25,13 @@ class WaveVelocity(eqx.Module):
     kind: Literal["osmotic", "current"] = eqx.field(static=True)
 
     def __call__(self, t: Time, x: Vector) -> Vector:
-        (real, imaginary), size = _relative(self.psi(t, x))
-        gradients = jax.jacrev(lambda y: parts_of(self.psi(t, y)))(x) / size
+        def parts(y: Vector) -> tuple[Array, Complex[Array, ""]]:
+            value = self.psi(t, y)
+            return parts_of(value), value
+
+        gradients, value = jax.jacrev(parts, has_aux=True)(x)
+        (real, imaginary), size = _relative(value)
+        gradients = gradients / size
         if self.kind == "osmotic":
             gradient = real * gradients[0] + imaginary * gradients[1]
         else:

@@ -1,4 +1,3 @@
-from .equations import Field as Field
 from .equations import residuals_at as residuals_at
 from .equations import velocity_residuals as velocity_residuals
 from .nelson import nelson_process as nelson_process

@@ -10,8 +10,7 @@ from .._check import check_output
 from .._types import Scalar, Time, Vector
 from ..flow import check_point
 from ..hamiltonian import Hamiltonian
-
-Field = Callable[[Time, Vector], Array]
+from ..solution import Field
 
 
 def velocity_residuals(

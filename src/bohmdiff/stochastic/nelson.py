@@ -25,9 +25,8 @@ from .._types import Key, Numbers, Paths, Points, Scalar, Times
 from ..flow import require_finite_paths
 from ..hamiltonian import Hamiltonian
 from ..problem import Problem, saved_times
-from ..solution import Solution
+from ..solution import Field, Solution
 from ..wavepacket import RandomPoints
-from .equations import Field
 from .velocity import Velocities, as_velocities
 
 

@@ -12,7 +12,7 @@ import jax
 import optax
 from jaxtyping import Array, PyTree
 
-from ..._check import as_key, as_positive_integer
+from ..._check import as_positive_integer
 from ..._types import Key, Points, Times, Weights
 from ...flow import Devices, check_ensemble, check_integration
 from ...objective import AbstractObjective, FisherDivergence
@@ -22,7 +22,7 @@ from ...solution import FlowSolution
 from ...solver import VelocityVerlet
 from ...wavepacket import AbstractPoints, TruncatedPoints, as_design
 from ..given_score import GivenScore
-from ..training import AbstractTask, AbstractTrainedMethod, TrainingDivergedError, text_of
+from ..training import AbstractTask, AbstractTrainedMethod, TrainingDivergedError, text_of, training_keys
 from .loss import ObjectiveLoss
 from .validation import largest_asymmetry, validate
 
@@ -140,13 +140,7 @@ class SelfConsistentScoreMatching(AbstractTrainedMethod):
                 )
 
     def run(self, problem: Problem, ts: Times, *, key: Key | None, progress: bool) -> FlowSolution:
-        if key is None:
-            raise ValueError(
-                "Training draws its particles at random and needs a key: key=jax.random.key(0)."
-            )
-        key = as_key(key)
-        # Keys of their own, so that what happens in one epoch does not depend on those before.
-        epoch_key, validation_key, final_key = jax.random.split(key, 3)
+        key, epoch_key, validation_key, final_key = training_keys(key, "particles")
         x0, weights = problem.initial.points(
             as_design(self.validation_particles, "validation_particles"), validation_key
         )

@@ -8,6 +8,7 @@ from .record import text_of as text_of
 from .training import AbstractTask as AbstractTask
 from .training import AbstractTrainedMethod as AbstractTrainedMethod
 from .training import Trained as Trained
+from .training import training_keys as training_keys
 from .update import AbstractLoss as AbstractLoss
 from .update import TrainingDivergedError as TrainingDivergedError
 from .update import TrainingNotSavedError as TrainingNotSavedError

@@ -14,8 +14,8 @@ from ..._types import Key, Points, Scalar, Times, Vector, Weights
 from ...flow import Devices
 from ...network import SpreadingFrame
 from ...problem import Problem
-from ...solution import Solution
-from ...stochastic import Field, process_paths
+from ...solution import Field, Solution
+from ...stochastic import process_paths
 from ...wavepacket import AbstractPoints, RandomPoints, SobolPoints, StandardizedPoints
 from .training import AbstractTask
 from .update import AbstractLoss, TrainingDivergedError
@@ -110,6 +110,11 @@ class AbstractPointwiseTask(AbstractTask):
         start_key, noise_key = jax.random.split(key)
         x0 = self.problem.initial.points(RandomPoints(number), start_key)[0].astype(self.problem.dtype)
         return _paths(self.problem, self.frame, self.velocities(trained), x0, self.method.steps, noise_key)
+
+    def on_paths(self, trained: PyTree, number: int, key: Key) -> Rows:
+        """A point of each of so many fresh paths."""
+        paths_key, times_key = jax.random.split(key)
+        return at_random_times(self.frame, self.paths(trained, number, paths_key), times_key)
 
     def validate(self, trained: PyTree, devices: Devices) -> dict[str, float]:
         trained = devices.gather(trained)

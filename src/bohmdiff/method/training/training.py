@@ -16,7 +16,7 @@ import optax
 from jaxtyping import PyTree
 from tqdm import tqdm
 
-from ..._check import as_positive_integer, describe
+from ..._check import as_key, as_positive_integer, describe
 from ..._types import Key, Points, Weights
 from ...flow import Devices
 from ...problem import Problem
@@ -63,6 +63,15 @@ class Trained(NamedTuple):
     result: Any
     epoch: int
     history: str
+
+
+def training_keys(key: Key | None, what: str) -> tuple[Key, Key, Key, Key]:
+    """The key that a run was given, and one each for its epochs, its validation and its solution."""
+    if key is None:
+        raise ValueError(f"Training draws its {what} at random and needs a key: key=jax.random.key(0).")
+    key = as_key(key)
+    epoch_key, validation_key, final_key = jax.random.split(key, 3)
+    return key, epoch_key, validation_key, final_key
 
 
 class AbstractTrainedMethod(AbstractMethod):
@@ -144,8 +153,9 @@ class AbstractTrainedMethod(AbstractMethod):
             for epoch in range(first + 1, self.epochs + 1):
                 draw_key, update_key = jax.random.split(jax.random.fold_in(key, epoch))
                 # Every process draws the same, for itself.
-                known = devices.gather((state.parameters, loss.fixed, state.remembered))
-                remembered, x, weights = task.draw(eqx.combine(*known[:2]), known[2], epoch, draw_key)
+                parameters, remembered = devices.gather((state.parameters, state.remembered))
+                trained = eqx.combine(parameters, fixed)
+                remembered, x, weights = task.draw(trained, remembered, epoch, draw_key)
                 state = dataclasses.replace(state, remembered=devices.copy(remembered))
                 x, weights = devices.divide(x, weights)
                 state, report = update(state, loss, self.optimizer, x, weights, devices.copy(update_key))
