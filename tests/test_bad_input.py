@@ -77,17 +77,14 @@ BAD = [
 ]  # fmt: skip
 
 
-# Where every other value is another compilation.
-DEAR = 6
-
-
 class Call(NamedTuple):
-    """A call that is right, what is done with its result, and how dear it is."""
+    """A call that is right, what is done with its result, and whether every other value is another compilation,
+    which is dear."""
 
     function: Callable[..., Any]
     arguments: dict[str, Any]
     use: Callable[[Any], Any] = lambda result: result
-    examples: int = 12
+    dear: bool = False
 
 
 @cache
@@ -202,7 +199,7 @@ CALLS = {
         bd.AutomaticDegree,
         {"tolerance": 0.5, "largest": 4, "method": bd.SequentialScoreMatching(2, steps=4)},
         solved,
-        DEAR,
+        dear=True,
     ),
     "BlanesMoan4": Call(bd.BlanesMoan4, {}),
     "BlanesMoan6": Call(bd.BlanesMoan6, {}),
@@ -214,7 +211,7 @@ CALLS = {
         bd.BlendedScore,
         {"early": small_score(), "late": small_score(), "start": 0.1, "end": 0.2},
         in_a_flow,
-        DEAR,
+        dear=True,
     ),
     "CausticPenalty": Call(bd.CausticPenalty, {"threshold": 0.4}),
     "DirectionalDivergence": Call(bd.DirectionalDivergence, {"smallest_determinant": 0.1}),
@@ -266,7 +263,7 @@ CALLS = {
             "phase": None,
         },
         as_initial_state,
-        DEAR,
+        dear=True,
     ),
     "LogDensity": Call(
         bd.LogDensity,
@@ -288,9 +285,11 @@ CALLS = {
     "WidenedPoints": Call(
         bd.WidenedPoints, {"design": bd.SobolPoints(4), "factor": 1.4, "power": 0.9}, as_design
     ),
-    "FrozenScore": Call(bd.FrozenScore, {"source": small_score()}, in_a_flow, DEAR),
-    "GradientScore": Call(bd.GradientScore, {"scalar_field": lambda t, x: -jnp.sum(x**2)}, in_a_flow, DEAR),
-    "HarmonicScore": Call(bd.HarmonicScore, {"problem": problem()}, in_a_flow, DEAR),
+    "FrozenScore": Call(bd.FrozenScore, {"source": small_score()}, in_a_flow, dear=True),
+    "GradientScore": Call(
+        bd.GradientScore, {"scalar_field": lambda t, x: -jnp.sum(x**2)}, in_a_flow, dear=True
+    ),
+    "HarmonicScore": Call(bd.HarmonicScore, {"problem": problem()}, in_a_flow, dear=True),
     "NeuralScore": Call(
         bd.NeuralScore,
         {
@@ -308,13 +307,13 @@ CALLS = {
             "key": KEY,
         },
         in_a_flow,
-        DEAR,
+        dear=True,
     ),
     "ScoreSum": Call(
         lambda first, second: bd.ScoreSum(first, second),
         {"first": small_score(), "second": small_score()},
         in_a_flow,
-        DEAR,
+        dear=True,
     ),
     "TimeConditionedMLP": Call(
         bd.TimeConditionedMLP,
@@ -332,10 +331,12 @@ CALLS = {
         bd.Interactions,
         {"order": 2, "reach": 1},
         lambda i: solved(bd.SequentialScoreMatching(2, steps=4, terms=i)),
-        DEAR,
+        dear=True,
     ),
     "SymplecticTableau": Call(bd.SymplecticTableau, {"kicks": (0.5, 0.5), "drifts": (1.0,), "order": 2}),
-    "GaussianDynamics": Call(bd.GaussianDynamics, {"steps": 8, "solver": bd.BlanesMoan4()}, solved, DEAR),
+    "GaussianDynamics": Call(
+        bd.GaussianDynamics, {"steps": 8, "solver": bd.BlanesMoan4()}, solved, dear=True
+    ),
     "GivenScore": Call(
         bd.GivenScore,
         {
@@ -345,7 +346,7 @@ CALLS = {
             "solver": bd.VelocityVerlet(),
         },
         solved,
-        DEAR,
+        dear=True,
     ),
     "SequentialScoreMatching": Call(
         bd.SequentialScoreMatching,
@@ -358,7 +359,7 @@ CALLS = {
             "terms": bd.AllTerms(),
         },
         solved,
-        DEAR,
+        dear=True,
     ),
     "SplitOperator": Call(
         bd.SplitOperator,
@@ -402,7 +403,7 @@ CALLS = {
         bd.Velocities,
         {"problem": problem(), "score": gaussian, "current": gaussian},
         lambda v: bd.nelson_process(v, 4, key=KEY, ts=[0.5], steps=2),
-        DEAR,
+        dear=True,
     ),
     "DeepStochasticMechanics": Call(
         lambda **options: bd.DeepStochasticMechanics(**options),
@@ -444,7 +445,7 @@ CALLS = {
             "key": KEY,
         },
         lambda psi: psi(0.1, X),
-        DEAR,
+        dear=True,
     ),
     "NeuralVelocity": Call(
         bd.NeuralVelocity,
@@ -458,7 +459,7 @@ CALLS = {
             "key": KEY,
         },
         lambda w: w(0.1, X),
-        DEAR,
+        dear=True,
     ),
     "velocity_networks": Call(
         bd.velocity_networks,
@@ -471,7 +472,7 @@ CALLS = {
             "key": KEY,
         },
         lambda pair: pair[0](0.1, X),
-        DEAR,
+        dear=True,
     ),
     "velocity_residuals": Call(
         bd.velocity_residuals,
@@ -493,7 +494,7 @@ CALLS = {
             "key": KEY,
         },
         lambda v: v(0.1, X),
-        DEAR,
+        dear=True,
     ),
     "nelson_process": Call(
         bd.nelson_process,
@@ -508,7 +509,7 @@ CALLS = {
             "solver": diffrax.ShARK(),
         },
         lambda paths: paths,
-        examples=DEAR,
+        dear=True,
     ),
     "compare": Call(
         bd.compare,
@@ -567,19 +568,19 @@ CALLS = {
             "units": bd.plot.Units(),
         },
         drawn,
-        DEAR,
+        dear=True,
     ),
     "plot.energy": Call(
         bd.plot.energy,
         {"solution": solution(), "reference": solution(), "units": bd.plot.Units()},
         drawn,
-        DEAR,
+        dear=True,
     ),
     "plot.moments": Call(
         bd.plot.moments,
         {"solution": solution(), "reference": solution(), "units": bd.plot.Units()},
         drawn,
-        DEAR,
+        dear=True,
     ),
     "plot.movie": Call(
         bd.plot.movie,
@@ -596,7 +597,7 @@ CALLS = {
             "units": bd.plot.Units(),
         },
         shown,
-        DEAR,
+        dear=True,
     ),
     "plot.training": Call(
         bd.plot.training, {"history": None, "reference_energy": 1.0, "units": bd.plot.Units()}, drawn, 15
@@ -615,8 +616,8 @@ for _name, _made in SOLUTIONS.items():
     for _what in ("score", "log_density", "wave_function"):
         if _what == "wave_function" and _name in ("FlowSolution", "EnsembleSolution"):
             continue
-        CALLS[f"{_name}.{_what}"] = Call(getattr(_made(), _what), {"t": 0.25, "x": _x}, examples=DEAR)
-    CALLS[f"{_name}.sample"] = Call(_made().sample, {"key": KEY, "n": 2}, examples=DEAR)
+        CALLS[f"{_name}.{_what}"] = Call(getattr(_made(), _what), {"t": 0.25, "x": _x}, dear=True)
+    CALLS[f"{_name}.sample"] = Call(_made().sample, {"key": KEY, "n": 2}, dear=True)
     CALLS[f"{_name}.to_xarray"] = Call(
         _made().to_xarray, {"units": bd.plot.Units()}, lambda data: data["mean"].values
     )
@@ -652,19 +653,6 @@ def complaint(call: Call, name: str, bad: Any) -> str | None:
 
 
 # It solves several times.
-LONG = {"AutomaticDegree"}
-
-
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in LONG else []) for name in CALLS]
-)
-def test_the_call_itself_is_right(name):
-    call = CALLS[name]
-    matplotlib.use("Agg")
-    if name != "plot.training":  # it takes the history of a training, which others test
-        call.use(call.function(**call.arguments))
-
-
 numbers = st.floats() | st.integers(-(2**70), 2**70)
 shapes = hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=3)
 anything = (
@@ -675,13 +663,19 @@ anything = (
 )
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name, call in CALLS.items() if call.arguments])
-def test_anything_else_is_refused_or_right(name):
+@pytest.mark.parametrize(
+    "examples", [pytest.param(6, marks=pytest.mark.slow), pytest.param(30, marks=pytest.mark.long)]
+)
+@pytest.mark.parametrize("name", CALLS)
+def test_the_call_is_right_and_anything_else_is_refused_or_right(name, examples):
     call = CALLS[name]
     matplotlib.use("Agg")
+    if name != "plot.training":  # it takes the history of a training, which others test
+        call.use(call.function(**call.arguments))
+    if not call.arguments:
+        return
 
-    @settings(max_examples=call.examples)
+    @settings(max_examples=examples // 2 if call.dear else examples)
     @given(argument=st.sampled_from(sorted(call.arguments)), bad=anything)
     def check(argument, bad):
         assert complaint(call, argument, bad) is None

@@ -38,12 +38,16 @@ def name_of(page: Path) -> str:
     return page.relative_to(ROOT).as_posix()
 
 
-# They train, or solve by every method.
+# They train, or solve by several methods.
 LONG = {
+    "docs/api/index.md",
+    "docs/guide/devices.md",
+    "docs/guide/export.md",
     "docs/guide/initial-states.md",
     "docs/guide/long-runs.md",
     "docs/guide/nelson.md",
     "docs/guide/own-method.md",
+    "docs/guide/own-potential.md",
     "docs/guide/own-score.md",
     "docs/guide/own-solver.md",
     "docs/guide/testing.md",

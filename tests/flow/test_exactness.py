@@ -14,7 +14,9 @@ from bohmdiff.flow import bohmian_terms, initial_halves, integrate, pushed_score
 from bohmdiff.testing import driven_gaussians
 
 slow = pytest.mark.slow
-DIMENSIONS = pytest.mark.parametrize("d", [1, pytest.param(2, marks=slow), pytest.param(3, marks=slow)])
+DIMENSIONS = pytest.mark.parametrize(
+    "d", [1, pytest.param(2, marks=slow), pytest.param(3, marks=pytest.mark.long)]
+)
 few = settings(max_examples=5)
 SOLVER, STEPS = bd.BlanesMoan4(), 64
 

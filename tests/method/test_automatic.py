@@ -46,6 +46,7 @@ def test_estimate_is_below_the_tolerance_and_above_the_error(chosen):
     assert relative_error(four, exact) > 2 * relative_error(chosen, exact)
 
 
+@pytest.mark.slow
 def test_gaussians_need_no_more_than_the_second_degree_compared():
     trap = bd.Problem(bd.Hamiltonian(bd.Quadratic(1.0)), problem().initial, t1=1.5)
     exact = bd.solve(trap, bd.GaussianDynamics(), ts=TS)
@@ -73,6 +74,7 @@ def test_degrees_that_fail_end_the_search():
         bd.solve(problem(t1=400.0), bd.AutomaticDegree(), ts=TS)
 
 
+@pytest.mark.slow
 def test_degrees_for_which_there_are_too_few_particles_end_the_search():
     """Of degree 4 in one dimension there are five polynomials, of degree 6 seven."""
     method = bd.AutomaticDegree(1e-9, method=bd.SequentialScoreMatching(particles=bd.GaussHermitePoints(6)))

@@ -91,7 +91,7 @@ def test_an_oscillator():
     ("problem", "network"),
     [
         pytest.param(oscillator(3), {"exact_start": False}, id="loose", marks=pytest.mark.long),
-        pytest.param(free_packet(), {}, id="free", marks=pytest.mark.slow),
+        pytest.param(free_packet(), {}, id="free", marks=pytest.mark.long),
     ],
 )
 def test_closed_forms(problem, network):

@@ -97,7 +97,7 @@ def test_an_oscillator():
 @pytest.mark.parametrize(
     ("network", "options"),
     [
-        pytest.param({"exact_start": False}, {"box": (-3.0, 3.0)}, id="box", marks=pytest.mark.slow),
+        pytest.param({"exact_start": False}, {"box": (-3.0, 3.0)}, id="box", marks=pytest.mark.long),
         pytest.param({"logarithmic": False}, {}, id="factor", marks=pytest.mark.long),
     ],
 )

@@ -129,8 +129,8 @@ def assert_same(one, other, rtol):
     ("kind", "rtol"),
     [
         pytest.param("first order", 1e-9, marks=pytest.mark.slow),
-        pytest.param("second order", 1e-7, marks=pytest.mark.slow),
-        pytest.param("velocities", 1e-6, marks=pytest.mark.slow),
+        pytest.param("second order", 1e-7, marks=pytest.mark.long),
+        pytest.param("velocities", 1e-6, marks=pytest.mark.long),
         pytest.param("wave function", 1e-6, marks=pytest.mark.long),
     ],
 )
@@ -174,7 +174,7 @@ def test_a_process_is_killed_and_the_run_goes_on(tmp_path):
     assert straight == first
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_key_of_its_own_for_every_process_is_refused():
     processes = start(2, kind="own keys")
     errors = [process.communicate(timeout=300)[1] for process in processes]
@@ -195,7 +195,7 @@ def test_ctrl_c_in_one_process_ends_all_with_a_checkpoint(tmp_path):
     assert (tmp_path / "checkpoints" / str(reached)).is_dir()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_checkpoints_that_not_all_can_see_are_refused(tmp_path):
     for this in "01":
         (tmp_path / this).mkdir()

@@ -136,6 +136,7 @@ def test_a_wrong_score_becomes_the_exact_one(objective):
     np.testing.assert_allclose(solution.mean()[:, 0], np.cos(TS), atol=0.01)
 
 
+@pytest.mark.slow
 def test_implicit_score_matching_and_a_subset_of_times():
     solution = train(objective=bd.ImplicitScoreMatching(), epochs=120, times=4, validate_every=200)
     fisher = solution.history["fisher"].dropna("epoch").values

@@ -154,6 +154,7 @@ def test_too_few_particles():
         bd.solve(wells(), bd.SequentialScoreMatching(4, 14), key=KEY)
 
 
+@pytest.mark.slow
 def test_fewer_terms_need_fewer_particles():
     solution = bd.solve(
         wells(), bd.SequentialScoreMatching(4, 14, terms=bd.Interactions(1), trust_radius=4.0), key=KEY

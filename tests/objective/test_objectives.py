@@ -152,7 +152,7 @@ def check(result, factors, expected):
     [
         (1, 3),
         pytest.param(2, 3, marks=pytest.mark.slow),
-        pytest.param(3, 2, marks=pytest.mark.slow),
+        pytest.param(3, 2, marks=pytest.mark.long),
     ],
 )
 def test_objectives_their_sum_and_their_gradients(d, number):
@@ -469,6 +469,7 @@ def test_a_lost_particle_is_never_masked():
     assert not np.isfinite(report.minimum_determinant)
 
 
+@pytest.mark.slow
 def test_energy_drift_is_the_rate_of_the_mean_energy():
     """Of a Gaussian that is wrong and changes: the nodes stay a quadrature of the flow's density."""
     hamiltonian = bd.Hamiltonian(bd.Quadratic([[1.3, 0.4], [0.4, 0.8]]), jnp.array([0.7, 2.0]), hbar=0.8)

@@ -200,6 +200,7 @@ def test_number_of_frames(line, tmp_path):
     np.testing.assert_allclose(curve.get_ydata(), density(line, 6, curve.get_xdata()[:, None]))
 
 
+@pytest.mark.slow
 def test_a_single_time():
     problem = bd.Problem(bd.Hamiltonian(bd.DoubleWell()), bd.GaussianWavePacket([0.0], 0.3), t1=1.0)
     one = bd.solve(problem, bd.GaussianDynamics(steps=4), ts=[1.0])

@@ -90,7 +90,9 @@ def check(score, x=X, orders=(2,)):
         {"depth": 1, "width": 6},
         {"depth": 1, "width": 6, "conditioning": "concat"},
         {"depth": 2, "width": (5, 6), "conditioning": "concat"},
-        {"depth": 3, "width": (6, 4, 5), "activation": jnp.tanh, "fade_in": 1},
+        pytest.param(
+            {"depth": 3, "width": (6, 4, 5), "activation": jnp.tanh, "fade_in": 1}, marks=pytest.mark.slow
+        ),
         {"network": lambda features, z: jnp.sin(features @ features * jnp.sum(z**3))},
     ],
     ids=["shallow", "shallow concat", "concat", "deep tanh", "own"],

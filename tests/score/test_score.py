@@ -180,6 +180,7 @@ def trap(stiffness=STIFFNESS):
     return bd.Problem(hamiltonian, packet, t1=T0 + 1.5, t0=T0)
 
 
+@pytest.mark.slow
 def test_harmonic_score_is_exact_for_a_coherent_state():
     problem = trap()
     score = bd.HarmonicScore(problem)

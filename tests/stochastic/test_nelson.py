@@ -59,7 +59,9 @@ def ground_state(t1=1.0, mass=1.6, hbar=0.7, frequency=1.3):
     return bd.solve(problem, bd.GaussianDynamics())
 
 
-@pytest.mark.parametrize(("backward", "noise"), [(False, 1.0), (True, 0.5)])
+@pytest.mark.parametrize(
+    ("backward", "noise"), [pytest.param(False, 1.0, marks=pytest.mark.slow), (True, 0.5)]
+)
 def test_the_ground_state_forgets_at_its_frequency(noise, backward):
     paths = bd.nelson_process(
         ground_state(), 20_000, key=KEY, ts=[0.0, 0.5, 1.0], noise=noise, backward=backward, steps=32
@@ -124,6 +126,7 @@ def test_same_key_same_paths_and_other_solvers():
     np.testing.assert_allclose(euler.std(axis=0), one.std(axis=0), rtol=0.1)
 
 
+@pytest.mark.slow
 def test_saved_times_need_not_be_even():
     solution = ground_state(t1=2.0)
     ts = np.array([0.013, 0.9, 0.9001, 1.7])

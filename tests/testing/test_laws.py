@@ -1,6 +1,7 @@
 """Every part of the library obeys the laws: a new one without an entry here fails."""
 
 import inspect
+from functools import cache
 
 import jax
 import jax.numpy as jnp
@@ -38,7 +39,7 @@ POTENTIALS = {
 }
 
 
-@pytest.fixture(scope="module")
+@cache
 def fitted():
     return bd.solve(CHAIN, bd.SequentialScoreMatching(degree=3, steps=8)).fitted
 
@@ -48,14 +49,14 @@ def network(**options):
 
 
 SCORES = {
-    bd.GradientScore: lambda fitted: bd.GradientScore(lambda t, x: -jnp.sum(x**4) * (1 + t)),
-    bd.NeuralScore: lambda fitted: network(baseline=fitted, exact_start=True),
-    bd.ScoreSum: lambda fitted: fitted + network(),
-    bd.BlendedScore: lambda fitted: bd.BlendedScore(bd.HarmonicScore(CHAIN), fitted, start=0.2, end=0.7),
-    bd.FrozenScore: lambda fitted: bd.FrozenScore(fitted),
-    bd.HarmonicScore: lambda fitted: bd.HarmonicScore(CHAIN),
-    bd.GaussianScore: lambda fitted: bd.solve(CHAIN, bd.GaussianDynamics(steps=8)).fitted,
-    bd.HermiteScore: lambda fitted: fitted,
+    bd.GradientScore: lambda: bd.GradientScore(lambda t, x: -jnp.sum(x**4) * (1 + t)),
+    bd.NeuralScore: lambda: network(baseline=fitted(), exact_start=True),
+    bd.ScoreSum: lambda: fitted() + network(),
+    bd.BlendedScore: lambda: bd.BlendedScore(bd.HarmonicScore(CHAIN), fitted(), start=0.2, end=0.7),
+    bd.FrozenScore: lambda: bd.FrozenScore(fitted()),
+    bd.HarmonicScore: lambda: bd.HarmonicScore(CHAIN),
+    bd.GaussianScore: lambda: bd.solve(CHAIN, bd.GaussianDynamics(steps=8)).fitted,
+    bd.HermiteScore: lambda: fitted(),
 }
 SOLVERS = {solver: solver() for solver in (bd.VelocityVerlet, bd.Yoshida4, bd.BlanesMoan4, bd.BlanesMoan6)}
 
@@ -106,26 +107,27 @@ def test_every_part_has_its_entry(base, entries):
     assert found == set(entries), f"without laws: {found - set(entries)}; gone: {set(entries) - found}"
 
 
-LONG = {
+SLOW = {
+    bd.HermiteScore,
     bd.NeuralScore,
     bd.ScoreSum,
     bd.BlendedScore,
     bd.SelfConsistentScoreMatching,
-    bd.DeepStochasticMechanics,
-    bd.PhysicsInformedNetwork,
-    bd.AutomaticDegree,
-    bd.VelocityVerlet,
+    bd.SplitOperator,
+    bd.GivenScore,
     bd.Yoshida4,
     bd.BlanesMoan4,
+    bd.BlanesMoan6,
     bd.FrozenScore,
     bd.SequentialScoreMatching,
 }
+LONG = {bd.DeepStochasticMechanics, bd.PhysicsInformedNetwork, bd.AutomaticDegree}
 
 
 def each(entries):
-    marks = {cls: [pytest.mark.slow] if cls in LONG else [] for cls in entries}
+    marks = dict.fromkeys(SLOW, pytest.mark.slow) | dict.fromkeys(LONG, pytest.mark.long)
     return pytest.mark.parametrize(
-        "cls", [pytest.param(cls, id=cls.__name__, marks=marks[cls]) for cls in entries]
+        "cls", [pytest.param(cls, id=cls.__name__, marks=marks.get(cls, [])) for cls in entries]
     )
 
 
@@ -137,8 +139,8 @@ def test_potentials(cls):
 
 
 @each(SCORES)
-def test_scores(cls, fitted):
-    score = SCORES[cls](fitted)
+def test_scores(cls):
+    score = SCORES[cls]()
     assert type(score) is cls
     # Polynomials end beyond their trust radius, and splines between their nodes are smooth.
     check_score(score, 2, times=(0.1, 0.9), box=1.5)
