@@ -50,6 +50,6 @@ def pytest_runtest_teardown():
     """A process may map so many regions of memory, on Linux 65,530 unless told otherwise, and every compiled
     program takes some: beyond that XLA crashes."""
     maps = Path("/proc/self/maps")
-    if maps.exists() and maps.read_text().count("\n") > 20_000:
+    if maps.exists() and maps.read_text().count("\n") > 40_000:
         jax.clear_caches()
         gc.collect()

@@ -38,25 +38,29 @@ def name_of(page: Path) -> str:
     return page.relative_to(ROOT).as_posix()
 
 
-# They train, or solve by several methods.
-LONG = {
+# They solve by several methods.
+SLOW = {
     "docs/api/index.md",
     "docs/guide/devices.md",
     "docs/guide/export.md",
     "docs/guide/initial-states.md",
     "docs/guide/long-runs.md",
-    "docs/guide/nelson.md",
     "docs/guide/own-method.md",
     "docs/guide/own-potential.md",
     "docs/guide/own-score.md",
     "docs/guide/own-solver.md",
+}
+# They train to the end, or try every law.
+LONG = {
+    "docs/guide/nelson.md",
     "docs/guide/testing.md",
     "docs/guide/training.md",
     "docs/guide/which-method.md",
     "docs/tutorial.md",
 }
+MARKS = dict.fromkeys(SLOW, pytest.mark.slow) | dict.fromkeys(LONG, pytest.mark.long)
 RUNNABLE = [
-    pytest.param(page, id=name_of(page), marks=[pytest.mark.slow] if name_of(page) in LONG else [])
+    pytest.param(page, id=name_of(page), marks=MARKS.get(name_of(page), []))
     for page in PAGES
     if blocks(page.read_text(encoding="utf-8"))
 ]

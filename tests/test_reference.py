@@ -38,8 +38,18 @@ def start_of_reference():
     return run_page(name_of(page), page.read_text(encoding="utf-8"))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("page", [pytest.param(p, id=name_of(p)) for p in REFERENCE if entries_of(p)])
+# It tries every law.
+LONG = {"docs/api/testing.md"}
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(p, id=name_of(p), marks=pytest.mark.long if name_of(p) in LONG else pytest.mark.slow)
+        for p in REFERENCE
+        if entries_of(p)
+    ],
+)
 def test_examples_of_the_reference_run(page, start_of_reference, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     matplotlib.use("Agg")

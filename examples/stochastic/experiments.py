@@ -10,7 +10,7 @@ The table has the wall time with compilation; the largest errors of mean and var
 deviations and relative; and those of u and v, relative in the norm of L2 over the exact density and all times, by
 2048 points at each of eleven times, with the standard error of sixteen parts of them.
 
-The picture shows the variance of the first coordinate against time, and u and v at the end along that
+The picture shows mean and variance of the first coordinate against time, and u and v at the end along that
 coordinate, through the mean of the others.
 
     python examples/stochastic/experiments.py oscillator_1d    # _1d_phase, _3d
@@ -248,15 +248,22 @@ def draw(everything: dict[str, Fields]):
     x = jnp.linspace(centre[0] - 3 * spread, centre[0] + 3 * spread, 121)
     line = jnp.broadcast_to(centre, (x.size, centre.size)).at[:, 0].set(x)
     with style():
-        figure, axes = plt.subplots(1, 3, figsize=(11, 3.6), layout="constrained")
+        figure, axes = plt.subplots(1, 4, figsize=(14, 3.6), layout="constrained")
         for i, (name, fields) in enumerate(everything.items()):
             look = {"color": "0.6", "lw": 4} if name == "exact" else {"color": COLOURS[i], "ls": DASHES[i]}
-            axes[0].plot(fields.ts, fields.std[:, 0] ** 2, label=name, **look)
-            for panel, field in zip(axes[1:], (fields.osmotic, fields.current), strict=True):
+            axes[0].plot(fields.ts, fields.mean[:, 0], label=name, **look)
+            axes[1].plot(fields.ts, fields.std[:, 0] ** 2, **look)
+            for panel, field in zip(axes[2:], (fields.osmotic, fields.current), strict=True):
                 panel.plot(x, at(field, exact.ts[-1:], line[None])[0, :, 0], **look)
-        axes[0].set_xlabel("time")
-        axes[0].set_ylabel("variance")
-        for panel, name in zip(axes[1:], ("osmotic", "current"), strict=True):
+        # A mean that stays where it is, as by symmetry, would be drawn with its round-off.
+        axes[0].update_datalim(
+            [(exact.ts[0], centre[0] - 0.1 * spread), (exact.ts[0], centre[0] + 0.1 * spread)]
+        )
+        axes[0].autoscale_view()
+        for panel, name in zip(axes[:2], ("mean", "variance"), strict=True):
+            panel.set_xlabel("time")
+            panel.set_ylabel(name)
+        for panel, name in zip(axes[2:], ("osmotic", "current"), strict=True):
             panel.set_xlabel("position")
             panel.set_ylabel(f"{name} velocity at the end")
         figure.legend(loc="outside upper center", ncols=5, frameon=False)

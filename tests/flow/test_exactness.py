@@ -87,7 +87,7 @@ def test_fisher_divergence_falls_with_twice_the_order(d, data):
     ("solver", "steps"),
     [
         (bd.VelocityVerlet(), 32),
-        pytest.param(bd.Yoshida4(), 24, marks=slow),
+        pytest.param(bd.Yoshida4(), 24, marks=pytest.mark.long),
         pytest.param(bd.BlanesMoan6(), 4, marks=slow),
     ],
 )

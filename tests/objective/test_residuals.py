@@ -44,7 +44,7 @@ def value_and_gradient(objective):
 @pytest.mark.parametrize(
     "objective",
     [
-        pytest.param(bd.FisherDivergence(0.65), marks=pytest.mark.slow),
+        pytest.param(bd.FisherDivergence(0.65), marks=pytest.mark.long),
         pytest.param(
             bd.DirectionalDivergence(0.65) + 2.0 * bd.FisherDivergence(0.65), marks=pytest.mark.slow
         ),

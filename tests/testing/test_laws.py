@@ -111,17 +111,21 @@ SLOW = {
     bd.HermiteScore,
     bd.NeuralScore,
     bd.ScoreSum,
-    bd.BlendedScore,
-    bd.SelfConsistentScoreMatching,
     bd.SplitOperator,
     bd.GivenScore,
-    bd.Yoshida4,
     bd.BlanesMoan4,
     bd.BlanesMoan6,
-    bd.FrozenScore,
     bd.SequentialScoreMatching,
 }
-LONG = {bd.DeepStochasticMechanics, bd.PhysicsInformedNetwork, bd.AutomaticDegree}
+LONG = {
+    bd.BlendedScore,
+    bd.FrozenScore,
+    bd.Yoshida4,
+    bd.SelfConsistentScoreMatching,
+    bd.DeepStochasticMechanics,
+    bd.PhysicsInformedNetwork,
+    bd.AutomaticDegree,
+}
 
 
 def each(entries):
