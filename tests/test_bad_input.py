@@ -663,10 +663,11 @@ anything = (
 )
 
 
-@pytest.mark.parametrize(
-    "examples", [pytest.param(6, marks=pytest.mark.slow), pytest.param(30, marks=pytest.mark.long)]
-)
-@pytest.mark.parametrize("name", CALLS)
+FEW = [pytest.param(name, 6, marks=pytest.mark.slow) for name, call in CALLS.items() if not call.dear]
+MANY = [pytest.param(name, 15 if call.dear else 30, marks=pytest.mark.long) for name, call in CALLS.items()]
+
+
+@pytest.mark.parametrize(("name", "examples"), FEW + MANY)
 def test_the_call_is_right_and_anything_else_is_refused_or_right(name, examples):
     call = CALLS[name]
     matplotlib.use("Agg")
@@ -675,7 +676,7 @@ def test_the_call_is_right_and_anything_else_is_refused_or_right(name, examples)
     if not call.arguments:
         return
 
-    @settings(max_examples=examples // 2 if call.dear else examples)
+    @settings(max_examples=examples)
     @given(argument=st.sampled_from(sorted(call.arguments)), bad=anything)
     def check(argument, bad):
         assert complaint(call, argument, bad) is None

@@ -71,7 +71,7 @@ def ratios(case, hamiltonian, t, places):
     return jax.vmap(ratio)(places)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_oscillator():
     problem = oscillator(momentum=-0.05)
     solution = trained(problem, 40)

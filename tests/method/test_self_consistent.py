@@ -120,7 +120,7 @@ def saved_epochs(folder):
     "objective",
     [
         bd.FisherDivergence(),
-        pytest.param(bd.DirectionalDivergence(), marks=pytest.mark.slow),
+        pytest.param(bd.DirectionalDivergence(), marks=pytest.mark.long),
         pytest.param(bd.LogDensityVariance(), marks=pytest.mark.slow),
     ],
 )
