@@ -79,7 +79,7 @@ def test_what_was_finished_is_there_after_ctrl_c(name, files, tmp_path):
     while said.count("wrote") < files and (line := process.stdout.readline()):
         said += line
     process.send_signal(signal.SIGINT)
-    rest, errors = process.communicate(timeout=120)
+    rest, errors = process.communicate(timeout=600)
     assert process.returncode == 1, errors
     assert "Traceback" not in errors
     assert errors.strip().endswith("interrupted")
@@ -89,7 +89,7 @@ def test_what_was_finished_is_there_after_ctrl_c(name, files, tmp_path):
     assert all(name.startswith("unfinished_") for name in others)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_interrupted_training_goes_on(tmp_path):
     options = "--epochs", "400", "--particles", "16", "--width", "4", "--steps", "8"
     process = start("train_double_well", tmp_path, *options)
@@ -97,7 +97,7 @@ def test_an_interrupted_training_goes_on(tmp_path):
     while process.poll() is None and not (log.exists() and log.read_text().count("\n") >= 2):
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    output, errors = process.communicate(timeout=120)
+    output, errors = process.communicate(timeout=600)
     assert process.returncode == 0, errors
     assert "--resume goes on" in output
     assert {file.name for file in written(output, tmp_path)} >= {
@@ -122,7 +122,7 @@ def test_at_any_moment(name, tmp_path):
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(timeout=MOMENT)
     process.send_signal(signal.SIGINT)
-    output, errors = process.communicate(timeout=120)
+    output, errors = process.communicate(timeout=600)
     assert process.returncode in (0, 1, -signal.SIGINT), errors
     done = written(output, tmp_path)
     assert process.returncode or done
