@@ -44,15 +44,15 @@ SLOW = {
     "docs/guide/devices.md",
     "docs/guide/export.md",
     "docs/guide/initial-states.md",
-    "docs/guide/long-runs.md",
-    "docs/guide/own-method.md",
     "docs/guide/own-potential.md",
     "docs/guide/own-score.md",
-    "docs/guide/own-solver.md",
 }
 # They train to the end, or try every law.
 LONG = {
+    "docs/guide/long-runs.md",
     "docs/guide/nelson.md",
+    "docs/guide/own-method.md",
+    "docs/guide/own-solver.md",
     "docs/guide/testing.md",
     "docs/guide/training.md",
     "docs/guide/which-method.md",
