@@ -13,10 +13,11 @@ os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 
 def in_jaxlib(flag: str) -> bool:
     """Whether this version of XLA has a flag: it ends the process where it is given one that it does not know."""
-    for library in Path(find_spec("jaxlib").origin).parent.glob("libjax_common*"):
-        with library.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            return content.find(flag.encode()) >= 0
-    return False
+    library = next(Path(find_spec("jaxlib").origin).parent.glob("libjax_common*"), None)
+    if library is None:
+        return False
+    with library.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return content.find(flag.encode()) >= 0
 
 
 # Twice the time to compile, for faster programs.

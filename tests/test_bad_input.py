@@ -275,7 +275,7 @@ CALLS = {
             "phase": None,
         },
         as_initial_state,
-        6,
+        dear=True,
     ),
     "GaussHermitePoints": Call(bd.GaussHermitePoints, {"points_per_axis": 4, "discard": 1e-6}, as_design),
     "RandomPoints": Call(bd.RandomPoints, {"number": 4}, as_design),
@@ -600,7 +600,7 @@ CALLS = {
         dear=True,
     ),
     "plot.training": Call(
-        bd.plot.training, {"history": None, "reference_energy": 1.0, "units": bd.plot.Units()}, drawn, 15
+        bd.plot.training, {"history": None, "reference_energy": 1.0, "units": bd.plot.Units()}, drawn
     ),
 }
 
@@ -652,7 +652,6 @@ def complaint(call: Call, name: str, bad: Any) -> str | None:
     return None
 
 
-# It solves several times.
 numbers = st.floats() | st.integers(-(2**70), 2**70)
 shapes = hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=3)
 anything = (

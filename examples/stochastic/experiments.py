@@ -256,9 +256,7 @@ def draw(everything: dict[str, Fields]):
             for panel, field in zip(axes[2:], (fields.osmotic, fields.current), strict=True):
                 panel.plot(x, at(field, exact.ts[-1:], line[None])[0, :, 0], **look)
         # A mean that stays where it is, as by symmetry, would be drawn with its round-off.
-        axes[0].update_datalim(
-            [(exact.ts[0], centre[0] - 0.1 * spread), (exact.ts[0], centre[0] + 0.1 * spread)]
-        )
+        axes[0].update_datalim([(exact.ts[0], centre[0] + share * spread) for share in (-0.1, 0.1)])
         axes[0].autoscale_view()
         for panel, name in zip(axes[:2], ("mean", "variance"), strict=True):
             panel.set_xlabel("time")

@@ -56,7 +56,7 @@ SCORES = {
     bd.FrozenScore: lambda: bd.FrozenScore(fitted()),
     bd.HarmonicScore: lambda: bd.HarmonicScore(CHAIN),
     bd.GaussianScore: lambda: bd.solve(CHAIN, bd.GaussianDynamics(steps=8)).fitted,
-    bd.HermiteScore: lambda: fitted(),
+    bd.HermiteScore: fitted,
 }
 SOLVERS = {solver: solver() for solver in (bd.VelocityVerlet, bd.Yoshida4, bd.BlanesMoan4, bd.BlanesMoan6)}
 
