@@ -1,5 +1,7 @@
 """Exact scores give exact solutions; what has no answer says so."""
 
+import warnings
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -135,3 +137,30 @@ def test_bad_options(options, match):
 def test_a_score_that_does_not_fit():
     with pytest.raises(ValueError, match=r"score\(t, x\) must return a real array of shape \(1,\)"):
         bd.solve(WIDE, bd.GivenScore(lambda t, x: x[0], NODES))
+
+
+class Repelled(bd.AbstractScore):
+    """The score of the ground state, but for a place far out from which it drives away."""
+
+    edge: float
+
+    def __call__(self, t, x):
+        return -2 * x + 2 * jnp.sign(x) * jax.nn.softplus(10 * (jnp.abs(x) - self.edge))
+
+
+def test_particles_that_run_away_are_told():
+    trap = bd.Hamiltonian(bd.Quadratic([[1.0]]))
+    problem = bd.Problem(trap, bd.GaussianWavePacket([0.0], 0.5), t1=1.0)
+    design = bd.GaussHermitePoints(64, discard=0.0)
+    with pytest.warns(UserWarning, match="thousandth of the probability makes up .* particles=SobolPoints"):
+        far = bd.solve(problem, bd.GivenScore(Repelled(2.6), design), ts=TS)
+    assert far.std()[-1, 0] ** 2 > 0.55
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        near = bd.solve(
+            problem, bd.GivenScore(Repelled(2.6), bd.TruncatedPoints(bd.SobolPoints(512))), ts=TS, key=KEY
+        )
+        bd.solve(problem, bd.GivenScore(lambda t, x: -2 * x, design), ts=TS)
+        # Of few particles each one matters.
+        bd.solve(problem, bd.GivenScore(lambda t, x: -2 * x, 4), ts=TS, key=KEY)
+    assert near.std()[-1, 0] ** 2 < 0.51

@@ -1,12 +1,15 @@
 """A score that is there already: trained, written by hand or taken from another solution."""
 
+import warnings
 from collections.abc import Callable
 
 import diffrax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
-from .._types import Key, Times
+from .._check import is_concrete
+from .._types import Key, Paths, Points, Times, Weights
 from ..flow import check_integration, propagate
 from ..problem import Problem
 from ..solution import FlowSolution
@@ -15,6 +18,8 @@ from ..wavepacket import AbstractPoints, as_design, default_points
 from .method import AbstractMethod
 
 _NODES = {1: 64, 2: 24, 3: 14, 4: 10}
+# What is little of a density, and how much of a variance it may make up beyond what it does at the start.
+_FAR_OUT, _MOST = 1e-3, 0.05
 
 
 def usual_particles(dimension: int) -> AbstractPoints:
@@ -46,7 +51,9 @@ class GivenScore(AbstractMethod):
 
     **Returns** from [`solve`][bohmdiff.solve]: a [`FlowSolution`][bohmdiff.FlowSolution].
 
-    **Raises:** `ValueError` for bad options, and if particles become non-finite.
+    **Raises:** `ValueError` for bad options, and if particles become non-finite. Warns where the farthest
+    thousandth of the probability makes up much of a variance: particles in the far tails, where a fitted or
+    trained score is not known well, have then run away.
     """
 
     score: Callable[..., Array]
@@ -71,6 +78,7 @@ class GivenScore(AbstractMethod):
             design = as_design(self.particles, "particles")
         x0, weights = problem.initial.points(design, key)
         flow = propagate(problem, self.score, x0, ts=ts, solver=self.solver, steps=self.steps)
+        _warn_of_runaways(x0, weights, flow.position, ts)
         return FlowSolution(
             problem=problem,
             method=self,
@@ -81,3 +89,34 @@ class GivenScore(AbstractMethod):
             solver=self.solver,
             steps=self.steps,
         )
+
+
+def _warn_of_runaways(x0: Points, weights: Weights, position: Paths, ts: Times) -> None:
+    if not is_concrete((x0, weights, position, ts)):
+        return
+    of_weight = np.asarray(weights)
+    before = _share_of_farthest(np.asarray(x0), of_weight)
+    shares = np.stack([_share_of_farthest(x, of_weight) for x in np.moveaxis(np.asarray(position), 1, 0)])
+    time, coordinate = np.unravel_index(np.argmax(shares - before), shares.shape)
+    if shares[time, coordinate] > before[coordinate] + _MOST:
+        warnings.warn(
+            f"The farthest thousandth of the probability makes up {shares[time, coordinate]:.0%} of the "
+            f"variance of coordinate {coordinate} at t = {np.asarray(ts)[time]:g}: particles that started far "
+            "out have run away, where the score is not known well, and the moments are not to be trusted. Move "
+            "particles that reach less far out: GivenScore(score, particles=SobolPoints(8192)), with "
+            "solution.fitted as the score after training, or TruncatedPoints(SobolPoints(8192)), which leaves "
+            "that thousandth out.",
+            stacklevel=4,
+        )
+
+
+def _share_of_farthest(x: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """What the particles that are farthest from the mean, and together have a thousandth of the weight at most,
+    contribute to the variance of each coordinate."""
+    square = (x - weights @ x) ** 2
+    order = np.argsort(-square, axis=0)
+    sizes = weights[order]
+    parts = sizes * np.take_along_axis(square, order, axis=0)
+    far = np.sum(np.where(np.cumsum(sizes, axis=0) <= _FAR_OUT * weights.sum(), parts, 0), axis=0)
+    total = parts.sum(axis=0)
+    return np.divide(far, total, out=np.zeros_like(far), where=total > 0)
