@@ -138,6 +138,7 @@ def in_training(**options):
         "particles": 4,
         "steps": 2,
         "validation_particles": 4,
+        "solution_particles": 4,
         "objective": bd.LogDensityVariance(),
     }
     method = bd.SelfConsistentScoreMatching(small_score(), **(given | options))

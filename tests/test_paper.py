@@ -38,7 +38,9 @@ def script(monkeypatch, tmp_path):
     plt.close("all")
 
 
-@pytest.mark.parametrize("name", NEEDS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] if n == "figure1" else []) for n in NEEDS]
+)
 def test_what_is_bundled_is_drawn(name, script, tmp_path):
     missing = [file for file in NEEDS[name] if not (FOLDER / "data" / file).exists()]
     if missing:

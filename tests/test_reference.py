@@ -38,25 +38,33 @@ def start_of_reference():
     return run_page(name_of(page), page.read_text(encoding="utf-8"))
 
 
-# It tries every law.
-LONG = {"docs/api/testing.md"}
+# They train, or try every law.
+LONG = {
+    "AutomaticDegree",
+    "DeepStochasticMechanics",
+    "PhysicsInformedNetwork",
+    "SelfConsistentScoreMatching",
+    "ToleranceNotReachedError",
+    "TrainingDivergedError",
+    "TrainingNotSavedError",
+    "VelocitySolution",
+    "WaveFunctionSolution",
+    "plot.training",
+}
 
 
-@pytest.mark.parametrize(
-    "page",
-    [
-        pytest.param(p, id=name_of(p), marks=pytest.mark.long if name_of(p) in LONG else pytest.mark.slow)
-        for p in REFERENCE
-        if entries_of(p)
-    ],
-)
-def test_examples_of_the_reference_run(page, start_of_reference, monkeypatch, tmp_path):
+def entry(page: Path, name: str):
+    long = page.stem == "testing" or name in LONG
+    return pytest.param(name, id=name, marks=pytest.mark.long if long else pytest.mark.slow)
+
+
+@pytest.mark.parametrize("name", [entry(page, name) for page in REFERENCE for name in entries_of(page)])
+def test_examples_of_the_reference_run(name, start_of_reference, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     matplotlib.use("Agg")
-    for name in entries_of(page):
-        for number, code in enumerate(examples_of(name)):
-            exec(compile(code, f"example {number} of {name}", "exec"), dict(start_of_reference))
-        plt.close("all")
+    for number, code in enumerate(examples_of(name)):
+        exec(compile(code, f"example {number} of {name}", "exec"), dict(start_of_reference))
+    plt.close("all")
 
 
 def parameters_of(thing) -> list[str]:

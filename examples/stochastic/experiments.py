@@ -24,6 +24,8 @@ import time
 START = time.perf_counter()
 
 import argparse  # noqa: E402
+import dataclasses  # noqa: E402
+import math  # noqa: E402
 import sys  # noqa: E402
 from collections.abc import Callable  # noqa: E402
 from functools import partial  # noqa: E402
@@ -57,6 +59,10 @@ class Experiment(NamedTuple):
     # Of velocities, ψ and score.
     epochs: tuple[int, int, int] = (60, 80, 5)
     velocities: dict = {}  # noqa: RUF012
+    # Where the score that is trained ends to be a polynomial, in standard deviations; and which of its errors are
+    # outliers.
+    trust_radius: float | None = None
+    outlier_scale: float = math.inf
 
 
 def main() -> None:
@@ -145,8 +151,10 @@ def bosons(options: argparse.Namespace) -> Experiment:
         degree={2: 8, 5: 4}.get(d, 6),
         particles=16_384,
         width=24,
-        epochs=(150, 150, 40),
+        epochs=(150, 150, 100),
         velocities={"points": 512, "outlier_scale": 0.3},
+        trust_radius=3.0,
+        outlier_scale=3.0,
     )
 
 
@@ -159,27 +167,29 @@ EXPERIMENTS = {
 }
 
 
-def sequential(experiment: Experiment, options: argparse.Namespace, name: str) -> bd.AbstractMethod:
+def sequential(
+    experiment: Experiment, options: argparse.Namespace, name: str
+) -> bd.SequentialScoreMatching:
     return bd.SequentialScoreMatching(
         options.degree or experiment.degree, experiment.particles, options.steps
     )
 
 
 def self_consistent(experiment: Experiment, options: argparse.Namespace, name: str) -> bd.AbstractMethod:
-    baseline = bd.solve(experiment.problem, sequential(experiment, options, name), key=network_key(options))
+    below = dataclasses.replace(sequential(experiment, options, name), trust_radius=experiment.trust_radius)
     score = bd.NeuralScore(
         experiment.problem,
-        baseline=baseline,
+        baseline=bd.solve(experiment.problem, below, key=network_key(options)),
         width=experiment.width,
-        output_scale=1e-3,
         key=network_key(options),
     )
     return bd.SelfConsistentScoreMatching(
         score,
-        bd.FisherDivergence(),
-        falling(experiment.epochs[2], clip=6.0, damping=1e-5),
+        bd.FisherDivergence(outlier_scale=experiment.outlier_scale),
+        falling(experiment.epochs[2], peak=0.2, clip=6.0, damping=1e-5, decay=0.9),
         epochs=options.epochs or experiment.epochs[2],
         steps=options.steps,
+        solution_particles=experiment.particles,
         **saved(options, name),
     )
 
@@ -209,13 +219,16 @@ def network_key(options: argparse.Namespace) -> jax.Array:
     return jax.random.split(jax.random.key(options.seed))[0]
 
 
-def falling(epochs: int, *, clip: float, damping: float) -> optax.GradientTransformation:
+def falling(
+    epochs: int, *, clip: float, damping: float, peak: float = 0.5, decay: float = 0.7
+) -> optax.GradientTransformation:
     """Steps of Gauss-Newton that end small."""
     warm = min(10, epochs - 1)
+    rate = optax.warmup_cosine_decay_schedule(0.1 * peak, peak, warm, epochs, 0.04 * peak)
     return optax.chain(
-        bd.scale_by_gauss_newton(damping=damping, decay=0.7),
+        bd.scale_by_gauss_newton(damping=damping, decay=decay),
         optax.clip_by_global_norm(clip),
-        optax.scale_by_learning_rate(optax.warmup_cosine_decay_schedule(0.05, 0.5, warm, epochs, 0.02)),
+        optax.scale_by_learning_rate(rate),
     )
 
 

@@ -38,7 +38,7 @@ def test_a_small_one_does_not(number, monkeypatch):
     assert sizes_of_chunks(number, 1_700_000, monkeypatch) == [number]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_chunks_change_nothing(monkeypatch):
     x0 = jax.random.normal(jax.random.key(0), (301, 2))
 

@@ -50,7 +50,7 @@ except ValueError as error:
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_particles_on_two_devices_move_as_on_one():
     root = Path(__file__).parents[2]
     done = subprocess.run(

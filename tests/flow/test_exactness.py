@@ -76,6 +76,7 @@ def check_order(case, solver, steps):
     assert coarse < 1
 
 
+@pytest.mark.slow
 @DIMENSIONS
 @settings(max_examples=4)
 @given(st.data())
@@ -86,9 +87,9 @@ def test_fisher_divergence_falls_with_twice_the_order(d, data):
 @pytest.mark.parametrize(
     ("solver", "steps"),
     [
-        (bd.VelocityVerlet(), 32),
+        pytest.param(bd.VelocityVerlet(), 32, marks=slow),
         pytest.param(bd.Yoshida4(), 24, marks=pytest.mark.long),
-        pytest.param(bd.BlanesMoan6(), 4, marks=slow),
+        pytest.param(bd.BlanesMoan6(), 4, marks=pytest.mark.long),
     ],
 )
 @settings(max_examples=4)
@@ -120,6 +121,7 @@ def _pushed_and_exact(problem, case, x0):
     return own, jax.vmap(lambda x: case(case.t1, x))(position.motion)
 
 
+@pytest.mark.slow
 @settings(max_examples=4)
 @given(driven_gaussians(2))
 def test_a_wrong_score_is_seen(case):

@@ -153,6 +153,7 @@ def rates_by_definition(hamiltonian, log_density, t, position, directions):
     return HalfState(acceleration(x), action, slope_times(x, tangent), jnp.stack(along, axis=-1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "directions",
     [np.eye(2), np.array([[0.7, -1.2]]), np.array([[[0.7, -1.2]], [[0.4, 0.1]]])],
@@ -228,6 +229,7 @@ def derivatives_of_the_discrete_map(problem, score, x0):
     return jax.vmap(jax.jacfwd(end))(x0), jax.vmap(jax.jacfwd(jax.jacfwd(end)))(x0)
 
 
+@pytest.mark.slow
 def test_tangents_in_the_state_are_those_of_the_discrete_map():
     problem, score = setting()
     first, second = derivatives_of_the_discrete_map(problem, score, X0)
@@ -250,7 +252,7 @@ def leaves_close(got, expected, **tolerance):
         np.testing.assert_allclose(a, b, **tolerance)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_vmap_and_ensemble_and_loop_agree():
     problem, score = setting()
     together = propagate(problem, score, X0)

@@ -37,6 +37,7 @@ def chosen():
     return bd.solve(problem(), bd.AutomaticDegree(2e-3), ts=TS)
 
 
+@pytest.mark.long
 def test_estimate_is_below_the_tolerance_and_above_the_error(chosen):
     exact = bd.solve(problem(), bd.SplitOperator(points=256, lower=-7.0, upper=7.0), ts=TS)
     assert relative_error(chosen, exact) < chosen.error_estimate < 2e-3
@@ -46,7 +47,7 @@ def test_estimate_is_below_the_tolerance_and_above_the_error(chosen):
     assert relative_error(four, exact) > 2 * relative_error(chosen, exact)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_gaussians_need_no_more_than_the_second_degree_compared():
     trap = bd.Problem(bd.Hamiltonian(bd.Quadratic(1.0)), problem().initial, t1=1.5)
     exact = bd.solve(trap, bd.GaussianDynamics(), ts=TS)
@@ -74,7 +75,7 @@ def test_degrees_that_fail_end_the_search():
         bd.solve(problem(t1=400.0), bd.AutomaticDegree(), ts=TS)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_degrees_for_which_there_are_too_few_particles_end_the_search():
     """Of degree 4 in one dimension there are five polynomials, of degree 6 seven."""
     method = bd.AutomaticDegree(1e-9, method=bd.SequentialScoreMatching(particles=bd.GaussHermitePoints(6)))
@@ -89,7 +90,7 @@ def test_not_under_transformations():
         jax.jit(lambda a: bd.solve(problem(a), bd.AutomaticDegree(), ts=TS).std())(0.05)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_options_of_the_method_are_used(chosen):
     assert chosen.steps == 96  # degree 6 takes half as many again as degree 4
     points = bd.GaussHermitePoints(30)

@@ -59,7 +59,7 @@ def errors(solution):
     )
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_oscillator():
     solution = trained(oscillator(momentum=-0.05), 40)
     found = errors(solution)
@@ -199,7 +199,7 @@ def test_a_way_back_that_does_not_end_is_no_density():
             what(1.0, jnp.ones(1))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_nothing_is_lost_if_particles_are():
     u, _ = bd.velocity_networks(oscillator(), width=2, key=KEY)
     runaway = Cubic(jnp.array(1e4))

@@ -80,7 +80,7 @@ def gauss_newton():
     return optax.chain(bd.scale_by_gauss_newton(1e-8), optax.scale_by_learning_rate(1.0))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_handful_of_epochs_reach_the_exact_score():
     optimizer = gauss_newton()
     options = {"objective": bd.FisherDivergence(), "particles": 32, "validate_every": 100}
@@ -93,7 +93,7 @@ def test_a_handful_of_epochs_reach_the_exact_score():
     assert outcome(train(optimizer=optimizer, epochs=6, **options)) == outcome(ours)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_run_goes_on_with_its_matrix(tmp_path):
     optimizer = gauss_newton()
     options = {"optimizer": optimizer, "objective": bd.FisherDivergence(), "particles": 32}

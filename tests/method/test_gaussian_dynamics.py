@@ -61,7 +61,7 @@ def mobius(K, mass, hbar, packet, t):
     return q, p, (c + e @ A0) @ np.linalg.inv(a + b @ A0)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_free_packet_spreads():
     m, hbar, C0, p, chirp = 1.7, 0.6, 0.3, 0.9, 0.4
     packet = bd.GaussianWavePacket([0.5], C0, [p], [[chirp]])
@@ -74,6 +74,7 @@ def test_free_packet_spreads():
     np.testing.assert_allclose(solution.energy(), energy, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_coherent_state_has_its_textbook_wave_function():
     """Three periods; the phase of the closed form carries no logarithm that could hide a branch."""
     m, hbar, w, x0 = 1.3, 0.7, 1.9, 0.8
@@ -202,6 +203,7 @@ def residual(solution, t, x):
 unit = st.floats(-1, 1)
 
 
+@pytest.mark.slow
 @settings(max_examples=15)
 @given(st.lists(unit, min_size=20, max_size=20), st.floats(0.3, 3), st.floats(0.3, 3), st.floats(0.3, 2))
 def test_obeys_the_schroedinger_equation(draws, m1, m2, hbar):
@@ -225,6 +227,7 @@ def test_obeys_the_schroedinger_equation(draws, m1, m2, hbar):
         assert residual(solution, jnp.asarray(t), x) < 1e-8
 
 
+@pytest.mark.slow
 def test_thawed_gaussian_leaves_the_top_of_a_barrier():
     packet = bd.GaussianWavePacket([0.0], 0.25)
     solution = solve(Quartic(jnp.asarray(1.0)), packet, t1=1.0)
@@ -254,7 +257,7 @@ def test_thawed_gaussian_becomes_exact_for_small_hbar():
     np.testing.assert_allclose(solution.mean()[-1, 0], run.y[0, -1], atol=1e-9)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("d", [2, pytest.param(5, marks=pytest.mark.long), 10])
 def test_energy_in_many_dimensions(d):
     """Beyond three coordinates with fewer nodes, from ten with Sobol points."""
@@ -264,7 +267,7 @@ def test_energy_in_many_dimensions(d):
     np.testing.assert_allclose(solution.energy()[0], exact, rtol=1e-12 if d < 10 else 1e-4)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_single_precision():
     packet = bd.GaussianWavePacket(jnp.array([0.5, 0.1], jnp.float32), 0.3)
     solution = solve(static(COUPLED), packet, t1=2.0, mass=UNEQUAL, steps=50)
@@ -278,7 +281,7 @@ def test_single_precision():
     np.testing.assert_allclose(solution.covariance()[-1], 0.5 * np.linalg.inv(A.imag), rtol=1e-4)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_gradient_in_a_parameter_of_the_potential():
     def loss(depth):
         packet = bd.GaussianWavePacket([0.6], 0.25, [0.3])

@@ -148,6 +148,7 @@ class Repelled(bd.AbstractScore):
         return -2 * x + 2 * jnp.sign(x) * jax.nn.softplus(10 * (jnp.abs(x) - self.edge))
 
 
+@pytest.mark.slow
 def test_particles_that_run_away_are_told():
     trap = bd.Hamiltonian(bd.Quadratic([[1.0]]))
     problem = bd.Problem(trap, bd.GaussianWavePacket([0.0], 0.5), t1=1.0)

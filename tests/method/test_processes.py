@@ -125,14 +125,10 @@ def assert_same(one, other, rtol):
             np.testing.assert_allclose(one[name], other[name], rtol=rtol, atol=rtol, err_msg=name)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("kind", "rtol"),
-    [
-        pytest.param("first order", 1e-9, marks=pytest.mark.slow),
-        pytest.param("second order", 1e-7, marks=pytest.mark.long),
-        pytest.param("velocities", 1e-6, marks=pytest.mark.long),
-        pytest.param("wave function", 1e-6, marks=pytest.mark.long),
-    ],
+    [("first order", 1e-9), ("second order", 1e-7), ("velocities", 1e-6), ("wave function", 1e-6)],
 )
 def test_two_processes_train_as_one(kind, rtol, tmp_path):
     (one,) = run(1, kind=kind)
@@ -182,7 +178,7 @@ def test_a_key_of_its_own_for_every_process_is_refused():
     assert any("different keys or options" in text for text in errors)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_ctrl_c_in_one_process_ends_all_with_a_checkpoint(tmp_path):
     processes = start(2, directory=tmp_path, epochs=10_000)
     log = wait_for_epochs(processes, tmp_path, 3)

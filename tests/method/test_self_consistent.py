@@ -116,12 +116,13 @@ def saved_epochs(folder):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "objective",
     [
         bd.FisherDivergence(),
         pytest.param(bd.DirectionalDivergence(), marks=pytest.mark.long),
-        pytest.param(bd.LogDensityVariance(), marks=pytest.mark.slow),
+        pytest.param(bd.LogDensityVariance(), marks=pytest.mark.long),
     ],
 )
 def test_a_wrong_score_becomes_the_exact_one(objective):
@@ -136,7 +137,7 @@ def test_a_wrong_score_becomes_the_exact_one(objective):
     np.testing.assert_allclose(solution.mean()[:, 0], np.cos(TS), atol=0.01)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_implicit_score_matching_and_a_subset_of_times():
     solution = train(objective=bd.ImplicitScoreMatching(), epochs=120, times=4, validate_every=200)
     fisher = solution.history["fisher"].dropna("epoch").values
@@ -168,7 +169,7 @@ def test_clipping_and_schedules():
     assert outcome(one) != outcome(three) == outcome(eight)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_rate_falls_when_the_loss_stalls():
     plateau = optax.contrib.reduce_on_plateau(factor=0.5, patience=2)
     optimizer = optax.chain(optax.scale_by_sign(), optax.scale(-1e-3), plateau)
@@ -183,7 +184,7 @@ def test_the_rate_falls_when_the_loss_stalls():
     assert precision - 1.2 == pytest.approx(1e-3 * sum(scales), rel=1e-9)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_lbfgs_has_all_that_its_line_search_wants():
     solution = train(optimizer=optax.lbfgs(), epochs=8)
     np.testing.assert_allclose(parameters(solution), [2.0, 1.0], atol=1e-3)
@@ -500,7 +501,7 @@ class Swirl(eqx.Module):
         return -self.precision * x + self.curl * jnp.stack([-x[1], x[0]])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_vector_field_warns_and_trains_in_single_precision(recwarn):
     centre = jnp.zeros(2, jnp.float32)
     plane = bd.Problem(bd.Hamiltonian(well), bd.GaussianWavePacket(centre, 0.5), t1=1.0)
@@ -544,6 +545,7 @@ def test_a_score_without_parameters_is_refused(score):
         ({"times": 0}, "times must be an integer of at least 1, but 0"),
         ({"validate_every": 0}, "validate_every must be an integer of at least 1, but 0"),
         ({"validation_particles": 0}, "validation_particles must be an integer of at least 1, but 0"),
+        ({"solution_particles": 0}, "solution_particles must be an integer of at least 1, but 0"),
         ({"checkpoint_every": 0}, "checkpoint_every must be an integer of at least 1, but 0"),
         ({"keep": 0}, "keep must be an integer of at least 1, but 0"),
         ({"most_skipped": -1}, "most_skipped must be an integer of at least 1, but -1"),
@@ -556,6 +558,15 @@ def test_a_score_without_parameters_is_refused(score):
 def test_bad_options_are_named(options, match):
     with unchecked_types(), pytest.raises(ValueError, match=match):
         method(**options)
+
+
+def test_the_solution_has_the_particles_that_it_was_told_to_have():
+    trained = train(epochs=1, solution_particles=bd.SobolPoints(32))
+    again = bd.solve(PROBLEM, bd.GivenScore(trained.fitted, bd.SobolPoints(32)), key=KEY, ts=TS)
+    assert trained.particles == again.particles == 32
+    # By another scramble.
+    np.testing.assert_allclose(trained.std(), again.std(), rtol=0.1)
+    assert train(epochs=1).particles == 64
 
 
 def train_network(**options):
@@ -593,7 +604,7 @@ def start(folder, code, **environment):
         )
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_devices_give_the_losses_of_one(tmp_path):
     process = start(
         tmp_path,

@@ -60,6 +60,7 @@ def chain_solution():
     return bd.solve(chain(), method, ts=CHAIN_TS)
 
 
+@pytest.mark.slow
 def test_morse_chain_against_the_splitting(chain_solution):
     exact = bd.solve(chain(), bd.SplitOperator(points=32, lower=-5.0, upper=7.0), ts=CHAIN_TS)
     table = bd.compare(chain_solution, exact)
@@ -110,7 +111,7 @@ def line(solver, key=KEY):
     return bd.solve(problem, bd.SequentialScoreMatching(3, 64, solver=solver, steps=32), ts=TS, key=key)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     "solver", [bd.VelocityVerlet(), pytest.param(bd.BlanesMoan6(), marks=pytest.mark.long)]
 )
@@ -120,6 +121,7 @@ def test_solvers_agree(solver):
     np.testing.assert_allclose(ours.mean(), default.mean(), atol=5e-4)
 
 
+@pytest.mark.slow
 def test_random_designs_need_a_key_and_repeat_with_it():
     with pytest.raises(ValueError, match=r"SobolPoints .* needs a key: pass key=jax.random.key\(0\)"):
         line(bd.BlanesMoan4(), key=None)
@@ -156,7 +158,7 @@ def test_too_few_particles():
         bd.solve(wells(), bd.SequentialScoreMatching(4, 14), key=KEY)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_fewer_terms_need_fewer_particles():
     solution = bd.solve(
         wells(), bd.SequentialScoreMatching(4, 14, terms=bd.Interactions(1), trust_radius=4.0), key=KEY
@@ -166,7 +168,7 @@ def test_fewer_terms_need_fewer_particles():
         bd.solve(wells(), bd.SequentialScoreMatching(4, 8, terms=bd.Interactions(1)), key=KEY)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_uncoupled_wells_need_no_interactions():
     """Where the density is a product, polynomials of single coordinates say all."""
 
@@ -211,7 +213,7 @@ def test_particles_in_the_far_tail_stay(chain_solution):
     np.testing.assert_allclose(chain_solution.energy(), chain_solution.energy()[0], atol=2e-3)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_single_precision():
     packet = bd.GaussianWavePacket(jnp.array([0.6, -0.3], jnp.float32), [0.3, 0.2], [0.2, 0.5])
     single = bd.solve(eqx.tree_at(lambda p: p.initial, wells(), packet), METHOD, ts=TS)
@@ -227,7 +229,7 @@ def test_single_precision():
     assert single.score(0.5, x).dtype == single.log_density(0.5, x).dtype == jnp.float32
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_gradient_in_a_parameter_of_the_potential():
     @eqx.filter_jit
     @jax.value_and_grad
@@ -246,7 +248,7 @@ def test_gradient_in_a_parameter_of_the_potential():
     assert abs(float(gradient)) > 1e-3
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_trajectories_are_those_of_the_fit_and_of_propagate(chain_solution):
     x0, weights = chain().initial.points(chain_solution.method.particles)
     paths = np.asarray(chain_solution.trajectories(x0))
@@ -278,6 +280,7 @@ def test_samples_are_trajectories_from_random_starts(chain_solution):
         chain_solution.sample(KEY, 0)
 
 
+@pytest.mark.slow
 def test_density_integrates_to_one_and_belongs_to_the_score(chain_solution):
     t = jnp.asarray(1.3)
     axis = np.linspace(-5, 5, 61)

@@ -210,7 +210,7 @@ def test_static_and_time_dependent_programs_agree():
     np.testing.assert_allclose(results[0].energy(), results[1].energy(), atol=1e-12)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_four_coordinates_are_the_product_of_two_and_two():
     def four(t, x):
         return quadratic(t, x[:2]) + quadratic(t, x[2:])
@@ -261,6 +261,7 @@ def test_thinned_snapshots_change_nothing(line):
     np.testing.assert_allclose(*draws, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_samples_have_no_bias_of_the_spacing():
     # 24 points: the multilinear interpolant alone would add h²/6 = 0.074 to a variance of 0.4.
     problem = problem_1d()

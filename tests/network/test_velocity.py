@@ -28,7 +28,7 @@ def narrow(d=2):
     )
 
 
-@pytest.mark.parametrize("gradient", [True, False])
+@pytest.mark.parametrize("gradient", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_exact_at_the_start_by_construction(gradient):
     problem = narrow()
     u, v = bd.velocity_networks(problem, gradient=gradient, width=8, key=KEY)
@@ -53,6 +53,7 @@ def test_gradients_are_free_of_curl_and_others_are_not():
             assert (curl < 1e-12) == gradient
 
 
+@pytest.mark.slow
 def test_same_key_same_networks():
     problem = narrow(1)
     one, same, other = (

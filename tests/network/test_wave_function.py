@@ -13,7 +13,7 @@ from tests.unchecked import unchecked_types
 KEY = jax.random.key(0)
 
 
-@pytest.mark.parametrize("logarithmic", [True, False])
+@pytest.mark.parametrize("logarithmic", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_exact_at_the_start_by_construction(logarithmic):
     problem = narrow(3)
     psi = bd.NeuralWaveFunction(problem, logarithmic=logarithmic, width=8, key=KEY)

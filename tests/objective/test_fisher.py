@@ -64,6 +64,7 @@ def oscillator(t, x):
     return 0.5 * MASS[0] * x[0] ** 2
 
 
+@pytest.mark.slow
 def test_caustic_of_the_classical_oscillator():
     """F = cos t for all particles at once: nothing is left at t = π/2."""
     problem, x0 = setting(1, oscillator, t1=np.pi / 2 - 0.02)

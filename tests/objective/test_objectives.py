@@ -151,7 +151,7 @@ def check(result, factors, expected):
     ("d", "number"),
     [
         (1, 3),
-        pytest.param(2, 3, marks=pytest.mark.slow),
+        pytest.param(2, 3, marks=pytest.mark.long),
         pytest.param(3, 2, marks=pytest.mark.long),
     ],
 )
@@ -176,7 +176,7 @@ def test_objectives_their_sum_and_their_gradients(d, number):
     assert all(abs(one / other - 1) > 1e-3 for one, other in zip(values[:5], values[5:], strict=True))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("make", "name"), [(bd.LogDensityVariance, "variance"), (bd.ImplicitScoreMatching, "implicit")]
 )
@@ -217,7 +217,7 @@ def check_unbiased(estimates, exact, largest_error):
     assert abs(np.mean(estimates) - exact) < 4 * error
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_directional_divergence_is_unbiased():
     problem, x0 = setting(2)
     estimates = over_keys(problem, bd.DirectionalDivergence(), x0, 2000).value
@@ -225,6 +225,7 @@ def test_directional_divergence_is_unbiased():
     check_unbiased(estimates, exact.value, 0.05)
 
 
+@pytest.mark.slow
 def test_particles_do_not_see_each_other():
     problem, x0 = setting(2)
 
@@ -235,7 +236,7 @@ def test_particles_do_not_see_each_other():
     np.testing.assert_allclose(per_time(x0), WEIGHTS @ alone, rtol=1e-11)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_nothing_depends_on_compilation():
     problem, x0 = setting(1)
     whole, _ = report_and_gradient(problem, SCORE, four(fisher=1.0), x0, WEIGHTS)
@@ -280,6 +281,7 @@ def test_objectives_vanish_on_exact_gaussians_only(case):
         assert name == "energy" or value(1.3, objective) > 1e-3
 
 
+@pytest.mark.slow
 @few
 @given(case=driven_gaussians(2))
 def test_implicit_score_matching_is_stationary_at_exact_gaussians(case):
@@ -334,7 +336,7 @@ def cauchy(error, scale):
     return scale**2 * np.log1p((error / scale) ** 2)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_outliers_count_logarithmically():
     problem, x0 = setting(2)
     flow, _, _ = expected(x0, WEIGHTS, **UNLIMITED)
@@ -364,7 +366,7 @@ def test_outliers_count_logarithmically():
     )
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_caustic_penalty_sees_what_is_masked():
     problem, x0 = setting(2)
     flow, _, _ = expected(x0, WEIGHTS, **UNLIMITED)
@@ -469,7 +471,7 @@ def test_a_lost_particle_is_never_masked():
     assert not np.isfinite(report.minimum_determinant)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_energy_drift_is_the_rate_of_the_mean_energy():
     """Of a Gaussian that is wrong and changes: the nodes stay a quadrature of the flow's density."""
     hamiltonian = bd.Hamiltonian(bd.Quadratic([[1.3, 0.4], [0.4, 0.8]]), jnp.array([0.7, 2.0]), hbar=0.8)

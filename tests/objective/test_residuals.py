@@ -41,12 +41,13 @@ def value_and_gradient(objective):
     return eqx.filter_value_and_grad(value)(SCORE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "objective",
     [
         pytest.param(bd.FisherDivergence(0.65), marks=pytest.mark.long),
         pytest.param(
-            bd.DirectionalDivergence(0.65) + 2.0 * bd.FisherDivergence(0.65), marks=pytest.mark.slow
+            bd.DirectionalDivergence(0.65) + 2.0 * bd.FisherDivergence(0.65), marks=pytest.mark.long
         ),
         0.7 * bd.FisherDivergence(0.0) + 3.0 * bd.CausticPenalty(THRESHOLD),
     ],
@@ -59,7 +60,7 @@ def test_their_squares_are_the_objective(objective):
     np.testing.assert_allclose(slope.parameters, gradient.parameters, rtol=1e-12)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_outliers_pull_as_in_the_objective():
     objective = bd.FisherDivergence(outlier_scale=OUTLIERS)
     _, gradient = value_and_gradient(objective)
@@ -69,7 +70,7 @@ def test_outliers_pull_as_in_the_objective():
     assert not np.allclose(plain.parameters, gradient.parameters, rtol=0.1)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_rows_have_the_gram_matrix_of_the_jacobian():
     problem, x0 = setting(2)
     objective = 2.0 * bd.FisherDivergence(outlier_scale=OUTLIERS) + bd.CausticPenalty(THRESHOLD)
@@ -102,7 +103,7 @@ def test_rows_have_the_gram_matrix_of_the_jacobian():
     assert np.linalg.matrix_rank(gram, tol=0.03 * float(jnp.max(gram))) == 2
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_particles_without_weight_and_masked_ones_say_nothing():
     problem, x0 = setting(1)
     for weights, objective in (

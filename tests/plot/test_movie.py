@@ -109,7 +109,7 @@ def test_on_a_grid_and_against_another(line, grid):
     ]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_solutions_by_particles():
     few = {"particles": bd.GaussHermitePoints(8), "steps": 8}
     fitted = solve([0.5], bd.SequentialScoreMatching(degree=2, **few))
@@ -139,6 +139,7 @@ def test_particles_and_their_paths(line, bare):
     assert animation._fig.legends[0].get_texts()[1].get_text() == "Bohmian"
 
 
+@pytest.mark.slow
 def test_the_plane(plane):
     paths = np.asarray(plane.sample(jax.random.key(0), 4))
     animation = bd.plot.movie(plane, paths, exact=plane, units=UNITS)
@@ -164,6 +165,7 @@ def test_the_plane(plane):
         np.testing.assert_allclose(segment, path[6:])
 
 
+@pytest.mark.slow
 def test_through_the_mean_of_the_other_coordinates(space):
     animation = bd.plot.movie(space, coordinates=2)
     (axes,) = at_frame(animation, 6).axes
@@ -200,7 +202,7 @@ def test_number_of_frames(line, tmp_path):
     np.testing.assert_allclose(curve.get_ydata(), density(line, 6, curve.get_xdata()[:, None]))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_single_time():
     problem = bd.Problem(bd.Hamiltonian(bd.DoubleWell()), bd.GaussianWavePacket([0.0], 0.3), t1=1.0)
     one = bd.solve(problem, bd.GaussianDynamics(steps=4), ts=[1.0])

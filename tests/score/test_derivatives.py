@@ -91,7 +91,7 @@ def check(score, x=X, orders=(2,)):
         {"depth": 1, "width": 6, "conditioning": "concat"},
         {"depth": 2, "width": (5, 6), "conditioning": "concat"},
         pytest.param(
-            {"depth": 3, "width": (6, 4, 5), "activation": jnp.tanh, "fade_in": 1}, marks=pytest.mark.slow
+            {"depth": 3, "width": (6, 4, 5), "activation": jnp.tanh, "fade_in": 1}, marks=pytest.mark.long
         ),
         {"network": lambda features, z: jnp.sin(features @ features * jnp.sum(z**3))},
     ],
@@ -105,11 +105,12 @@ def test_vector_fields_without_them():
     assert_same(*force_in_both_ways(Cubic(), 0.7, X))
 
 
+@pytest.mark.slow
 def test_one_dimension():
     check(bd.NeuralScore(problem(1), output_scale=1.0, width=5, key=KEY), X[:1], orders=(0, 1, 2))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_sums_baselines_and_exact_starts(hermite):
     score = bd.NeuralScore(
         problem(2),
@@ -126,6 +127,7 @@ def test_sums_baselines_and_exact_starts(hermite):
     assert_same(frozen, hermite.derivatives(0.7, X, 1 / MASS), rtol=0)
 
 
+@pytest.mark.slow
 def test_hermite_expansion(hermite):
     check(hermite, orders=(0, 1, 2))
 
@@ -190,7 +192,7 @@ def test_of_two_orders_the_third_is_found_by_differentiation():
     np.testing.assert_allclose(curvatures.divergence_gradient, expected, atol=1e-14)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_they_can_be_differentiated_once_more(hermite):
     """The Fisher divergence differentiates them along the particles' starts, training with respect to
     parameters."""

@@ -180,7 +180,7 @@ def trap(stiffness=STIFFNESS):
     return bd.Problem(hamiltonian, packet, t1=T0 + 1.5, t0=T0)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_harmonic_score_is_exact_for_a_coherent_state():
     problem = trap()
     score = bd.HarmonicScore(problem)
@@ -214,7 +214,7 @@ def test_harmonic_score_needs_a_bound_potential():
         bd.HarmonicScore(trap(saddle))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_scalars_and_vectors_of_ones_own():
     potential = bd.Quadratic(STIFFNESS, CENTRE)
     problem = bd.Problem(
@@ -237,7 +237,10 @@ def test_scalars_and_vectors_of_ones_own():
     np.testing.assert_allclose(vector[0], np.mean(expected), rtol=1e-10)
 
 
-@pytest.mark.parametrize(("d", "degree"), [(1, 5), (2, 4), (2, 2)])
+@pytest.mark.parametrize(
+    ("d", "degree"),
+    [pytest.param(1, 5, marks=pytest.mark.slow), pytest.param(2, 4, marks=pytest.mark.slow), (2, 2)],
+)
 def test_derivatives_of_expansions(d, degree):
     """The derivative that is written down, against differentiation of the basis."""
     rng = np.random.default_rng(4)

@@ -21,7 +21,11 @@ UNITS = bd.plot.Units("fs", "Å", "ħω₀")
 ROOT = Path(__file__).parents[2]
 METHODS = ["GaussianDynamics", "SplitOperator", "SequentialScoreMatching", "AutomaticDegree"]
 METHODS += ["GivenScore", "SelfConsistentScoreMatching"]
-MARKS = {"AutomaticDegree": [pytest.mark.long], "SelfConsistentScoreMatching": [pytest.mark.slow]}
+MARKS = {
+    "AutomaticDegree": [pytest.mark.long],
+    "GivenScore": [pytest.mark.slow],
+    "SelfConsistentScoreMatching": [pytest.mark.slow],
+}
 
 
 def problem(mean=(0.5, -0.2), mass=(1.0, 2.0)):
@@ -95,6 +99,7 @@ def test_netcdf_gives_back_the_same(name, solved, tmp_path):
     assert " at 0x" not in again.attrs["method"]
 
 
+@pytest.mark.slow
 def test_single_precision_and_one_coordinate(tmp_path):
     packet = bd.GaussianWavePacket(jnp.array([0.5], jnp.float32), 0.2)
     of = bd.Problem(bd.Hamiltonian(bd.DoubleWell(1.1), mass=jnp.array([0.3], jnp.float32)), packet, t1=0.4)
@@ -109,7 +114,7 @@ def test_single_precision_and_one_coordinate(tmp_path):
     assert again.attrs["initial_covariance"] == 0.2
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=MARKS.get(n, pytest.mark.slow)) for n in METHODS])
+@pytest.mark.parametrize("name", [pytest.param(n, marks=MARKS.get(n, pytest.mark.long)) for n in METHODS])
 def test_every_variable_has_units_and_a_name(name, solved):
     dataset = solved(name).to_xarray(units=UNITS)
     assert {one: dataset[one].attrs["units"] for one in dataset.variables} == {
@@ -154,6 +159,7 @@ def test_where_data_come_from(solved):
         assert np.ndim(value) <= 1
 
 
+@pytest.mark.slow
 def test_the_text_of_a_method_is_short(solved):
     given = solved("GivenScore").to_xarray().attrs["method"]
     # Not the whole solution that the score belongs to.
@@ -164,6 +170,7 @@ def test_the_text_of_a_method_is_short(solved):
     assert "weight=float64[2, " in trained
 
 
+@pytest.mark.slow
 def test_potentials_that_are_functions_have_a_name():
     def anharmonic(t, x):
         return jnp.sum(0.5 * x**2 + 0.1 * x**4)

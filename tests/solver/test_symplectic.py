@@ -218,6 +218,7 @@ def test_lifted_tangents_are_the_derivative_of_the_discrete_map(solver):
     assert distance((F, G), jax.jacfwd(plain)(Y0[0])) < 20 * EPS
 
 
+@pytest.mark.slow
 def test_any_drift_keeps_the_order_of_a_general_splitting():
     solver = bd.Yoshida4()
     relativistic = (diffrax.ODETerm(lambda t, p, args: p / jnp.sqrt(1 + p**2)), TERMS[1])
@@ -244,6 +245,7 @@ def test_a_drift_that_depends_on_time_is_taken_in_the_middle_of_its_stage(solver
     np.testing.assert_allclose(q, expected, rtol=1e-13)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("solver", "saveat"),
     [(bd.VelocityVerlet(), diffrax.SaveAt(t1=True)), (bd.BlanesMoan6(), diffrax.SaveAt(ts=[0.7, 2.0]))],

@@ -27,6 +27,7 @@ def residuals_of(hamiltonian, osmotic, current, t, x):
     return jnp.stack(bd.velocity_residuals(hamiltonian, osmotic, current, t, x))
 
 
+@pytest.mark.slow
 def test_against_the_definition():
     """Of fields that are no gradients, and in which nothing cancels."""
     mass, hbar = jnp.array([0.8, 1.7]), 0.9

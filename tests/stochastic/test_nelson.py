@@ -59,8 +59,9 @@ def ground_state(t1=1.0, mass=1.6, hbar=0.7, frequency=1.3):
     return bd.solve(problem, bd.GaussianDynamics())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("backward", "noise"), [pytest.param(False, 1.0, marks=pytest.mark.slow), (True, 0.5)]
+    ("backward", "noise"), [pytest.param(False, 1.0, marks=pytest.mark.long), (True, 0.5)]
 )
 def test_the_ground_state_forgets_at_its_frequency(noise, backward):
     paths = bd.nelson_process(
@@ -73,7 +74,7 @@ def test_the_ground_state_forgets_at_its_frequency(noise, backward):
         assert abs(np.mean(first * other) - expected) < SIGMAS * np.sqrt(2 / 20_000)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_from_given_positions_and_without_noise_it_is_the_flow():
     """Positions that are given are where the process starts: at t1 if it runs backward."""
     case = ground_state_moved()
@@ -98,7 +99,7 @@ def ground_state_moved():
     )  # fmt: skip
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_of_a_solution_whose_velocity_is_fitted():
     """In an anharmonic well, moments as the particles of the solution have them."""
     problem = bd.Problem(
@@ -113,6 +114,7 @@ def test_of_a_solution_whose_velocity_is_fitted():
         np.testing.assert_allclose(paths.std(axis=0), std, rtol=SIGMAS * 1.2 / (2 * n) ** 0.5)
 
 
+@pytest.mark.slow
 def test_same_key_same_paths_and_other_solvers():
     solution = ground_state()
 
@@ -126,7 +128,7 @@ def test_same_key_same_paths_and_other_solvers():
     np.testing.assert_allclose(euler.std(axis=0), one.std(axis=0), rtol=0.1)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_saved_times_need_not_be_even():
     solution = ground_state(t1=2.0)
     ts = np.array([0.013, 0.9, 0.9001, 1.7])
@@ -139,6 +141,7 @@ def test_saved_times_need_not_be_even():
     assert alone.shape == (100, 101, 1)
 
 
+@pytest.mark.slow
 def test_single_precision():
     problem = bd.Problem(
         bd.Hamiltonian(bd.Quadratic(1.0)),
@@ -170,6 +173,7 @@ def test_bad_options(options, match):
         bd.nelson_process(given.pop("source"), given.pop("start"), **given)
 
 
+@pytest.mark.slow
 def test_what_no_process_can_follow():
     problem = ground_state().problem
     grid = bd.solve(problem, bd.SplitOperator(points=32, lower=-4.0, upper=4.0))

@@ -25,7 +25,7 @@ def at(field, t):
     return np.asarray(jax.vmap(lambda x: field(t, x))(X))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @settings(max_examples=6)
 @given(bohmdiff.testing.driven_gaussians(2))
 def test_of_gaussians(case):
@@ -54,7 +54,7 @@ def sequential():
     return bd.solve(chain(), bd.SequentialScoreMatching(degree=6, steps=32))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_of_a_wave_function(sequential):
     """Against ψ on a grid, over the density: a sixth degree adds little to the errors of the flow itself."""
     exact = bd.solve(chain(), bd.SplitOperator(points=48, lower=-7.0, upper=8.0))
@@ -77,7 +77,7 @@ def test_of_a_wave_function(sequential):
             assert errors[2] < min(bound, 1.3 * rms(flow.velocity[:, k]))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_moments_change_at_the_rates_of_the_flow(sequential):
     """The fit of degree four keeps the rates of all moments up to the fourth, not those of particles alone."""
     velocity = bd.current_velocity(sequential, degree=4, particles=bd.GaussHermitePoints(6))
@@ -107,7 +107,7 @@ def test_moments_change_at_the_rates_of_the_flow(sequential):
     np.testing.assert_allclose(velocity.misfit[-1], misfit, rtol=1e-6)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_degrees_that_are_chosen(sequential):
     assert bd.current_velocity(sequential).path.evaluate(0.0).degree == 6
     pairs = bd.SequentialScoreMatching(3, terms=bd.Interactions(1))

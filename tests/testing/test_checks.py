@@ -239,9 +239,9 @@ CASE = DrivenGaussian(
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        ("mean", "the position of a Gaussian is wrong by"),
+        pytest.param("mean", "the position of a Gaussian is wrong by", marks=pytest.mark.slow),
         ("energy", "the energy of a Gaussian is wrong by"),
-        ("score", "the score of a Gaussian is wrong"),
+        pytest.param("score", "the score of a Gaussian is wrong", marks=pytest.mark.slow),
         ("density", "the log density of a Gaussian is wrong"),
         ("wave", "the wave function of a Gaussian is wrong"),
         ("key", "the same key gave two solutions"),

@@ -108,6 +108,9 @@ def test_every_part_has_its_entry(base, entries):
 
 
 SLOW = {
+    bd.GaussianDynamics,
+    bd.GaussianScore,
+    bd.VelocityVerlet,
     bd.HermiteScore,
     bd.NeuralScore,
     bd.ScoreSum,

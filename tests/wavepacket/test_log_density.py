@@ -86,7 +86,9 @@ def test_the_normaliser_in_two_coordinates(pair):
     np.testing.assert_allclose(pair.log_density(x), coupled(x) - log_normaliser, rtol=1e-10)
 
 
-@pytest.mark.parametrize(("dimension", "tolerance"), [(3, 1e-9), (4, 1e-7), (6, 1e-5)])
+@pytest.mark.parametrize(
+    ("dimension", "tolerance"), [(3, 1e-9), (4, 1e-7), pytest.param(6, 1e-5, marks=pytest.mark.slow)]
+)
 def test_the_normaliser_in_many_coordinates(dimension, tolerance):
     state = bd.LogDensity(quartic, [0.0] * dimension, 0.7)
     normaliser = quad(lambda x: np.exp(-(x**4) / 4), -np.inf, np.inf, epsabs=1e-13)[0]
@@ -171,6 +173,7 @@ def test_weights_are_equal_in_one_coordinate(line):
     np.testing.assert_allclose(256 * weights, 1.0, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_random_points_are_equally_weighted_draws(line, pair):
     points, weights = line.points(bd.RandomPoints(4000), KEY)
     np.testing.assert_array_equal(weights, np.full(4000, 1 / 4000))
@@ -191,6 +194,7 @@ def test_random_points_are_equally_weighted_draws(line, pair):
             pair.points(design)
 
 
+@pytest.mark.slow
 def test_random_points_of_two_humps_are_unbiased():
     """Far from a product, so that the chains have something to do."""
 
@@ -204,6 +208,7 @@ def test_random_points_of_two_humps_are_unbiased():
     np.testing.assert_allclose(np.mean(along**4), 4 + 6 * 2 * 0.5 + 3 * 0.25, rtol=0.03)
 
 
+@pytest.mark.slow
 def test_the_derivative_of_the_map(pair):
     fit = fit_transport(coupled, jnp.zeros(2), 0.5 * jnp.eye(2))
     for xi in (jnp.array([0.3, -1.2]), jnp.array([4.0, -9.0]), jnp.array([20.0, 0.0])):
@@ -219,7 +224,7 @@ class Steep(eqx.Module):
         return -self.steepness * jnp.sum(x**4)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_points_and_normaliser_are_differentiable_in_parameters():
     def means(steepness):
         state = bd.LogDensity(Steep(steepness), [0.0], 0.5)
@@ -247,7 +252,7 @@ def test_float32(design, pair):
     np.testing.assert_allclose(weights @ points, [0.116, -0.0196], atol=0.1)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_coordinates_move_as_in_the_exact_solution():
     initial = bd.LogDensity(coupled, [0.0, 0.0], 0.5, phase=twist)
     potential = lambda t, x: 0.5 * jnp.sum(x**2) + 0.1 * x[0] * x[1]  # noqa: E731

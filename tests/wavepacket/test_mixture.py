@@ -81,7 +81,7 @@ def test_the_density_is_normalised():
     np.testing.assert_allclose(jnp.sum(density) * 0.1**2, 1.0, rtol=1e-12)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_score_against_finite_differences_four_times_over():
     mixture = bd.GaussianMixture([0.5, 0.5], [[-0.8], [0.9]], [0.4, 0.3])
 
@@ -172,6 +172,7 @@ def test_a_gauss_hermite_grid_is_exact_for_polynomials():
         assert error < 1e-12 * exact if power < 8 else error > 1e-4 * exact
 
 
+@pytest.mark.slow
 def test_random_points_are_equally_weighted_draws():
     mixture = example()
     points, weights = mixture.points(bd.RandomPoints(4000), KEY)

@@ -68,6 +68,9 @@ class SelfConsistentScoreMatching(AbstractTrainedMethod):
     - `times`: if given, the objective is evaluated at a random subset of so many of the `steps + 1` times.
     - `validation_particles`: on which the Fisher divergence, the mean energy and its drift are found
         every `validate_every` epochs and at the end: drawn once, a design, or a number of Sobol points.
+    - `solution_particles`: that the solution has its moments of, as the `particles` of
+        [`GivenScore`][bohmdiff.GivenScore]. Where fields have ripples or the tails are not known well, pass a
+        number of Sobol points.
     - `directory`: for `log.jsonl`, which has a line for every epoch, and `checkpoints/`. Nothing is
         written without one.
     - `checkpoint_every`, `keep`: how often a checkpoint is written, and how many of the last are kept.
@@ -83,9 +86,8 @@ class SelfConsistentScoreMatching(AbstractTrainedMethod):
     **Units:** those of the problem; the log has the Fisher divergence in 1 / length². Moments have the shape
     `(K, d)`.
 
-    **Returns** from [`solve`][bohmdiff.solve]: a [`FlowSolution`][bohmdiff.FlowSolution]. Its moments come
-    from particles, solver and steps like those of [`GivenScore`][bohmdiff.GivenScore], its `history` has
-    what the log has.
+    **Returns** from [`solve`][bohmdiff.solve]: a [`FlowSolution`][bohmdiff.FlowSolution]. Its solver and steps
+    are like those of [`GivenScore`][bohmdiff.GivenScore], its `history` has what the log has.
 
     **Raises:** `ValueError` for bad options, a score without anything to train, and checkpoints that are
     damaged or of another run; `TrainingDivergedError` if no update is finite any more; `TrainingNotSavedError`
@@ -110,6 +112,7 @@ class SelfConsistentScoreMatching(AbstractTrainedMethod):
     times: int | None = None
     validate_every: int = 50
     validation_particles: int | AbstractPoints = 256
+    solution_particles: int | AbstractPoints | None = None
     directory: str | Path | None = eqx.field(default=None, static=True)
     checkpoint_every: int = 50
     keep: int = 3
@@ -132,6 +135,8 @@ class SelfConsistentScoreMatching(AbstractTrainedMethod):
         check_integration(self.solver, self.steps)
         as_design(self.particles, "particles")
         as_design(self.validation_particles, "validation_particles")
+        if self.solution_particles is not None:
+            as_design(self.solution_particles, "solution_particles")
         if self.times is not None:
             as_positive_integer(self.times, "times", "Pass a number of times, or None for all.")
             if self.times > self.steps + 1:
@@ -151,7 +156,7 @@ class SelfConsistentScoreMatching(AbstractTrainedMethod):
 
         task = _Task(problem, (x0, weights), self)
         score, epoch, history = self.train(score, task, key, epoch_key, progress)
-        given = GivenScore(score, steps=max(self.steps, GivenScore.steps))
+        given = GivenScore(score, self.solution_particles, steps=max(self.steps, GivenScore.steps))
         try:
             solution = given.run(problem, ts, key=final_key, progress=False)
         except ValueError as error:
