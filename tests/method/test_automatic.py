@@ -56,6 +56,7 @@ def test_gaussians_need_no_more_than_the_second_degree_compared():
     assert relative_error(solution, exact) < solution.error_estimate < 1e-4
 
 
+@pytest.mark.slow
 def test_tolerance_that_is_not_reached_loses_nothing():
     method = bd.AutomaticDegree(1e-9, largest=4)
     match = "1e-09 was not reached: degree 4 has the lowest estimate.*and 4 is the largest degree allowed"

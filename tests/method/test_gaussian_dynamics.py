@@ -244,6 +244,7 @@ def test_thawed_gaussian_leaves_the_top_of_a_barrier():
     np.testing.assert_allclose(solution.energy(), kinetic + potential, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_thawed_gaussian_becomes_exact_for_small_hbar():
     """The exact mean differs from the classical centre by O(ħ)."""
     from scipy.integrate import solve_ivp

@@ -566,7 +566,6 @@ def test_the_solution_has_the_particles_that_it_was_told_to_have():
     assert trained.particles == again.particles == 32
     # By another scramble.
     np.testing.assert_allclose(trained.std(), again.std(), rtol=0.1)
-    assert train(epochs=1).particles == 64
 
 
 def train_network(**options):

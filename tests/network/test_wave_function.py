@@ -13,7 +13,8 @@ from tests.unchecked import unchecked_types
 KEY = jax.random.key(0)
 
 
-@pytest.mark.parametrize("logarithmic", [pytest.param(True, marks=pytest.mark.slow), False])
+@pytest.mark.slow
+@pytest.mark.parametrize("logarithmic", [True, False])
 def test_exact_at_the_start_by_construction(logarithmic):
     problem = narrow(3)
     psi = bd.NeuralWaveFunction(problem, logarithmic=logarithmic, width=8, key=KEY)

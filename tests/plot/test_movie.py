@@ -75,6 +75,7 @@ def trails(axes):
     return next(one for one in axes.collections if isinstance(one, LineCollection))
 
 
+@pytest.mark.slow
 def test_every_frame_has_the_density_of_its_time(line):
     animation = bd.plot.movie(line, units=UNITS)
     (axes,) = at_frame(animation, 0).axes

@@ -132,6 +132,7 @@ def test_hermite_expansion(hermite):
     check(hermite, orders=(0, 1, 2))
 
 
+@pytest.mark.slow
 def test_beyond_the_trust_radius(hermite):
     """The parts of the force go on as the score does: each with the polynomial's part as it is there."""
     far = jnp.array([6.0, -6.0, 5.0])

@@ -257,6 +257,7 @@ def test_both_terms_of_a_sum_are_trained(baselines):
     assert sum(jax.tree.leaves(trainable(frozen))) == 7
 
 
+@pytest.mark.slow
 def test_precision_is_that_of_the_problem():
     single = problem(jnp.float32)
     baseline = bd.HarmonicScore(single)

@@ -25,6 +25,7 @@ MARKS = {
     "AutomaticDegree": [pytest.mark.long],
     "GivenScore": [pytest.mark.slow],
     "SelfConsistentScoreMatching": [pytest.mark.slow],
+    "SequentialScoreMatching": [pytest.mark.slow],
 }
 
 
@@ -186,6 +187,7 @@ def test_potentials_that_are_functions_have_a_name():
     assert large.startswith("Quadratic(matrix=1.0, centre=None, linear=<function ")
 
 
+@pytest.mark.slow
 def test_history_of_a_training(solved, tmp_path):
     history = solved("SelfConsistentScoreMatching").history
     again = written_and_read(history, tmp_path)

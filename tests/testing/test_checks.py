@@ -240,9 +240,9 @@ CASE = DrivenGaussian(
     ("change", "match"),
     [
         pytest.param("mean", "the position of a Gaussian is wrong by", marks=pytest.mark.slow),
-        ("energy", "the energy of a Gaussian is wrong by"),
+        pytest.param("energy", "the energy of a Gaussian is wrong by", marks=pytest.mark.slow),
         pytest.param("score", "the score of a Gaussian is wrong", marks=pytest.mark.slow),
-        ("density", "the log density of a Gaussian is wrong"),
+        pytest.param("density", "the log density of a Gaussian is wrong", marks=pytest.mark.slow),
         ("wave", "the wave function of a Gaussian is wrong"),
         ("key", "the same key gave two solutions"),
         ("nan", "potentials that are not a number must be refused"),
