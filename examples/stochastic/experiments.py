@@ -59,8 +59,9 @@ class Experiment(NamedTuple):
     # Of velocities, ψ and score.
     epochs: tuple[int, int, int] = (60, 80, 5)
     velocities: dict = {}  # noqa: RUF012
-    # Where the score that is trained ends to be a polynomial, in standard deviations; and which of its errors are
-    # outliers.
+    # Of the score that is trained: the size of its network, where its baseline ends to be a polynomial, in standard
+    # deviations, and which of its errors are outliers.
+    output_scale: float = 1e-3
     trust_radius: float | None = None
     outlier_scale: float = math.inf
 
@@ -153,6 +154,7 @@ def bosons(options: argparse.Namespace) -> Experiment:
         width=24,
         epochs=(150, 150, 100),
         velocities={"points": 512, "outlier_scale": 0.3},
+        output_scale=1e-2,
         trust_radius=3.0,
         outlier_scale=3.0,
     )
@@ -181,6 +183,7 @@ def self_consistent(experiment: Experiment, options: argparse.Namespace, name: s
         experiment.problem,
         baseline=bd.solve(experiment.problem, below, key=network_key(options)),
         width=experiment.width,
+        output_scale=experiment.output_scale,
         key=network_key(options),
     )
     return bd.SelfConsistentScoreMatching(
