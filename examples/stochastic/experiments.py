@@ -59,8 +59,8 @@ class Experiment(NamedTuple):
     # Of velocities, ψ and score.
     epochs: tuple[int, int, int] = (60, 80, 5)
     velocities: dict = {}  # noqa: RUF012
-    # Of the score that is trained: the size of its network, where its baseline ends to be a polynomial, in standard
-    # deviations, and which of its errors are outliers.
+    # Of the score that is trained: the size of its network, where its baseline ends to be a polynomial, in
+    # standard deviations, and which of its errors are outliers.
     output_scale: float = 1e-3
     trust_radius: float | None = None
     outlier_scale: float = math.inf
