@@ -38,9 +38,10 @@ def start_of_reference():
     return run_page(name_of(page), page.read_text(encoding="utf-8"))
 
 
-# They train, or try every law.
+# They train, try every law, or compile for long.
 LONG = {
     "AutomaticDegree",
+    "BlanesMoan6",
     "DeepStochasticMechanics",
     "PhysicsInformedNetwork",
     "SelfConsistentScoreMatching",
@@ -49,6 +50,7 @@ LONG = {
     "TrainingNotSavedError",
     "VelocitySolution",
     "WaveFunctionSolution",
+    "Yoshida4",
     "plot.training",
 }
 

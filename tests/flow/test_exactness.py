@@ -13,9 +13,8 @@ import bohmdiff as bd
 from bohmdiff.flow import bohmian_terms, initial_halves, integrate, pushed_score
 from bohmdiff.testing import driven_gaussians
 
-slow = pytest.mark.slow
 DIMENSIONS = pytest.mark.parametrize(
-    "d", [1, pytest.param(2, marks=slow), pytest.param(3, marks=pytest.mark.long)]
+    "d", [1, pytest.param(2, marks=pytest.mark.long), pytest.param(3, marks=pytest.mark.long)]
 )
 few = settings(max_examples=5)
 SOLVER, STEPS = bd.BlanesMoan4(), 64
@@ -87,7 +86,7 @@ def test_fisher_divergence_falls_with_twice_the_order(d, data):
 @pytest.mark.parametrize(
     ("solver", "steps"),
     [
-        pytest.param(bd.VelocityVerlet(), 32, marks=slow),
+        pytest.param(bd.VelocityVerlet(), 32, marks=pytest.mark.slow),
         pytest.param(bd.Yoshida4(), 24, marks=pytest.mark.long),
         pytest.param(bd.BlanesMoan6(), 4, marks=pytest.mark.long),
     ],

@@ -319,7 +319,7 @@ def some_number(parameters):
     return jnp.sum(flow.log_density[:, -1]) + jnp.sum(flow.position[:, 1] ** 2)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_gradients_against_finite_differences():
     at = jnp.array([0.3, 1.2])
     _, gradient = some_number(at)

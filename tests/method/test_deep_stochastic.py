@@ -99,7 +99,7 @@ def test_closed_forms(problem, network):
     assert max(found.values()) < 1e-2, found
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_pure_diffusion_is_not_an_answer():
     """Networks that stay where they start, at the initial osmotic velocity and at rest, have the paths of a
     diffusion in place of a packet that spreads; the residual says so."""

@@ -32,7 +32,7 @@ class Unnormalised(eqx.Module):
         return self.exact.log_density(t, x) + 3 - 2 * t
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @settings(max_examples=3)
 @given(case=driven_gaussians(2))
 def test_exact_scores_give_exact_solutions(case):

@@ -235,7 +235,7 @@ def test_four_coordinates_are_the_product_of_two_and_two():
     np.testing.assert_allclose(whole.mean(), jnp.concatenate([left.mean(), right.mean()], 1), atol=1e-11)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_morse_chain_reference():
     reference = np.load(Path(__file__).parent.parent / "data" / "morse_chain_d4.npz")
     chain = bd.MorseChain(depth=12.5, width=0.2, coupling=0.3)

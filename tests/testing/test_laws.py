@@ -117,13 +117,13 @@ SLOW = {
     bd.SplitOperator,
     bd.GivenScore,
     bd.BlanesMoan4,
-    bd.BlanesMoan6,
     bd.SequentialScoreMatching,
 }
 LONG = {
     bd.BlendedScore,
     bd.FrozenScore,
     bd.Yoshida4,
+    bd.BlanesMoan6,
     bd.SelfConsistentScoreMatching,
     bd.DeepStochasticMechanics,
     bd.PhysicsInformedNetwork,

@@ -226,7 +226,7 @@ def test_bad_weights_under_jit_are_an_error_at_run_time():
         log_density(jnp.array([0.5, -0.5])).block_until_ready()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_humps_move_as_in_the_exact_solution():
     initial = bd.GaussianMixture(
         [0.6, 0.4], [[-0.6], [0.7]], [0.4, 0.5], momentum=[0.5], phase=lambda x: 0.1 * jnp.sum(x**2)
