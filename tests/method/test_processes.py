@@ -152,7 +152,7 @@ def wait_for_epochs(processes, folder, number):
     return log
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_process_is_killed_and_the_run_goes_on(tmp_path):
     folder = tmp_path / "killed"
     processes = start(2, directory=folder, epochs=10_000)
