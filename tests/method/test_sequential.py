@@ -112,9 +112,7 @@ def line(solver, key=KEY):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(
-    "solver", [bd.VelocityVerlet(), pytest.param(bd.BlanesMoan6(), marks=pytest.mark.long)]
-)
+@pytest.mark.parametrize("solver", [bd.VelocityVerlet(), bd.BlanesMoan6()])
 def test_solvers_agree(solver):
     ours, default = line(solver), line(bd.BlanesMoan4())
     np.testing.assert_allclose(ours.std(), default.std(), atol=5e-4)
