@@ -93,8 +93,21 @@ def as_key(key: Any) -> Array:
         if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == ():
             return key
         if key.dtype == jnp.uint32 and key.shape == (2,):
-            return jax.random.wrap_key_data(key)
+            with jax.ensure_compile_time_eval():
+                return jax.random.wrap_key_data(key)
     raise ValueError(f"key must be one random key such as jax.random.key(0), but {key!r} was given.")
+
+
+def numpy_generator(key: Any) -> np.random.Generator:
+    """NumPy's random numbers from a key whose value is known, also where JAX traces other values."""
+    key = as_key(key)
+    if not is_concrete(key):
+        raise ValueError(
+            "key must be known, as NumPy draws from it, but one that is traced was given. Make it outside of the "
+            "function that jit, vmap or grad transforms, and use it within."
+        )
+    with jax.ensure_compile_time_eval():
+        return np.random.default_rng(np.asarray(jax.random.key_data(key)).tolist())
 
 
 def describe(value: Any) -> str:

@@ -114,6 +114,17 @@ def test_keys(design):
         design(3)
 
 
+@pytest.mark.parametrize("key", [KEY, jax.random.PRNGKey(3)])
+def test_sobol_points_within_a_compiled_function(key):
+    def spread(scale, key):
+        points, _ = bd.SobolPoints(8)(2, key)
+        return scale * jnp.std(points)
+
+    np.testing.assert_allclose(jax.jit(lambda scale: spread(scale, key))(2.0), spread(2.0, key))
+    with pytest.raises(ValueError, match=r"key must be known, as NumPy draws from it.* outside"):
+        jax.jit(spread)(2.0, key)
+
+
 def test_sobol_points_beat_random_ones():
     def error(design):
         points, weights = design(3, KEY)

@@ -2,12 +2,11 @@
 
 from itertools import product
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex, Float
 
-from .._check import as_key
+from .._check import numpy_generator
 from .._types import Key
 from .fourier import FourierGrid
 
@@ -22,8 +21,7 @@ def sample_density(grid: FourierGrid, psi: Complex[Array, "..."], key: Key, n: i
     density = (np.abs(np.asarray(psi)) ** 2).astype(float)
     cumulative = np.cumsum(density.ravel())
     cumulative /= cumulative[-1]
-    seed = np.asarray(jax.random.key_data(as_key(key))).tolist()
-    rng = np.random.default_rng(seed)
+    rng = numpy_generator(key)
     bound, accepted, missing = _BOUND, [], n
     # One size of a batch: one compilation.
     size = min(int(1.2 * _BOUND * n) + 16, 2**16)

@@ -10,7 +10,7 @@ from jaxtyping import ArrayLike, Float
 from scipy.special import roots_hermitenorm
 from scipy.stats import chi, norm, qmc
 
-from .._check import as_float, as_key, as_positive_integer
+from .._check import as_float, as_key, as_positive_integer, numpy_generator
 from .._types import Key
 
 _LARGEST_GRID = 50_000_000
@@ -83,8 +83,7 @@ class SobolPoints(AbstractPoints):
             raise ValueError(
                 f"There are at most {_MOST_SOBOL} Sobol points, but {self.number} were asked for."
             )
-        seed = np.asarray(jax.random.key_data(needs_key(self, key))).tolist()
-        sampler = qmc.Sobol(dimension, scramble=True, rng=np.random.default_rng(seed))
+        sampler = qmc.Sobol(dimension, scramble=True, rng=numpy_generator(needs_key(self, key)))
         # scipy warns unless a power of two is asked for: draw one that is enough.
         uniform = sampler.random_base2(max(self.number - 1, 0).bit_length())[: self.number]
         tiny = np.finfo(float).tiny
