@@ -1,5 +1,7 @@
 """Checks on what users pass: one error, that says what was given, what is allowed and what to do."""
 
+import sys
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +12,8 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Bool, PyTree
 
+# Their frames lie between a user's line and ours.
+_WRAPPERS = ("bohmdiff", "equinox", "jax", "jaxtyping", "beartype")
 # Of what counts particles, steps, nodes: more do not fit any memory.
 _LARGEST_INTEGER = 2**31 - 1
 
@@ -30,6 +34,14 @@ def require(tree: PyTree, condition: Bool[ArrayLike, ""], message: str) -> PyTre
             raise ValueError(message)
         return tree
     return eqx.error_if(tree, jnp.logical_not(condition), message)
+
+
+def warn(message: str) -> None:
+    """Warns, at the line of the user that led here, however many of our calls lie between."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] in _WRAPPERS:
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, stacklevel=level)
 
 
 def as_real_array(value: Any, name: str) -> Array:

@@ -153,8 +153,11 @@ def test_particles_that_run_away_are_told():
     trap = bd.Hamiltonian(bd.Quadratic([[1.0]]))
     problem = bd.Problem(trap, bd.GaussianWavePacket([0.0], 0.5), t1=1.0)
     design = bd.GaussHermitePoints(64, discard=0.0)
-    with pytest.warns(UserWarning, match="thousandth of the probability makes up .* particles=SobolPoints"):
+    with pytest.warns(
+        UserWarning, match="thousandth of the probability makes up .* particles=SobolPoints"
+    ) as warned:
         far = bd.solve(problem, bd.GivenScore(Repelled(2.6), design), ts=TS)
+    assert {warning.filename for warning in warned} == {__file__}
     assert far.std()[-1, 0] ** 2 > 0.55
     with warnings.catch_warnings():
         warnings.simplefilter("error")

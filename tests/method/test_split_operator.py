@@ -316,8 +316,11 @@ def test_single_precision():
 
 def test_warns_with_the_number_when_the_density_reaches_the_edge():
     problem = problem_1d(lambda t, x: 0.0 * x[0], momentum=[3.0], t1=2.0)
-    with pytest.warns(UserWarning, match=r"edge of the box: at t = 0.* coordinate 0, .* probability of \d"):
+    with pytest.warns(
+        UserWarning, match=r"edge of the box: at t = 0.* coordinate 0, .* probability of \d"
+    ) as warned:
         bd.solve(problem, bd.SplitOperator(96, -6, 6), ts=np.linspace(0, 2, 11))
+    assert {warning.filename for warning in warned} == {__file__}
 
 
 def test_warns_with_the_number_when_the_momentum_reaches_the_edge():

@@ -1,6 +1,5 @@
 """A score that is there already: trained, written by hand or taken from another solution."""
 
-import warnings
 from collections.abc import Callable
 
 import diffrax
@@ -8,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from .._check import is_concrete
+from .._check import is_concrete, warn
 from .._types import Key, Paths, Points, Times, Weights
 from ..flow import check_integration, propagate
 from ..problem import Problem
@@ -99,14 +98,13 @@ def _warn_of_runaways(x0: Points, weights: Weights, position: Paths, ts: Times) 
     shares = np.stack([_share_of_farthest(x, of_weight) for x in np.moveaxis(np.asarray(position), 1, 0)])
     time, coordinate = np.unravel_index(np.argmax(shares - before), shares.shape)
     if shares[time, coordinate] > before[coordinate] + _MOST:
-        warnings.warn(
+        warn(
             f"The farthest thousandth of the probability makes up {shares[time, coordinate]:.0%} of the "
             f"variance of coordinate {coordinate} at t = {np.asarray(ts)[time]:g}: particles that started far "
             "out have run away, where the score is not known well, and the moments are not to be trusted. Move "
             "particles that reach less far out: GivenScore(score, particles=SobolPoints(8192)), with "
             "solution.fitted as the score after training, or TruncatedPoints(SobolPoints(8192)), which leaves "
             "that thousandth out.",
-            stacklevel=4,
         )
 
 

@@ -2,7 +2,6 @@
 
 import math
 import os
-import warnings
 from typing import Any
 
 import equinox as eqx
@@ -12,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Complex, Float
 from tqdm.auto import tqdm
 
-from .._check import as_float, as_positive_integer, check_output, is_concrete, on_host
+from .._check import as_float, as_positive_integer, check_output, is_concrete, on_host, warn
 from .._types import Key, Numbers, Scalar, Times
 from ..problem import Problem
 from ..solution import GridSolution
@@ -253,7 +252,7 @@ class _Watch:
                     "next to "
                     f"{np.pi / grid.spacing[i]:.4g}. Use more points."
                 )
-            warnings.warn(text, stacklevel=5)
+            warn(text)
 
 
 def _initial(problem: Problem, grid: FourierGrid) -> Complex[Array, "..."]:

@@ -1,7 +1,6 @@
 """Self-consistent score matching: train a score until its flow makes the density that it is the score of."""
 
 import dataclasses
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,7 +11,7 @@ import jax
 import optax
 from jaxtyping import Array, PyTree
 
-from ..._check import as_positive_integer
+from ..._check import as_positive_integer, warn
 from ..._types import Key, Points, Times, Weights
 from ...flow import Devices, check_ensemble, check_integration
 from ...objective import AbstractObjective, FisherDivergence
@@ -214,9 +213,8 @@ def _training_design(particles: int | AbstractPoints) -> AbstractPoints:
 def _warn_unless_gradient(problem: Problem, score: Any, x0: Points) -> None:
     asymmetry = largest_asymmetry(problem, score, x0)
     if asymmetry > _NOT_A_GRADIENT:
-        warnings.warn(
+        warn(
             f"The score is not a gradient: its Jacobian differs from its transpose by {asymmetry:.1e} of its "
             "size. The score of a density is one, so the Fisher divergence can't reach zero before that part "
             "is gone. Write the score as GradientScore(scalar) to keep it curl-free by construction.",
-            stacklevel=4,
         )
