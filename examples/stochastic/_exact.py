@@ -65,21 +65,35 @@ def closed_form(problem: bd.Problem, ts: jax.Array) -> Reference:
     return Reference.of(Fields.of(exact), points)
 
 
-def on_a_grid(problem: bd.Problem, ts: jax.Array, points: int) -> Reference:
+def on_a_grid(problem: bd.Problem, ts: jax.Array, points: int, reach: float) -> Reference:
     """ψ itself, and draws from its density."""
-    exact = bd.solve(problem, bd.SplitOperator(points=points, lower=-4.0, upper=4.0), ts=ts)
-    return Reference.of(Fields.of(exact), draws(exact))
+    exact = bd.solve(problem, bd.SplitOperator(points=points, lower=-reach, upper=reach), ts=ts)
+    return Reference(Fields.of(exact), *draws(exact))
 
 
-def draws(exact: bd.GridSolution) -> np.ndarray:
-    """Points of the grid, drawn from the density as evenly as can be, shape `(K, M, d)`."""
-    axes = np.stack(np.meshgrid(*exact.grid(), indexing="ij"), axis=-1).reshape(-1, len(exact.grid()))
+def draws(exact: bd.GridSolution) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Points of the grid, drawn from the density as evenly as can be, and the velocities u and v there, each of
+    shape `(K, M, d)`."""
+    axes = [np.asarray(axis) for axis in exact.grid()]
     levels = (np.arange(POINTS) + 0.5) / POINTS
-    chosen = []
-    for t in np.asarray(exact.ts):
-        below = np.cumsum(np.asarray(exact.density_on_grid(float(t))).ravel())
-        chosen.append(axes[np.searchsorted(below, levels * below[-1])])
-    return np.stack(chosen)
+    hamiltonian = exact.problem.hamiltonian
+    points, velocities = [], []
+    for t in np.asarray(exact.ts).tolist():
+        psi = exact.wave_function_on_grid(t)
+        below = np.cumsum(np.abs(psi) ** 2)
+        chosen = np.unravel_index(np.searchsorted(below, levels * below[-1]), psi.shape)
+        gradient = [derivative(psi, i, axis)[chosen] for i, axis in enumerate(axes)]
+        points.append(np.stack([axis[index] for axis, index in zip(axes, chosen, strict=True)], axis=-1))
+        velocities.append(np.stack(gradient, axis=-1) / np.asarray(psi[chosen])[:, None])
+    complex_velocity = np.stack(velocities) * np.asarray(hamiltonian.hbar / hamiltonian.mass)
+    return np.stack(points), complex_velocity.real, complex_velocity.imag
+
+
+def derivative(psi: jax.Array, i: int, axis: np.ndarray) -> jax.Array:
+    """Along coordinate `i`, exact for what a periodic grid can hold."""
+    wavenumbers = 2 * np.pi * np.fft.fftfreq(axis.size, axis[1] - axis[0])
+    along = wavenumbers.reshape([-1 if j == i else 1 for j in range(psi.ndim)])
+    return jnp.fft.ifft(1j * along * jnp.fft.fft(psi, axis=i), axis=i)
 
 
 class RelativeMotion(bd.AbstractPotential):
@@ -92,7 +106,7 @@ class RelativeMotion(bd.AbstractPotential):
         return self.potential(t, self.frame[1:].T @ x)
 
 
-def by_relative_motion(problem: bd.Problem, ts: jax.Array, points: int) -> Reference:
+def by_relative_motion(problem: bd.Problem, ts: jax.Array, points: int, reach: float) -> Reference:
     """Bosons that start in the ground state of a harmonic trap, whose centre of mass stays in it: ψ on a grid of
     the d - 1 other coordinates."""
     d, initial = problem.dimension, problem.initial
@@ -108,7 +122,9 @@ def by_relative_motion(problem: bd.Problem, ts: jax.Array, points: int) -> Refer
         bd.GaussianWavePacket(jnp.zeros(d - 1), variance),
         t1=problem.t1,
     )
-    exact = bd.solve(relative, bd.SplitOperator(points=points, lower=-3.8, upper=3.8), ts=ts)
+    # Room for ψ at all times, which would take as long to find once more.
+    grid = bd.SplitOperator(points=points, lower=-reach, upper=reach, snapshot_memory=2**33)
+    exact = bd.solve(relative, grid, ts=ts, progress=True)
     inner = Fields.of(exact)
     speed = 0.5 * float(problem.hamiltonian.hbar / problem.hamiltonian.mass) / variance
 
@@ -122,8 +138,13 @@ def by_relative_motion(problem: bd.Problem, ts: jax.Array, points: int) -> Refer
 
     # All particles are alike.
     std = np.sqrt((variance + np.sum(np.asarray(exact.std()) ** 2, axis=1)) / d)
-    centre, _ = bd.SobolPoints(POINTS)(1, jax.random.key(7))
-    centres = np.broadcast_to(np.sqrt(variance) * centre, (ts.size, POINTS, 1))
-    places = np.concatenate([centres, draws(exact)], axis=-1) @ frame
+    normal, _ = bd.SobolPoints(POINTS)(1, jax.random.key(7))
+    centres = np.broadcast_to(np.sqrt(variance) * normal, (ts.size, POINTS, 1))
+    places, inner_osmotic, inner_current = draws(exact)
     fields = Fields(ts, jnp.zeros((ts.size, d)), jnp.tile(std[:, None], (1, d)), osmotic, current)
-    return Reference.of(fields, places)
+    return Reference(
+        fields,
+        np.concatenate([centres, places], axis=-1) @ frame,
+        np.concatenate([-speed * centres, inner_osmotic], axis=-1) @ frame,
+        np.concatenate([0 * centres, inner_current], axis=-1) @ frame,
+    )

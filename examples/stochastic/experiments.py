@@ -55,14 +55,15 @@ class Experiment(NamedTuple):
     reference: Callable[..., Reference]
     degree: int = 2
     particles: int | None = None
+    trust_radius: float | None = None
     width: int = 16
     # Of velocities, ψ and score.
     epochs: tuple[int, int, int] = (60, 80, 5)
     velocities: dict = {}  # noqa: RUF012
-    # Of the score that is trained: the size of its network, where its baseline ends to be a polynomial, in
-    # standard deviations, and which of its errors are outliers.
+    # Of the score that is trained: the size of its network, the trust radius of its baseline, and which of its
+    # errors are outliers.
     output_scale: float = 1e-3
-    trust_radius: float | None = None
+    baseline_trust_radius: float | None = None
     outlier_scale: float = math.inf
 
 
@@ -143,19 +144,29 @@ def bosons(options: argparse.Namespace) -> Experiment:
         bd.GaussianWavePacket(jnp.zeros(d), 0.05),
         t1=options.until,
     )
-    exact = (
-        partial(on_a_grid, points=96) if d == 2 else partial(by_relative_motion, points=80 if d < 5 else 64)
-    )
+    # Stronger repulsion makes them faster, and time takes them further, until the trap turns them back.
+    speed = math.sqrt(max(options.repulsion, 1.0))
+    way = speed * max(math.sin(min(options.until, math.pi / 2)) / math.sin(1.0), 1.0)
+    reach, points = {2: (4.0, 96), 3: (3.8, 80), 4: (3.8, 80), 5: (3.4, 75)}[d]
+    points = math.ceil(points * way * speed)
+    if points ** (d - 1) > 5e7:
+        raise ValueError(
+            f"the reference for {d} bosons, --repulsion {options.repulsion:g} and --until {options.until:g} "
+            f"would take {points}^{d - 1} points of a grid, more than fit; take fewer, weaker or a shorter time"
+        )
+    exact = partial(on_a_grid if d == 2 else by_relative_motion, points=points, reach=reach * way)
     return Experiment(
         problem,
         exact,
-        degree={2: 8, 5: 4}.get(d, 6),
+        degree={2: 8, 3: 6}.get(d, 4),
         particles=16_384,
+        # In more coordinates, and where ripples are finer, a polynomial is known less far out.
+        trust_radius=None if d == 2 and way == 1 and speed == 1 else 3.0,
         width=24,
         epochs=(150, 150, 100),
         velocities={"points": 512, "outlier_scale": 0.3},
         output_scale=1e-2,
-        trust_radius=3.0,
+        baseline_trust_radius=3.0,
         outlier_scale=3.0,
     )
 
@@ -173,12 +184,17 @@ def sequential(
     experiment: Experiment, options: argparse.Namespace, name: str
 ) -> bd.SequentialScoreMatching:
     return bd.SequentialScoreMatching(
-        options.degree or experiment.degree, experiment.particles, options.steps
+        options.degree or experiment.degree,
+        experiment.particles,
+        options.steps,
+        trust_radius=experiment.trust_radius,
     )
 
 
 def self_consistent(experiment: Experiment, options: argparse.Namespace, name: str) -> bd.AbstractMethod:
-    below = dataclasses.replace(sequential(experiment, options, name), trust_radius=experiment.trust_radius)
+    below = dataclasses.replace(
+        sequential(experiment, options, name), trust_radius=experiment.baseline_trust_radius
+    )
     score = bd.NeuralScore(
         experiment.problem,
         baseline=bd.solve(experiment.problem, below, key=network_key(options)),
