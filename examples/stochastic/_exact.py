@@ -82,17 +82,16 @@ def draws(exact: bd.GridSolution) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         psi = exact.wave_function_on_grid(t)
         below = np.cumsum(np.abs(psi) ** 2)
         chosen = np.unravel_index(np.searchsorted(below, levels * below[-1]), psi.shape)
-        gradient = [derivative(psi, i, axis)[chosen] for i, axis in enumerate(axes)]
+        gradient = [derivative(exact, psi, i)[chosen] for i in range(psi.ndim)]
         points.append(np.stack([axis[index] for axis, index in zip(axes, chosen, strict=True)], axis=-1))
         velocities.append(np.stack(gradient, axis=-1) / np.asarray(psi[chosen])[:, None])
     complex_velocity = np.stack(velocities) * np.asarray(hamiltonian.hbar / hamiltonian.mass)
     return np.stack(points), complex_velocity.real, complex_velocity.imag
 
 
-def derivative(psi: jax.Array, i: int, axis: np.ndarray) -> jax.Array:
+def derivative(exact: bd.GridSolution, psi: jax.Array, i: int) -> jax.Array:
     """Along coordinate `i`, exact for what a periodic grid can hold."""
-    wavenumbers = 2 * np.pi * np.fft.fftfreq(axis.size, axis[1] - axis[0])
-    along = wavenumbers.reshape([-1 if j == i else 1 for j in range(psi.ndim)])
+    along = exact.fourier.wavenumbers(i).reshape([-1 if j == i else 1 for j in range(psi.ndim)])
     return jnp.fft.ifft(1j * along * jnp.fft.fft(psi, axis=i), axis=i)
 
 

@@ -149,10 +149,12 @@ def bosons(options: argparse.Namespace) -> Experiment:
     way = speed * max(math.sin(min(options.until, math.pi / 2)) / math.sin(1.0), 1.0)
     reach, points = {2: (4.0, 96), 3: (3.8, 80), 4: (3.8, 80), 5: (3.4, 75)}[d]
     points = math.ceil(points * way * speed)
-    if points ** (d - 1) > 5e7:
+    coordinates = 2 if d == 2 else d - 1
+    if points**coordinates > 5e7:
         raise ValueError(
             f"the reference for {d} bosons, --repulsion {options.repulsion:g} and --until {options.until:g} "
-            f"would take {points}^{d - 1} points of a grid, more than fit; take fewer, weaker or a shorter time"
+            f"would take {points}^{coordinates} points of a grid, more than fit; take fewer, weaker or a "
+            "shorter time"
         )
     exact = partial(on_a_grid if d == 2 else by_relative_motion, points=points, reach=reach * way)
     return Experiment(
@@ -161,7 +163,7 @@ def bosons(options: argparse.Namespace) -> Experiment:
         degree={2: 8, 3: 6}.get(d, 4),
         particles=16_384,
         # In more coordinates, and where ripples are finer, a polynomial is known less far out.
-        trust_radius=None if d == 2 and way == 1 and speed == 1 else 3.0,
+        trust_radius=None if d == 2 and way == 1 else 3.0,
         width=24,
         epochs=(150, 150, 100),
         velocities={"points": 512, "outlier_scale": 0.3},
