@@ -17,7 +17,7 @@ import bohmdiff as bd
 jax.config.update("jax_enable_x64", True)
 
 
-def parser(description: str | None, *, degree: int | None, steps: int) -> argparse.ArgumentParser:
+def parser(description: str | None, *, degree: int | None, steps: int | None) -> argparse.ArgumentParser:
     """A parser with the options that every example has, and their defaults."""
     out = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -27,7 +27,9 @@ def parser(description: str | None, *, degree: int | None, steps: int) -> argpar
     out.add_argument(
         "--degree", type=int, default=degree, help=f"of the polynomial score ({degree or 'by dimension'})"
     )
-    out.add_argument("--steps", type=positive, default=steps, help=f"equal steps in time ({steps})")
+    out.add_argument(
+        "--steps", type=positive, default=steps, help=f"equal steps in time ({steps or 'by experiment'})"
+    )
     return out
 
 

@@ -25,7 +25,7 @@ ORDER += ["objective", "network", "solution", "stochastic", "method", "plot", "t
 # Usable by anyone with Diffrax, without the rest.
 INDEPENDENT = {"solver"}
 # Open to all, and importing none of the above.
-COMMON = {"_check", "_types"}
+COMMON = {"_check", "_precision", "_types"}
 
 
 def test_import_changes_no_setting_of_jax():

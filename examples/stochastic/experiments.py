@@ -55,6 +55,7 @@ class Experiment(NamedTuple):
     reference: Callable[..., Reference]
     degree: int = 2
     particles: int | None = None
+    steps: int = 64
     trust_radius: float | None = None
     width: int = 16
     # Of velocities, ψ and score.
@@ -65,10 +66,12 @@ class Experiment(NamedTuple):
     output_scale: float = 1e-3
     baseline_trust_radius: float | None = None
     outlier_scale: float = math.inf
+    # The longest step of ψ.
+    clip: float = 30.0
 
 
 def main() -> None:
-    parser = _common.parser(__doc__, degree=None, steps=64)
+    parser = _common.parser(__doc__, degree=None, steps=None)
     parser.add_argument("experiment", choices=EXPERIMENTS)
     parser.add_argument("--dim", type=_common.positive, default=2, help="number of bosons, 2 to 5 (2)")
     parser.add_argument("--repulsion", type=float, default=1.0, help="of the bosons (1)")
@@ -131,7 +134,8 @@ def free_packet(options: argparse.Namespace) -> Experiment:
         bd.GaussianWavePacket([0.0], 1e-4),
         t1=1.0,
     )
-    return Experiment(problem, closed_form)
+    # Most happens in a fiftieth of the time; what lies between the steps of a score is interpolated.
+    return Experiment(problem, closed_form, steps=256, epochs=(60, 160, 5), output_scale=1e-5, clip=10.0)
 
 
 def bosons(options: argparse.Namespace) -> Experiment:
@@ -166,7 +170,7 @@ def bosons(options: argparse.Namespace) -> Experiment:
         trust_radius=None if d == 2 and way == 1 else 3.0,
         width=24,
         epochs=(150, 150, 100),
-        velocities={"points": 512, "outlier_scale": 0.3},
+        velocities={"points": 1024, "outlier_scale": 0.3},
         output_scale=1e-2,
         baseline_trust_radius=3.0,
         outlier_scale=3.0,
@@ -188,7 +192,7 @@ def sequential(
     return bd.SequentialScoreMatching(
         options.degree or experiment.degree,
         experiment.particles,
-        options.steps,
+        options.steps or experiment.steps,
         trust_radius=experiment.trust_radius,
     )
 
@@ -209,7 +213,7 @@ def self_consistent(experiment: Experiment, options: argparse.Namespace, name: s
         bd.FisherDivergence(outlier_scale=experiment.outlier_scale),
         falling(experiment.epochs[2], peak=0.2, clip=6.0, damping=1e-5, decay=0.9),
         epochs=options.epochs or experiment.epochs[2],
-        steps=options.steps,
+        steps=below.steps,
         solution_particles=experiment.particles,
         **saved(options, name),
     )
@@ -224,7 +228,7 @@ def velocities(experiment: Experiment, options: argparse.Namespace, name: str) -
 def wave_function(experiment: Experiment, options: argparse.Namespace, name: str) -> bd.AbstractMethod:
     psi = bd.NeuralWaveFunction(experiment.problem, width=experiment.width, key=network_key(options))
     epochs = options.epochs or experiment.epochs[1]
-    optimizer = falling(experiment.epochs[1], clip=30.0, damping=1e-4)
+    optimizer = falling(experiment.epochs[1], clip=experiment.clip, damping=1e-4)
     return bd.PhysicsInformedNetwork(psi, optimizer, epochs=epochs, **saved(options, name))
 
 

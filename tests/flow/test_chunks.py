@@ -20,7 +20,7 @@ def sizes_of_chunks(number, limit, monkeypatch):
         sizes.append(x.shape[0])
         return x
 
-    monkeypatch.setattr(chunks, "_BYTES", {"cpu": limit})
+    monkeypatch.setattr(chunks, "_BYTES", {jax.default_backend(): limit})
     x0 = jnp.arange(3.0 * number).reshape(number, 3)
     moved = in_chunks(move, lambda x: jnp.zeros((x.shape[0], 100)) + x[:, :1], x0)
     np.testing.assert_array_equal(moved, x0)
@@ -57,7 +57,7 @@ def test_chunks_change_nothing(monkeypatch):
     (_, whole), slope = jax.value_and_grad(spread, has_aux=True)(1.1)
     loops_of_whole = loops()
     jax.clear_caches()
-    monkeypatch.setattr(chunks, "_BYTES", {"cpu": 100_000})
+    monkeypatch.setattr(chunks, "_BYTES", {jax.default_backend(): 100_000})
     (_, flow), slope_in_chunks = jax.value_and_grad(spread, has_aux=True)(1.1)
     assert loops() > loops_of_whole
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-14), flow, whole)

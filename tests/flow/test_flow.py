@@ -417,7 +417,7 @@ def test_particles_that_escape_are_an_error():
     with pytest.raises(ValueError, match=message):
         run(starts)
     with pytest.raises(Exception, match="Particles became non-finite"):
-        eqx.filter_jit(run)(starts)
+        jax.block_until_ready(eqx.filter_jit(run)(starts))
 
 
 def test_phase_has_the_units_of_hbar_and_ignores_it_at_rest():

@@ -19,6 +19,7 @@ from .._check import (
     is_concrete,
     require,
 )
+from .._precision import in_full_precision
 from .._types import Numbers, Paths, Points, Times
 from ..problem import Problem, as_problem, saved_times
 from .chunks import in_chunks
@@ -61,6 +62,7 @@ class Trajectory(eqx.Module):
     log_density: Float[Array, "M K"] | None
 
 
+@in_full_precision
 def propagate(
     problem: Problem,
     score: Score,

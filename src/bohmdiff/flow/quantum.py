@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from .._check import as_real_array, check_output
+from .._precision import in_full_precision
 from .._types import Points, Scalar, Time, Vector
 from ..hamiltonian import Hamiltonian
 from ..score import HermiteExpansion, LocalScore, ladder, local_derivatives, pullback
@@ -14,6 +15,7 @@ from ..score import HermiteExpansion, LocalScore, ladder, local_derivatives, pul
 Score = Callable[[Time, Vector], Vector]
 
 
+@in_full_precision
 def quantum_potential(hamiltonian: Hamiltonian, score: Score, t: Time, x: Vector) -> Scalar:
     r"""$Q = -\sum_i \frac{\hbar^2}{4 m_i}\left(\partial_i s_i + \tfrac12 s_i^2\right)$ at one point.
 
@@ -40,6 +42,7 @@ def quantum_potential(hamiltonian: Hamiltonian, score: Score, t: Time, x: Vector
     return _potential(score(t, x), divergence, inverse_mass, hamiltonian.hbar)
 
 
+@in_full_precision
 def acceleration(hamiltonian: Hamiltonian, score: Score, t: Time, x: Vector) -> Vector:
     r"""$-\nabla(V + Q) / m$ at one point, shape `(d,)`.
 

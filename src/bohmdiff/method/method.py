@@ -5,6 +5,7 @@ from abc import abstractmethod
 import equinox as eqx
 
 from .._check import as_flag, as_key, cast_floats
+from .._precision import in_full_precision
 from .._types import Key, Numbers, Times
 from ..problem import Problem, as_problem, saved_times
 from ..solution import Solution
@@ -29,6 +30,7 @@ class AbstractMethod(eqx.Module):
         """
 
 
+@in_full_precision
 def solve(
     problem: Problem,
     method: AbstractMethod,

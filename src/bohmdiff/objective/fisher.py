@@ -4,6 +4,7 @@ import diffrax
 import jax.numpy as jnp
 
 from .._check import as_real_array, describe, require
+from .._precision import in_full_precision
 from .._types import Numbers
 from ..flow import Score, check_ensemble, check_integration
 from ..problem import Problem
@@ -11,6 +12,7 @@ from .divergences import FisherDivergence
 from .evaluate import ObjectiveReport, evaluate
 
 
+@in_full_precision
 def fisher_divergence(
     problem: Problem,
     score: Score,

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._check import as_positive_integer, describe, is_concrete, require
+from .._precision import in_full_precision
 from .._types import Key, Numbers, Paths, Points, Scalar, Time, Times, Vector
 from ..flow import check_ensemble, hermite_acceleration, integrate, require_finite_paths
 from ..problem import Problem
@@ -62,6 +63,7 @@ class EnsembleSolution(Solution):
         n = as_positive_integer(n, "n", "Pass how many trajectories.")
         return self.trajectories(self.problem.initial.points(RandomPoints(n), key)[0])
 
+    @in_full_precision
     def trajectories(self, x0: Numbers) -> Paths:
         """The paths of particles that start at `x0`, shape `(M, d)`, at the saved times: `(M, K, d)`.
 

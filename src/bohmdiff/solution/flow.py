@@ -10,6 +10,7 @@ import xarray
 from jaxtyping import Array, Float
 
 from .._check import as_positive_integer
+from .._precision import in_full_precision
 from .._types import Key, Numbers, Paths, Scalar, Time, Times, Vector, Weights
 from ..flow import Trajectory, propagate
 from ..problem import Problem
@@ -61,12 +62,15 @@ class FlowSolution(Solution):
             return None
         return read_history(self._history).assign_attrs(attributes(self.problem, self.method))
 
+    @in_full_precision
     def mean(self) -> Float[Array, "K d"]:
         return jnp.einsum("m,mkd->kd", self.weights, self.flow.position)
 
+    @in_full_precision
     def std(self) -> Float[Array, "K d"]:
         return jnp.sqrt(jnp.einsum("m,mkd->kd", self.weights, (self.flow.position - self.mean()) ** 2))
 
+    @in_full_precision
     def energy(self) -> Times:
         return self.weights @ self.flow.energy
 
@@ -91,6 +95,7 @@ class FlowSolution(Solution):
         t, x = self._place(t, x)
         return self.fitted(t, x)
 
+    @in_full_precision
     def log_density(self, t: Time, x: Vector) -> Scalar:
         if not hasattr(self.fitted, "log_density"):
             self._unavailable(

@@ -11,6 +11,7 @@ import xarray
 from jaxtyping import Array, Float
 
 from .._check import as_positive_integer
+from .._precision import in_full_precision
 from .._types import Key, Numbers, Paths, Points, Scalar, Time, Times, Vector, Weights
 from ..flow import as_positions, require_finite_paths
 from ..problem import Problem
@@ -38,12 +39,15 @@ class AbstractFieldSolution(Solution):
         """Of the training: everything that its log has, over `epoch`, with the attributes of `to_xarray`."""
         return read_history(self._history).assign_attrs(attributes(self.problem, self.method))
 
+    @in_full_precision
     def mean(self) -> Float[Array, "K d"]:
         return jnp.einsum("m,mkd->kd", self.weights, self.position)
 
+    @in_full_precision
     def std(self) -> Float[Array, "K d"]:
         return jnp.sqrt(jnp.einsum("m,mkd->kd", self.weights, (self.position - self.mean()) ** 2))
 
+    @in_full_precision
     def energy(self) -> Times:
         return _energies(self)
 
@@ -52,6 +56,7 @@ class AbstractFieldSolution(Solution):
         n = as_positive_integer(n, "n", "Pass how many trajectories.")
         return self.trajectories(self.problem.initial.points(RandomPoints(n), key)[0])
 
+    @in_full_precision
     def trajectories(self, x0: Numbers) -> Paths:
         """The paths of particles that start at `x0`, shape `(M, d)`, at the saved times: `(M, K, d)`."""
         x0 = as_positions(x0, self.problem.dimension).astype(self.ts.dtype)

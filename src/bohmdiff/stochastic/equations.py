@@ -7,12 +7,14 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from .._check import check_output
+from .._precision import in_full_precision
 from .._types import Scalar, Time, Vector
 from ..flow import check_point
 from ..hamiltonian import Hamiltonian
 from ..solution import Field
 
 
+@in_full_precision
 def velocity_residuals(
     hamiltonian: Hamiltonian, osmotic: Field, current: Field, t: Time, x: Vector
 ) -> tuple[Vector, Vector]:

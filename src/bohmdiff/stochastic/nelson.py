@@ -21,6 +21,7 @@ from .._check import (
     cast_floats,
     is_concrete,
 )
+from .._precision import in_full_precision
 from .._types import Key, Numbers, Paths, Points, Scalar, Times
 from ..flow import require_finite_paths
 from ..hamiltonian import Hamiltonian
@@ -30,6 +31,7 @@ from ..wavepacket import RandomPoints
 from .velocity import Velocities, as_velocities
 
 
+@in_full_precision
 def nelson_process(
     source: Solution | Velocities,
     start: int | Numbers,

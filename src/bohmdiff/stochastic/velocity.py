@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from .._check import as_key, as_positive_integer, require
+from .._precision import in_full_precision
 from .._types import Key, Points, Time, Times, Vector, Weights
 from ..flow import Score, bohmian_terms, check_ensemble, initial_halves, integrate
 from ..problem import Problem, as_problem
@@ -96,6 +97,7 @@ class HermiteVelocity(eqx.Module):
         return expansion.correction_gradient(x[None])[0] / self.mass
 
 
+@in_full_precision
 def current_velocity(
     solution: Solution,
     *,

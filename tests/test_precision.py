@@ -1,0 +1,97 @@
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import bohmdiff as bd
+
+TS = np.array([0.0, 0.5])
+PLACE = jnp.zeros(2, jnp.float32)
+PLACES = jnp.ones((4, 2), jnp.float32)
+
+
+class Listener:
+    """A potential that notes in which precision JAX would multiply matrices where it is evaluated."""
+
+    def __init__(self):
+        self.heard = set()
+
+    def __call__(self, t, x):
+        self.heard.add(jax.default_matmul_precision.value)
+        return 0.5 * jnp.sum(x**2)
+
+
+def setting():
+    listener = Listener()
+    hamiltonian = bd.Hamiltonian(listener)
+    problem = bd.Problem(hamiltonian, bd.GaussianWavePacket(np.zeros(2, np.float32), 0.5), t1=0.5)
+    listener.heard.clear()  # the constructors tried it
+    return listener, problem
+
+
+def score(t, x):
+    return -2 * x
+
+
+def rest(t, x):
+    return 0 * x
+
+
+def nelson(problem):
+    # Velocities ask no potential: here one of them does.
+    velocities = bd.Velocities(problem, score, lambda t, x: 0 * x + problem.hamiltonian.potential(t, x))
+    return bd.nelson_process(velocities, PLACES, key=jax.random.key(0), steps=2)
+
+
+CALLS = {
+    "propagate": lambda problem: bd.propagate(
+        problem, score, PLACES, ts=TS, solver=bd.VelocityVerlet(), steps=2
+    ),
+    "solve": lambda problem: bd.solve(problem, bd.SequentialScoreMatching(2, steps=2), ts=TS),
+    "fisher_divergence": lambda problem: bd.fisher_divergence(
+        problem, score, PLACES, solver=bd.VelocityVerlet(), steps=2
+    ),
+    "acceleration": lambda problem: bd.acceleration(problem.hamiltonian, score, 0.0, PLACE),
+    "velocity_residuals": lambda problem: bd.velocity_residuals(
+        problem.hamiltonian, rest, rest, 0.0, PLACE
+    ),
+    "nelson_process": nelson,
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_on_a_gpu_products_have_all_digits(name, monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    listener, problem = setting()
+    CALLS[name](problem)
+    assert listener.heard == {"highest"}
+    assert jax.default_matmul_precision.value is None
+
+
+def test_what_the_user_chose_stays(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    listener, problem = setting()
+    with jax.default_matmul_precision("tensorfloat32"):
+        CALLS["propagate"](problem)
+    assert listener.heard == {"tensorfloat32"}
+
+
+def test_a_processor_is_left_alone():
+    listener, problem = setting()
+    CALLS["propagate"](problem)
+    assert listener.heard == {None}
+
+
+def test_moments_of_particles_have_all_digits(monkeypatch):
+    solution = bd.solve(
+        setting()[1], bd.GivenScore(score, bd.SobolPoints(4), steps=2), ts=TS, key=jax.random.key(0)
+    )
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    for moment in ("mean", "std", "energy"):
+
+        def of(weights, moment=moment):
+            return getattr(eqx.tree_at(lambda s: s.weights, solution, weights), moment)()
+
+        text = str(jax.make_jaxpr(of)(solution.weights))
+        assert text.count("dot_general") == text.count("HIGHEST, Precision.HIGHEST") > 0, text
