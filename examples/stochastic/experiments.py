@@ -81,6 +81,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of weights and paths (0)")
     _common.add_training_folder(parser)
     options = parser.parse_args()
+    refuse_to_mix(options)
 
     experiment = EXPERIMENTS[options.experiment](options)
     problem = experiment.problem
@@ -94,9 +95,8 @@ def main() -> None:
     figures, everything = {"exact_variance": final}, {"exact": reference.fields}
     for name in options.only:
         start = time.perf_counter()
-        solution = bd.solve(
-            problem, METHODS[name](experiment, options, name), key=key, ts=ts, progress=True
-        )
+        method = METHODS[name](experiment, options, name)
+        solution = bd.solve(problem, method, key=key, ts=ts, progress=True)
         seconds = time.perf_counter() - start
         everything[name] = Fields.of(solution)
         found = errors(everything[name], reference)
@@ -106,9 +106,12 @@ def main() -> None:
             f"{name:28}{seconds:8.1f}{found['mean']:10.1e}{found['variance']:10.1e}"
             + "".join(f"{one:>19}" for one in fields)
         )
-        _common.save_data(solution.to_xarray(), options.out, f"{options.experiment}_{name}.nc")
-    figure = draw(everything)
-    _common.save_figure(figure, options.out, f"{options.experiment}.png")
+        _common.save_data(solution.to_xarray(), options.out, f"{label(options)}_{name}.nc")
+        history = getattr(solution, "history", None)
+        if history is not None and history.epoch[-1] < method.epochs:
+            print(f"interrupted after {int(history.epoch[-1])} epochs: --resume goes on")
+            break
+    _common.save_figure(draw(everything), options.out, f"{label(options)}.png")
     _common.save_json(figures, options.json)
 
 
@@ -257,9 +260,34 @@ def falling(
     )
 
 
+def label(options: argparse.Namespace) -> str:
+    """The experiment in names of files and folders."""
+    if options.experiment != "bosons":
+        return options.experiment
+    return f"bosons_{options.dim}_repulsion_{options.repulsion:g}_until_{options.until:g}"
+
+
+def folder(options: argparse.Namespace, name: str) -> Path:
+    return _common.training_folder(options) / label(options) / name
+
+
+def refuse_to_mix(options: argparse.Namespace) -> None:
+    """Before anything is computed: a training that is there already is neither overwritten nor taken for new."""
+    there = [name for name in options.only if any((folder(options, name) / "checkpoints").glob("*"))]
+    if there and not options.resume:
+        raise ValueError(
+            f"{folder(options, there[0])} already has a training. --resume goes on with it; for a new one pass "
+            "another --out or --directory, or delete that folder."
+        )
+
+
 def saved(options: argparse.Namespace, name: str) -> dict:
-    folder = _common.training_folder(options) / name
-    return {"directory": folder, "resume": options.resume, "validate_every": 10, "checkpoint_every": 10}
+    return {
+        "directory": folder(options, name),
+        "resume": options.resume,
+        "validate_every": 10,
+        "checkpoint_every": 10,
+    }
 
 
 def errors(fields: Fields, reference: Reference) -> dict[str, float]:
