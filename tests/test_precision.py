@@ -91,7 +91,8 @@ def test_what_the_user_chose_stays(monkeypatch):
     assert listener.heard == {"tensorfloat32"}
 
 
-def test_a_processor_is_left_alone():
+def test_a_processor_is_left_alone(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
     listener, problem = setting()
     traced("acceleration", problem)
     assert listener.heard == {None}
@@ -107,5 +108,37 @@ def test_moments_of_particles_have_all_digits(monkeypatch):
         def of(weights, moment=moment):
             return getattr(eqx.tree_at(lambda s: s.weights, solution, weights), moment)()
 
-        text = str(jax.make_jaxpr(of)(solution.weights))
-        assert text.count("dot_general") == text.count("HIGHEST, Precision.HIGHEST") > 0, text
+        assert_all_digits(of, solution.weights)
+
+
+INITIAL = {
+    "GaussianWavePacket": lambda mean: bd.GaussianWavePacket(mean, 0.5),
+    "GaussianMixture": lambda mean: bd.GaussianMixture([1.0, 1.0], jnp.stack([mean, mean + 1]), 0.5),
+    "LogDensity": lambda mean: bd.LogDensity(lambda x: -jnp.sum(x**2), mean, 0.5),
+}
+
+
+@pytest.mark.parametrize("name", INITIAL)
+def test_initial_states_have_all_digits(name, monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    key = jax.random.key(0)
+    for design in (bd.SobolPoints(4), bd.RandomPoints(4)):
+        assert_all_digits(lambda mean, design=design: INITIAL[name](mean).points(design, key)[0], PLACE)
+
+
+def test_gauss_newton_steps_have_all_digits(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    optimizer = bd.scale_by_gauss_newton()
+
+    def step(gradient):
+        def rows(projections):
+            return jnp.stack([gradient, 2 * gradient])
+
+        return optimizer.update(gradient, optimizer.init(gradient), residual_rows=rows)[0]
+
+    assert_all_digits(step, PLACE)
+
+
+def assert_all_digits(function, x):
+    text = str(jax.make_jaxpr(function)(x))
+    assert text.count("dot_general") == text.count("HIGHEST, Precision.HIGHEST") > 0, text

@@ -61,11 +61,12 @@ class Experiment(NamedTuple):
     # Of velocities, ψ and score.
     epochs: tuple[int, int, int] = (60, 80, 5)
     velocities: dict = {}  # noqa: RUF012
-    # Of the score that is trained: the size of its network, the trust radius of its baseline, and which of its
-    # errors are outliers.
+    # Of the score that is trained: the size of its network, the trust radius of its baseline, which of its errors
+    # are outliers, and what its moments are taken of.
     output_scale: float = 1e-3
     baseline_trust_radius: float | None = None
     outlier_scale: float = math.inf
+    solution_particles: bd.AbstractPoints | None = None
     # The longest step of ψ.
     clip: float = 30.0
 
@@ -177,6 +178,8 @@ def bosons(options: argparse.Namespace) -> Experiment:
         output_scale=1e-2,
         baseline_trust_radius=3.0,
         outlier_scale=3.0,
+        # A single point far out that runs away would decide the variance.
+        solution_particles=bd.StandardizedPoints(bd.TruncatedPoints(bd.SobolPoints(16_384))),
     )
 
 
@@ -217,7 +220,7 @@ def self_consistent(experiment: Experiment, options: argparse.Namespace, name: s
         falling(experiment.epochs[2], peak=0.2, clip=6.0, damping=1e-5, decay=0.9),
         epochs=options.epochs or experiment.epochs[2],
         steps=below.steps,
-        solution_particles=experiment.particles,
+        solution_particles=experiment.solution_particles,
         **saved(options, name),
     )
 

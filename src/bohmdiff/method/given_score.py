@@ -103,8 +103,8 @@ def _warn_of_runaways(x0: Points, weights: Weights, position: Paths, ts: Times) 
             f"variance of coordinate {coordinate} at t = {np.asarray(ts)[time]:g}: particles that started far "
             "out have run away, where the score is not known well, and the moments are not to be trusted. Move "
             "particles that reach less far out: GivenScore(score, particles=SobolPoints(8192)), with "
-            "solution.fitted as the score after training, or TruncatedPoints(SobolPoints(8192)), which leaves "
-            "that thousandth out.",
+            "solution.fitted as the score after training, or StandardizedPoints(TruncatedPoints(SobolPoints("
+            "8192))), which leave that thousandth out and keep the covariance.",
         )
 
 

@@ -347,7 +347,7 @@ def _available_memory() -> float:
     """Bytes that can be had on the device where arrays are made, or infinity if nobody says."""
     statistics = jax.local_devices()[0].memory_stats()
     if statistics and "bytes_limit" in statistics:
-        return statistics["bytes_limit"] - statistics.get("bytes_in_use", 0)
+        return float(statistics["bytes_limit"] - statistics.get("bytes_in_use", 0))
     try:
         with open("/proc/meminfo") as lines:
             for line in lines:

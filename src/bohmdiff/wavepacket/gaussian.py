@@ -5,6 +5,7 @@ import jax.scipy.linalg as jsl
 from jaxtyping import Array, Bool, DTypeLike, Float
 
 from .._check import as_real_array, describe, require
+from .._precision import in_full_precision
 from .._types import Key, Matrix, Numbers, Points, Scalar, Vector, Weights
 from .points import AbstractPoints
 from .state import AbstractInitialState
@@ -92,6 +93,7 @@ class GaussianWavePacket(AbstractInitialState):
         y = x - self.mean
         return self.momentum @ y + 0.5 * y @ self.chirp @ y
 
+    @in_full_precision
     def points(self, design: AbstractPoints, key: Key | None = None) -> tuple[Points, Weights]:
         normal, weights = design(self.dimension, key)
         cholesky = jnp.linalg.cholesky(self.covariance)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import DTypeLike
 
 from .._check import check_output, describe, require
+from .._precision import in_full_precision
 from .._types import Key, Numbers, Points, Scalar, Vector, Weights
 from .gaussian import GaussianWavePacket
 from .points import AbstractPoints, RandomPoints, needs_key
@@ -145,6 +146,7 @@ class LogDensity(AbstractInitialState):
         plane = self.momentum @ (x - self.transport.mean)
         return plane if self.added_phase is None else plane + self.added_phase(x)
 
+    @in_full_precision
     def points(self, design: AbstractPoints, key: Key | None = None) -> tuple[Points, Weights]:
         if isinstance(design, RandomPoints):
             start, chains = jax.random.split(needs_key(design, key))

@@ -11,6 +11,7 @@ from jax.scipy.special import ndtr
 from jaxtyping import Array, DTypeLike, Float
 
 from .._check import as_real_array, check_output, describe, require
+from .._precision import in_full_precision
 from .._types import Key, Numbers, Points, Scalar, Vector, Weights
 from .gaussian import log_normal, positive_definite
 from .points import AbstractPoints, RandomPoints, SobolPoints, TruncatedPoints, WidenedPoints
@@ -119,6 +120,7 @@ class GaussianMixture(AbstractInitialState):
         plane = self.momentum @ (x - self.weights @ self.means)
         return plane if self.added_phase is None else plane + self.added_phase(x)
 
+    @in_full_precision
     def points(self, design: AbstractPoints, key: Key | None = None) -> tuple[Points, Weights]:
         cholesky = jnp.linalg.cholesky(self.covariances)
         labelled = _labelled(design, self.dimension, key)

@@ -152,7 +152,9 @@ class TruncatedPoints(AbstractPoints):
     """Another design, drawn inwards so that it stands for the standard normal distribution within a radius.
 
     Every point keeps its direction and the rank of its distance from the centre. Trajectories far out in
-    the tails, where nothing is known about a score that is not trained yet, are avoided.
+    the tails, where nothing is known about a score that is not trained yet, are avoided. Without the thousandth
+    that lies farthest out the variances are smaller, by 1.2, 0.7, 0.5 and 0.4 % in one to four dimensions;
+    [`StandardizedPoints`][bohmdiff.StandardizedPoints] of these points have the right ones.
 
     ```python
     bd.TruncatedPoints(bd.SobolPoints(256), radius=3.3)

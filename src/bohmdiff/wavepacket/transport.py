@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax.scipy.special import ndtri
 from jaxtyping import Array, DTypeLike, Float
 
+from .._precision import in_full_precision
 from .._types import Matrix, Points, Scalar, Vector, Weights
 from .points import GaussHermitePoints, SobolPoints
 
@@ -86,6 +87,7 @@ class FittedTransport(NamedTuple):
     worst: tuple[Vector, Scalar]
 
 
+@in_full_precision
 @eqx.filter_jit
 def fit_transport(log_density: LogDensityFunction, mean: Vector, covariance: Matrix) -> FittedTransport:
     """Finds the marginal densities by quadrature, and from them the mean and the covariance, from which the

@@ -12,6 +12,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
 from ..._check import as_float, as_positive_integer
+from ..._precision import in_full_precision
 
 
 class GaussNewtonState(NamedTuple):
@@ -75,6 +76,7 @@ def scale_by_gauss_newton(
         flat, _ = ravel_pytree(params)
         return GaussNewtonState(jnp.zeros((), int), jnp.zeros((flat.size, flat.size), flat.dtype))
 
+    @in_full_precision
     def update(
         updates: PyTree,
         state: Any,
