@@ -688,7 +688,7 @@ def test_the_call_is_right_and_anything_else_is_refused_or_right(name, examples)
 OTHERS = {
     "AbstractSymplecticSolver", "Comparison", "EnsembleSolution", "FlowSolution", "FlowState", "GaussianScore",
     "GaussianSolution", "GridSolution", "HermiteExpansion", "HermiteScore", "HermiteVelocity", "LocalScore",
-    "ObjectiveReport", "Pullback", "Trajectory", "VelocitySolution",
+    "ObjectiveReport", "Pullback", "TabulatedWaveFunction", "Trajectory", "VelocitySolution",
     "WaveFunctionSolution",
 }  # fmt: skip
 

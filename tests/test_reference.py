@@ -87,6 +87,7 @@ RESULTS = {
     "LocalScore",
     "ObjectiveReport",
     "Pullback",
+    "TabulatedWaveFunction",
     "Trajectory",
     "VelocitySolution",
     "WaveFunctionSolution",

@@ -68,6 +68,7 @@ from .solution import FlowSolution as FlowSolution
 from .solution import GaussianSolution as GaussianSolution
 from .solution import GridSolution as GridSolution
 from .solution import Solution as Solution
+from .solution import TabulatedWaveFunction as TabulatedWaveFunction
 from .solution import UnavailableError as UnavailableError
 from .solution import VelocitySolution as VelocitySolution
 from .solution import WaveFunctionSolution as WaveFunctionSolution

@@ -176,9 +176,6 @@ def test_bad_options(options, match):
 @pytest.mark.slow
 def test_what_no_process_can_follow():
     problem = ground_state().problem
-    grid = bd.solve(problem, bd.SplitOperator(points=32, lower=-4.0, upper=4.0))
-    with pytest.raises(ValueError, match="GridSolution can be evaluated at given times only"):
-        bd.nelson_process(grid, 8, key=KEY)
     runaway = bd.Velocities(problem, lambda t, x: -x, lambda t, x: 1e3 * x**3)
     with pytest.raises(ValueError, match=r"non-finite \(8 of 8"):
         bd.nelson_process(runaway, 8, key=KEY)

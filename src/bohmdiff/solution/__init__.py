@@ -8,6 +8,7 @@ from .moved import Field as Field
 from .solution import Solution as Solution
 from .solution import UnavailableError as UnavailableError
 from .solution import as_solution as as_solution
+from .tabulated import TabulatedWaveFunction as TabulatedWaveFunction
 from .units import ATOMIC as ATOMIC
 from .units import Units as Units
 from .units import as_units as as_units

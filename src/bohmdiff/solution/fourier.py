@@ -115,8 +115,8 @@ class FourierGrid(eqx.Module):
         # axes by one matrix product leaves little to do for the other half.
         values, slopes = zip(*(self._weights(i, x[:, i]) for i in range(self.dimension)), strict=True)
         a = self._first()
-        left = _products(values[:a], slopes[:a])  # (1 + a, M, rows)
-        right = _products(values[a:], slopes[a:])  # (1 + d − a, M, columns / 2)
+        left = _products(values[:a], slopes[:a], x.dtype)  # (1 + a, M, rows)
+        right = _products(values[a:], slopes[a:], x.dtype)  # (1 + d − a, M, columns / 2)
         contracted = jnp.matmul(left, table, precision="highest")
         half = table.shape[1] // 2
         contracted = jax.lax.complex(contracted[..., :half], contracted[..., half:])
@@ -148,10 +148,10 @@ class FourierGrid(eqx.Module):
         return product(waves), product(slopes)
 
 
-def _products(values, slopes):
+def _products(values, slopes, dtype):
     """The outer product of `values` over the axes, then the same with the slope of each axis in turn."""
     variants = [values] + [(*values[:i], slopes[i], *values[i + 1 :]) for i in range(len(values))]
-    return jnp.stack([_outer(variant) for variant in variants]) if values else jnp.ones((1, 1, 1))
+    return jnp.stack([_outer(variant) for variant in variants]) if values else jnp.ones((1, 1, 1), dtype)
 
 
 def _outer(factors):

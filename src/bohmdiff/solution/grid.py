@@ -2,7 +2,7 @@
 
 from bisect import bisect_right
 from collections.abc import Iterator
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -16,13 +16,7 @@ from ..problem import Problem
 from .fourier import FourierGrid
 from .sampling import invert_distribution, sample_density
 from .solution import Solution
-
-
-@runtime_checkable
-class Propagates(Protocol):
-    """What a solution needs to know of its method: how ψ gets from one time to another."""
-
-    def advance(self, psi: Any, start: float, end: float, operators: Any = None) -> tuple[Any, Any]: ...
+from .tabulated import Propagates, TabulatedWaveFunction, log_gradient, tabulate
 
 
 class _Last:
@@ -52,7 +46,8 @@ class GridSolution(Solution):
 
     Between the grid points ψ is its trigonometric interpolant, so that nothing is lost there; outside
     the box it is zero. Between the times that are kept it is propagated from the one before, by the
-    steps of the method. So `t` must be a number, not traced: close over it, and `vmap` or `jit` over `x`.
+    steps of the method. So `t` must be a number, not traced: close over it, and `vmap` or `jit` over `x`; or take
+    what `tabulated` returns.
 
     `score`, `velocity` and `log_density` are always finite. Where $|\psi|^2$ is below the smallest normal
     number (at a node, outside the box) they return 0, 0 and the logarithm of that number. Rounding
@@ -162,6 +157,29 @@ class GridSolution(Solution):
         ]
         return jnp.stack(draws, axis=1)
 
+    def tabulated(self) -> TabulatedWaveFunction:
+        r"""Score and velocity at times that may be traced, as for solvers: ψ is propagated to many times, and
+        interpolated between them.
+
+        ```python
+        exact = bd.solve(problem, bd.SplitOperator(points=32, lower=-5.5, upper=7.5))
+        psi = exact.tabulated()
+        against_time = jax.vmap(lambda t: psi.velocity(t, x))(exact.ts)
+        ```
+
+        **Raises:** `ValueError` if that takes more than 4 GiB, for a potential that jumps in time, and for a
+        solution that is traced.
+        """
+        if not is_concrete(self.snapshots):
+            raise ValueError(
+                "A traced solution can't be propagated, as it must be to be tabulated. Close over the solution "
+                "rather than passing it to jit, vmap or grad."
+            )
+        with jax.ensure_compile_time_eval():
+            return tabulate(
+                self.problem, self.fourier, self.propagator, self.snapshots[0], self.moments.energy[0]
+            )
+
     def quantile_trajectories(self, levels: Numbers) -> Float[Array, "n K"]:
         r"""Exact Bohmian trajectories in one dimension, at the saved times, shape `(n, K)`.
 
@@ -213,7 +231,8 @@ class GridSolution(Solution):
             raise ValueError(
                 "t must be a number here, since ψ is propagated to it, but it is traced by jit, vmap or "
                 "grad. "
-                "Close over it: jax.vmap(lambda x: solution.score(1.0, x))(xs)."
+                "Close over it: jax.vmap(lambda x: solution.score(1.0, x))(xs). Or take "
+                "solution.tabulated().score."
             )
         time, start, end = as_float(t, "t"), self.snapshot_times[0], self.end
         slack = 4 * float(jnp.finfo(self.ts.dtype).eps) * max(abs(start), abs(end))
@@ -266,7 +285,4 @@ class GridSolution(Solution):
 
     def _log_gradient(self, t: Time, x: Vector) -> Complex[Array, " d"]:
         psi, gradient = self._at(t, self._point(x)[None])
-        density, tiny = self._density(psi[0])
-        seen = density >= tiny
-        # 0 / 1 rather than 0 / 0 where nothing is seen, so that derivatives are finite too.
-        return jnp.where(seen, jnp.conj(psi[0]) * gradient[0] / jnp.where(seen, density, 1), 0)
+        return log_gradient(psi[0], gradient[0])

@@ -61,9 +61,9 @@ def nelson_process(
 
     **Arguments:**
 
-    - `source`: a solution by any method but `SplitOperator`, or [`Velocities`][bohmdiff.Velocities], of any
-        score and velocity field. Of a solution without a velocity field, that of
-        [`current_velocity`][bohmdiff.current_velocity] is taken.
+    - `source`: a solution by any method, or [`Velocities`][bohmdiff.Velocities], of any score and velocity
+        field. Of a solution without a velocity field, that of [`current_velocity`][bohmdiff.current_velocity] is
+        taken; a ψ on a grid is [`tabulated`][bohmdiff.GridSolution.tabulated].
     - `start`: a number of random draws from the density at the start, or positions there, shape `(M, d)`. The
         start is `t0`; backward it is `t1`, and draws are random points of $\rho_0$ that the flow has moved.
     - `key`: for the Wiener process, and all other random choices.

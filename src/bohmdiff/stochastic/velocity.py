@@ -185,10 +185,8 @@ def as_velocities(source: Any, key: Key | None) -> Velocities:
             f"{type(source).__name__} was given."
         )
     if isinstance(source, GridSolution):
-        raise ValueError(
-            "A GridSolution can be evaluated at given times only, since ψ is propagated to each, but a process "
-            "asks at every step. Pass a solution by SequentialScoreMatching or GaussianDynamics, or Velocities."
-        )
+        psi = source.tabulated()
+        return Velocities(source.problem, psi.score, psi.velocity)
     return Velocities(source.problem, source.score, current_velocity(source, key=key))
 
 
