@@ -29,20 +29,35 @@ class Fields(NamedTuple):
         return Fields(solution.ts, solution.mean(), solution.std(), osmotic, current)
 
 
-class Reference(NamedTuple):
-    """The exact fields; points that stand for the exact density at each time; and the exact velocities there. The
-    last three have the shape `(K, M, d)`."""
+class Places(NamedTuple):
+    """Points at each of K times, shape `(K, M, d)`, and the exact velocities there."""
 
-    fields: Fields
     points: np.ndarray
     osmotic: np.ndarray
     current: np.ndarray
 
     @staticmethod
-    def of(fields: Fields, points: np.ndarray) -> "Reference":
-        return Reference(
-            fields, points, at(fields.osmotic, fields.ts, points), at(fields.current, fields.ts, points)
-        )
+    def of(fields: Fields, ts: jax.Array, points: np.ndarray) -> "Places":
+        return Places(points, at(fields.osmotic, ts, points), at(fields.current, ts, points))
+
+
+class Reference(NamedTuple):
+    """The exact moments; points that stand for the exact density at each time; and a line along the first
+    coordinate at the end. It holds no ψ, which in five dimensions takes gigabytes."""
+
+    ts: jax.Array
+    mean: jax.Array
+    std: jax.Array
+    drawn: Places
+    line: Places
+
+    @staticmethod
+    def of(fields: Fields, drawn: Places) -> "Reference":
+        centre, spread = fields.mean[-1], float(fields.std[-1, 0])
+        line = np.tile(centre, (121, 1))
+        line[:, 0] = np.linspace(centre[0] - 3 * spread, centre[0] + 3 * spread, 121)
+        on_line = Places.of(fields, fields.ts[-1:], line[None])
+        return Reference(fields.ts, fields.mean, fields.std, drawn, on_line)
 
 
 def at(field: Callable, ts: jax.Array, points: np.ndarray) -> np.ndarray:
@@ -62,18 +77,18 @@ def closed_form(problem: bd.Problem, ts: jax.Array) -> Reference:
     normal, _ = bd.SobolPoints(POINTS)(problem.dimension, jax.random.key(7))
     widths = np.linalg.cholesky(exact.covariance())
     points = np.asarray(exact.mean())[:, None] + np.einsum("mj,kij->kmi", normal, widths)
-    return Reference.of(Fields.of(exact), points)
+    fields = Fields.of(exact)
+    return Reference.of(fields, Places.of(fields, ts, points))
 
 
 def on_a_grid(problem: bd.Problem, ts: jax.Array, points: int, reach: float) -> Reference:
     """ψ itself, and draws from its density."""
     exact = bd.solve(problem, bd.SplitOperator(points=points, lower=-reach, upper=reach), ts=ts)
-    return Reference(Fields.of(exact), *draws(exact))
+    return Reference.of(Fields.of(exact), draws(exact))
 
 
-def draws(exact: bd.GridSolution) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Points of the grid, drawn from the density as evenly as can be, and the velocities u and v there, each of
-    shape `(K, M, d)`."""
+def draws(exact: bd.GridSolution) -> Places:
+    """Points of the grid, drawn from the density as evenly as can be."""
     axes = [np.asarray(axis) for axis in exact.grid()]
     levels = (np.arange(POINTS) + 0.5) / POINTS
     hamiltonian = exact.problem.hamiltonian
@@ -86,7 +101,7 @@ def draws(exact: bd.GridSolution) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         points.append(np.stack([axis[index] for axis, index in zip(axes, chosen, strict=True)], axis=-1))
         velocities.append(np.stack(gradient, axis=-1) / np.asarray(psi[chosen])[:, None])
     complex_velocity = np.stack(velocities) * np.asarray(hamiltonian.hbar / hamiltonian.mass)
-    return np.stack(points), complex_velocity.real, complex_velocity.imag
+    return Places(np.stack(points), complex_velocity.real, complex_velocity.imag)
 
 
 def derivative(exact: bd.GridSolution, psi: jax.Array, i: int) -> jax.Array:
@@ -139,11 +154,13 @@ def by_relative_motion(problem: bd.Problem, ts: jax.Array, points: int, reach: f
     std = np.sqrt((variance + np.sum(np.asarray(exact.std()) ** 2, axis=1)) / d)
     normal, _ = bd.SobolPoints(POINTS)(1, jax.random.key(7))
     centres = np.broadcast_to(np.sqrt(variance) * normal, (ts.size, POINTS, 1))
-    places, inner_osmotic, inner_current = draws(exact)
+    drawn = draws(exact)
     fields = Fields(ts, jnp.zeros((ts.size, d)), jnp.tile(std[:, None], (1, d)), osmotic, current)
-    return Reference(
+    return Reference.of(
         fields,
-        np.concatenate([centres, places], axis=-1) @ frame,
-        np.concatenate([-speed * centres, inner_osmotic], axis=-1) @ frame,
-        np.concatenate([0 * centres, inner_current], axis=-1) @ frame,
+        Places(
+            np.concatenate([centres, drawn.points], axis=-1) @ frame,
+            np.concatenate([-speed * centres, drawn.osmotic], axis=-1) @ frame,
+            np.concatenate([0 * centres, drawn.current], axis=-1) @ frame,
+        ),
     )

@@ -88,23 +88,23 @@ def main() -> None:
     problem = experiment.problem
     ts = jnp.linspace(problem.t0, problem.t1, TIMES)
     reference = experiment.reference(problem, ts)
-    final = float(reference.fields.std[-1, 0]) ** 2
+    final = float(reference.std[-1, 0]) ** 2
     print(f"exact variance of the first coordinate in the end: {final:.4f}")
     print(f"{'':28}{'seconds':>8}{'mean':>10}{'variance':>10}{'u':>19}{'v':>19}")
 
     key = jax.random.split(jax.random.key(options.seed))[1]
-    figures, everything = {"exact_variance": final}, {"exact": reference.fields}
+    figures, found = {"exact_variance": final}, {}
     for name in options.only:
         start = time.perf_counter()
         method = METHODS[name](experiment, options, name)
         solution = bd.solve(problem, method, key=key, ts=ts, progress=True)
         seconds = time.perf_counter() - start
-        everything[name] = Fields.of(solution)
-        found = errors(everything[name], reference)
-        figures[name] = {"seconds": seconds, **found, "variance_end": float(solution.std()[-1, 0]) ** 2}
-        fields = (f"{found[w]:.1e} ± {found[w + '_uncertainty']:.0e}" for w in "uv")
+        found[name] = Fields.of(solution)
+        missed = errors(found[name], reference)
+        figures[name] = {"seconds": seconds, **missed, "variance_end": float(solution.std()[-1, 0]) ** 2}
+        fields = (f"{missed[w]:.1e} ± {missed[w + '_uncertainty']:.0e}" for w in "uv")
         print(
-            f"{name:28}{seconds:8.1f}{found['mean']:10.1e}{found['variance']:10.1e}"
+            f"{name:28}{seconds:8.1f}{missed['mean']:10.1e}{missed['variance']:10.1e}"
             + "".join(f"{one:>19}" for one in fields)
         )
         _common.save_data(solution.to_xarray(), options.out, f"{label(options)}_{name}.nc")
@@ -112,7 +112,7 @@ def main() -> None:
         if history is not None and history.epoch[-1] < method.epochs:
             print(f"interrupted after {int(history.epoch[-1])} epochs: --resume goes on")
             break
-    _common.save_figure(draw(everything), options.out, f"{label(options)}.png")
+    _common.save_figure(draw(reference, found), options.out, f"{label(options)}.png")
     _common.save_json(figures, options.json)
 
 
@@ -295,15 +295,12 @@ def saved(options: argparse.Namespace, name: str) -> dict:
 
 def errors(fields: Fields, reference: Reference) -> dict[str, float]:
     """The largest of mean and variance; those of u and v with the standard errors of their parts."""
-    exact = reference.fields
-    mean = float(jnp.max(jnp.abs(fields.mean - exact.mean) / exact.std))
-    variance = float(jnp.max(jnp.abs(fields.std**2 / exact.std**2 - 1)))
+    mean = float(jnp.max(jnp.abs(fields.mean - reference.mean) / reference.std))
+    variance = float(jnp.max(jnp.abs(fields.std**2 / reference.std**2 - 1)))
     found = {"mean": mean, "variance": variance}
-    for name, own, right in (
-        ("u", fields.osmotic, reference.osmotic),
-        ("v", fields.current, reference.current),
-    ):
-        missed = np.sum((at(own, exact.ts, reference.points) - right) ** 2, axis=(0, 2))
+    points, *velocities = reference.drawn
+    for name, own, right in zip("uv", (fields.osmotic, fields.current), velocities, strict=True):
+        missed = np.sum((at(own, reference.ts, points) - right) ** 2, axis=(0, 2))
         size = np.sum(right**2, axis=(0, 2))
         found[name] = float(np.sqrt(missed.sum() / size.sum()))
         parts = np.sqrt(missed.reshape(-1, PARTS).sum(axis=0) / size.reshape(-1, PARTS).sum(axis=0))
@@ -311,21 +308,23 @@ def errors(fields: Fields, reference: Reference) -> dict[str, float]:
     return found
 
 
-def draw(everything: dict[str, Fields]):
-    exact = everything["exact"]
-    centre, spread = exact.mean[-1], float(exact.std[-1, 0])
-    x = jnp.linspace(centre[0] - 3 * spread, centre[0] + 3 * spread, 121)
-    line = jnp.broadcast_to(centre, (x.size, centre.size)).at[:, 0].set(x)
+def draw(reference: Reference, found: dict[str, Fields]):
+    line, *exact = reference.line
+    curves = [("exact", reference.mean, reference.std, *exact)]
+    for name, fields in found.items():
+        velocities = (at(field, reference.ts[-1:], line) for field in (fields.osmotic, fields.current))
+        curves.append((name, fields.mean, fields.std, *velocities))
     with style():
         figure, axes = plt.subplots(1, 4, figsize=(14, 3.6), layout="constrained")
-        for i, (name, fields) in enumerate(everything.items()):
+        for i, (name, mean, std, *velocities) in enumerate(curves):
             look = {"color": "0.6", "lw": 4} if name == "exact" else {"color": COLOURS[i], "ls": DASHES[i]}
-            axes[0].plot(fields.ts, fields.mean[:, 0], label=name, **look)
-            axes[1].plot(fields.ts, fields.std[:, 0] ** 2, **look)
-            for panel, field in zip(axes[2:], (fields.osmotic, fields.current), strict=True):
-                panel.plot(x, at(field, exact.ts[-1:], line[None])[0, :, 0], **look)
+            axes[0].plot(reference.ts, mean[:, 0], label=name, **look)
+            axes[1].plot(reference.ts, std[:, 0] ** 2, **look)
+            for panel, velocity in zip(axes[2:], velocities, strict=True):
+                panel.plot(line[0, :, 0], velocity[0, :, 0], **look)
         # A mean that stays where it is, as by symmetry, would be drawn with its round-off.
-        axes[0].update_datalim([(exact.ts[0], centre[0] + share * spread) for share in (-0.1, 0.1)])
+        spread = float(reference.std[-1, 0])
+        axes[0].update_datalim([(reference.ts[0], reference.mean[-1, 0] + x * spread) for x in (-0.1, 0.1)])
         axes[0].autoscale_view()
         for panel, name in zip(axes[:2], ("mean", "variance"), strict=True):
             panel.set_xlabel("time")
