@@ -17,6 +17,8 @@ coordinate, through the mean of the others.
     python examples/stochastic/experiments.py free_packet
     python examples/stochastic/experiments.py bosons --dim 2   # and --repulsion 2 --until 1.5
     python examples/stochastic/experiments.py bosons --dim 5 --only SequentialScoreMatching
+
+A score of five bosons takes 18 GB of memory and many minutes to compile before it trains; --only leaves it out.
 """
 
 import time

@@ -85,7 +85,19 @@ class FourierGrid(eqx.Module):
 
     @eqx.filter_jit
     def table(self, psi: Complex[Array, "..."]) -> Float[Array, "rows columns"]:
-        """`psi` in the layout that `evaluate` wants: the first half of the axes against the rest."""
+        """The cosines and sines that `psi` is made of, as `evaluate` wants them: those of the first half of the
+        axes against the rest."""
+        for i, n in enumerate(self.sizes):
+            psi = jnp.moveaxis(psi, i, -1)
+            forward = jnp.fft.fft(psi) / n
+            backward = jnp.flip(forward[..., 1:], axis=-1)
+            # A wave on the grid is a cosine alone if there is none in the opposite direction.
+            both = forward[..., 1 : (n + 1) // 2], backward[..., : (n - 1) // 2]
+            alone = forward[..., :1], forward[..., n // 2 : n // 2 + 1 - n % 2]
+            waves = jnp.concatenate(
+                [alone[0], both[0] + both[1], alone[1], 1j * (both[0] - both[1])], axis=-1
+            )
+            psi = jnp.moveaxis(waves, -1, i)
         rows = int(np.prod(self.sizes[: self._first()]))
         matrix = psi.reshape(rows, -1)
         return jnp.concatenate([matrix.real, matrix.imag], axis=1)
@@ -111,9 +123,9 @@ class FourierGrid(eqx.Module):
         return (self.dimension + 1) // 2
 
     def _evaluate(self, table, x):
-        # The interpolant is separable: one weight per grid point and axis. Contracting half of the
+        # The interpolant is separable: a product of one wave for each axis. Contracting half of the
         # axes by one matrix product leaves little to do for the other half.
-        values, slopes = zip(*(self._weights(i, x[:, i]) for i in range(self.dimension)), strict=True)
+        values, slopes = zip(*(self._waves(i, x[:, i]) for i in range(self.dimension)), strict=True)
         a = self._first()
         left = _products(values[:a], slopes[:a], x.dtype)  # (1 + a, M, rows)
         right = _products(values[a:], slopes[a:], x.dtype)  # (1 + d − a, M, columns / 2)
@@ -129,23 +141,15 @@ class FourierGrid(eqx.Module):
         gradient = jnp.concatenate([along_left[1:], along_right]).T
         return value, jnp.where(inside[:, None], gradient, 0)
 
-    def _weights(self, i: int, x: Float[Array, " M"]) -> tuple[Array, Array]:
-        """Cardinal functions of axis `i` and their slopes at `x`, each `(M, n)`."""
+    def _waves(self, i: int, x: Float[Array, " M"]) -> tuple[Array, Array]:
+        """Cosines and sines of axis `i` and their slopes at `x`, each `(M, n)`."""
         n, unit = self.sizes[i], 2 * np.pi / self.lengths[i]
-        cosines, sines = np.arange(n // 2 + 1), np.arange(1, (n - 1) // 2 + 1)
-        angles = 2 * np.pi * np.arange(n) / n
-        factor = np.where((cosines == 0) | (2 * cosines == n), 1.0, 2.0)[:, None]
-        modes = np.concatenate(
-            [factor * np.cos(np.outer(cosines, angles)), 2 * np.sin(np.outer(sines, angles))]
-        )
-        modes = jnp.asarray(modes / n, x.dtype)
         theta = (unit * (x - self.lower[i]))[:, None]
-        c, s = jnp.asarray(cosines, x.dtype), jnp.asarray(sines, x.dtype)
+        c = jnp.arange(n // 2 + 1, dtype=x.dtype)
+        s = jnp.arange(1, (n - 1) // 2 + 1, dtype=x.dtype)
         waves = jnp.concatenate([jnp.cos(c * theta), jnp.sin(s * theta)], axis=1)
         slopes = unit * jnp.concatenate([-c * jnp.sin(c * theta), s * jnp.cos(s * theta)], axis=1)
-        # Full precision: a GPU would otherwise round single precision to ten bits here.
-        product = lambda left: jnp.matmul(left, modes, precision="highest")  # noqa: E731
-        return product(waves), product(slopes)
+        return waves, slopes
 
 
 def _products(values, slopes, dtype):

@@ -40,7 +40,8 @@ class TabulatedWaveFunction(eqx.Module):
 
     - `problem`: whose solution it is.
     - `fourier`: the grid.
-    - `tables`: real and imaginary part of ψ side by side, at equally spaced times from `t0` to `t1`.
+    - `tables`: the waves that ψ is made of, real and imaginary part side by side, at equally spaced times from
+        `t0` to `t1`.
 
     In place it is the trigonometric interpolant of the grid, in time the polynomial through the values at
     six equally spaced times around, without the phase of the mean energy, which is the same everywhere. There
