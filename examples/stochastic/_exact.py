@@ -54,8 +54,9 @@ class Reference(NamedTuple):
     @staticmethod
     def of(fields: Fields, drawn: Places) -> "Reference":
         centre, spread = fields.mean[-1], float(fields.std[-1, 0])
-        line = np.tile(centre, (121, 1))
-        line[:, 0] = np.linspace(centre[0] - 3 * spread, centre[0] + 3 * spread, 121)
+        along = np.linspace(centre[0] - 3 * spread, centre[0] + 3 * spread, 121)
+        line = np.tile(centre, (along.size, 1))
+        line[:, 0] = along
         on_line = Places.of(fields, fields.ts[-1:], line[None])
         return Reference(fields.ts, fields.mean, fields.std, drawn, on_line)
 

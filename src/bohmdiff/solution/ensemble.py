@@ -8,14 +8,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._check import as_positive_integer, describe, is_concrete, require
+from .._check import as_positive_integer
 from .._precision import in_full_precision
 from .._types import Key, Numbers, Paths, Points, Scalar, Time, Times, Vector
 from ..flow import check_ensemble, hermite_acceleration, integrate, require_finite_paths
 from ..problem import Problem
 from ..score import HermiteScore
 from ..wavepacket import RandomPoints
-from .solution import Solution
+from .solution import Solution, place, within_span
 
 
 class EnsembleSolution(Solution):
@@ -73,25 +73,12 @@ class EnsembleSolution(Solution):
         return require_finite_paths(_paths(problem, fitted, x0, self.ts, self.solver, self.steps), self.ts)
 
     def score(self, t: Time, x: Vector) -> Vector:
-        t, x = self._place(t, x)
-        return self.fitted(self._time(t), x)
+        t, x = place(self.problem, t, x)
+        return self.fitted(within_span(self.problem, t), x)
 
     def log_density(self, t: Time, x: Vector) -> Scalar:
-        t, x = self._place(t, x)
-        return self.fitted.log_density(self._time(t), x)
-
-    def _time(self, t: Time) -> Time:
-        """A time at which the fit is known; one that is traced is taken on trust, inside loops."""
-        start, end = self.problem.t0, self.problem.t1
-        if is_concrete((t, start, end)):
-            slack = 1e-6 * (end - start)
-            require(
-                t,
-                (t >= start - slack) & (t <= end + slack),
-                f"t must lie in [t0, t1] = [{describe(start)}, {describe(end)}], but {describe(t)} was "
-                "given.",
-            )
-        return t
+        t, x = place(self.problem, t, x)
+        return self.fitted.log_density(within_span(self.problem, t), x)
 
     def wave_function(self, t: Time, x: Vector) -> NoReturn:
         self._unavailable(

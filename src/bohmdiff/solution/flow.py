@@ -18,7 +18,7 @@ from ..score import scalar_of
 from ..wavepacket import RandomPoints
 from .export import attributes
 from .history import read_history
-from .solution import Solution
+from .solution import Solution, place
 
 
 class FlowSolution(Solution):
@@ -92,7 +92,7 @@ class FlowSolution(Solution):
         ).position
 
     def score(self, t: Time, x: Vector) -> Vector:
-        t, x = self._place(t, x)
+        t, x = place(self.problem, t, x)
         return self.fitted(t, x)
 
     @in_full_precision
@@ -103,7 +103,7 @@ class FlowSolution(Solution):
                 "Its score is a vector field without a scalar. flow.log_density has ln ρ on the particles; "
                 "give the score a method log_density(t, x), or write it as GradientScore(scalar).",
             )
-        t, x = self._place(t, x)
+        t, x = place(self.problem, t, x)
         return scalar_of(self.fitted)(t, x) - jnp.interp(t, self.ts, self._offsets())
 
     def wave_function(self, t: Time, x: Vector) -> NoReturn:

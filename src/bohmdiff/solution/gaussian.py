@@ -15,7 +15,7 @@ from .._types import Key, Matrix, Scalar, Time, Times, Vector
 from ..problem import Problem
 from ..score import GaussianScore, MovingGaussian, cubic_path
 from ..wavepacket import GaussHermitePoints, GaussianWavePacket, SobolPoints
-from .solution import Solution
+from .solution import Solution, place
 
 # For the part of the potential that its expansion to second order leaves out.
 _MOST_QUADRATURE_POINTS = 20_000
@@ -102,17 +102,17 @@ class GaussianSolution(Solution):
         return packets.mean + jnp.einsum("kij,nj->nki", packets.flow, start)
 
     def score(self, t: Time, x: Vector) -> Vector:
-        t, x = self._place(t, x)
+        t, x = place(self.problem, t, x)
         packet = self._at(t)
         return -_solve(packet.covariance, x - packet.mean)
 
     def log_density(self, t: Time, x: Vector) -> Scalar:
-        t, x = self._place(t, x)
+        t, x = place(self.problem, t, x)
         packet = self._at(t)
         return _log_normal(packet, x - packet.mean)
 
     def wave_function(self, t: Time, x: Vector) -> Complex[Array, ""]:
-        t, x = self._place(t, x)
+        t, x = place(self.problem, t, x)
         packet = self._at(t)
         y = x - packet.mean
         phase = 0.5 * y @ packet.chirp @ y + packet.momentum @ y + packet.action
@@ -120,7 +120,7 @@ class GaussianSolution(Solution):
 
     def velocity(self, t: Time, x: Vector) -> Vector:
         r"""The Bohmian velocity $\nabla S / m$ at one point, shape `(d,)`."""
-        t, x = self._place(t, x)
+        t, x = place(self.problem, t, x)
         packet = self._at(t)
         return (packet.momentum + packet.chirp @ (x - packet.mean)) / self.problem.hamiltonian.mass
 

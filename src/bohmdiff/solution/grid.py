@@ -129,8 +129,8 @@ class GridSolution(Solution):
         return self._at(t, self._point(x)[None])[0][0]
 
     def log_density(self, t: Time, x: Vector) -> Scalar:
-        density, tiny = self._density(self.wave_function(t, x))
-        return jnp.log(jnp.maximum(density, tiny))
+        psi = self.wave_function(t, x)
+        return jnp.log(jnp.maximum(psi.real**2 + psi.imag**2, jnp.finfo(self.ts.dtype).tiny))
 
     def score(self, t: Time, x: Vector) -> Vector:
         return 2 * self._log_gradient(t, x).real
@@ -279,9 +279,6 @@ class GridSolution(Solution):
             last.table = self.fourier.table(self._psi(time))
         last.source, last.t = source, time
         return self.fourier.evaluate(last.table, x)
-
-    def _density(self, psi):
-        return psi.real**2 + psi.imag**2, jnp.finfo(self.ts.dtype).tiny
 
     def _log_gradient(self, t: Time, x: Vector) -> Complex[Array, " d"]:
         psi, gradient = self._at(t, self._point(x)[None])

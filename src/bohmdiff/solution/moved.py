@@ -18,7 +18,7 @@ from ..problem import Problem
 from ..wavepacket import RandomPoints
 from .export import attributes
 from .history import read_history
-from .solution import Solution
+from .solution import Solution, place
 
 MOST_STEPS = 4096
 
@@ -64,11 +64,11 @@ class AbstractFieldSolution(Solution):
 
     def velocity(self, t: Time, x: Vector) -> Vector:
         r"""The current velocity $\nabla S / m$ at one point, shape `(d,)`."""
-        t, x = self._place(t, x)
+        t, x = place(self.problem, t, x)
         return self.current(t, x)
 
     def score(self, t: Time, x: Vector) -> Vector:
-        t, x = self._place(t, x)
+        t, x = place(self.problem, t, x)
         hamiltonian = self.problem.hamiltonian
         return 2 * hamiltonian.mass / hamiltonian.hbar * self.osmotic(t, x)
 

@@ -9,7 +9,7 @@ import numpy as np
 import xarray
 from jaxtyping import Array, Complex, Float
 
-from .._check import as_real_array, is_concrete
+from .._check import as_real_array, describe, is_concrete, require
 from .._types import Key, Scalar, Time, Times, Vector
 from ..problem import Problem
 from .export import attributes, moments_dataset
@@ -105,21 +105,35 @@ class Solution(eqx.Module):
         )
         return dataset.assign_attrs(attributes(self.problem, self.method))
 
-    def _place(self, t: Time, x: Vector) -> tuple[Time, Vector]:
-        """A time and one point, checked: their values only where they are known."""
-        if is_concrete((t, x)):
-            as_real_array(t, "t")
-            x = as_real_array(x, "x")
-        d = self.problem.dimension
-        if jnp.shape(t) != () or jnp.shape(x) != (d,):
-            raise ValueError(
-                f"t must be a number and x one point of shape ({d},), but shapes {jnp.shape(t)} and "
-                f"{jnp.shape(x)} were given. For many points, use jax.vmap."
-            )
-        return t, x
-
     def _unavailable(self, what: str, instead: str) -> NoReturn:
         raise UnavailableError(f"A solution by {type(self.method).__name__} has no {what}. {instead}")
+
+
+def place(problem: Problem, t: Time, x: Vector) -> tuple[Time, Vector]:
+    """A time and one point, checked: their values only where they are known."""
+    if is_concrete((t, x)):
+        as_real_array(t, "t")
+        x = as_real_array(x, "x")
+    d = problem.dimension
+    if jnp.shape(t) != () or jnp.shape(x) != (d,):
+        raise ValueError(
+            f"t must be a number and x one point of shape ({d},), but shapes {jnp.shape(t)} and "
+            f"{jnp.shape(x)} were given. For many points, use jax.vmap."
+        )
+    return t, x
+
+
+def within_span(problem: Problem, t: Time) -> Time:
+    """A time between the start and the end; one that is traced is taken on trust, inside loops."""
+    start, end = problem.t0, problem.t1
+    if is_concrete((t, start, end)):
+        slack = 1e-6 * (end - start)
+        require(
+            t,
+            (t >= start - slack) & (t <= end + slack),
+            f"t must lie in [t0, t1] = [{describe(start)}, {describe(end)}], but {describe(t)} was given.",
+        )
+    return t
 
 
 def as_solution(solution: Any, name: str) -> Solution:

@@ -9,15 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex, Float
 
-from .._check import cast_floats, describe, is_concrete, require
+from .._check import cast_floats
 from .._types import Scalar, Time, Vector
 from ..problem import Problem
 from .fourier import FourierGrid
+from .solution import place, within_span
 
 # Values at so many times make a polynomial.
 _NODES = 6
-# How far beyond its end a time may be, as a share of the span.
-_SLACK = 1e-6
 _FEWEST_INTERVALS, _MOST_INTERVALS, _MOST_BYTES = 16, 2**14, 2**32
 
 
@@ -68,21 +67,9 @@ class TabulatedWaveFunction(eqx.Module):
         return hamiltonian.hbar / hamiltonian.masses(self.fourier.dimension) * self._log_gradient(t, x).imag
 
     def _log_gradient(self, t: Time, x: Vector) -> Complex[Array, " d"]:
-        d, dtype = self.fourier.dimension, self.tables.dtype
-        if jnp.shape(t) != () or jnp.shape(x) != (d,):
-            raise ValueError(
-                f"t must be a number and x one point of shape ({d},), but shapes {jnp.shape(t)} and "
-                f"{jnp.shape(x)} were given. For many points, use jax.vmap."
-            )
-        start, end = self.problem.t0, self.problem.t1
-        passed = jnp.asarray((t - start) / (end - start), dtype)
-        # A time that is traced is taken on trust, inside loops.
-        if is_concrete(passed):
-            require(
-                passed,
-                jnp.abs(passed - 0.5) <= 0.5 + _SLACK,
-                f"t must lie in [t0, t1] = [{describe(start)}, {describe(end)}], but {describe(t)} was given.",
-            )
+        t, x = place(self.problem, t, x)
+        dtype, start, end = self.tables.dtype, self.problem.t0, self.problem.t1
+        passed = jnp.asarray((within_span(self.problem, t) - start) / (end - start), dtype)
         psi, gradient = self.fourier.evaluate(
             _interpolated(self.tables, passed), jnp.asarray(x, dtype)[None]
         )

@@ -13,6 +13,7 @@ from .._check import require
 from .._types import Paths, Points, Scalar, Time, Times, Vector, Weights
 from ..problem import Problem
 from .moved import MOST_STEPS, AbstractFieldSolution, moved
+from .solution import place
 
 
 class VelocitySolution(AbstractFieldSolution):
@@ -70,7 +71,7 @@ class VelocitySolution(AbstractFieldSolution):
 
     def _traced_back(self, t: Time, x: Vector) -> tuple[Scalar, Scalar]:
         """ln ρ and S at one point."""
-        t, x = self._place(t, x)
+        t, x = place(self.problem, t, x)
         x = jnp.asarray(x, self.ts.dtype)
         (log_density, phase), arrived = _traced_back(self, jnp.asarray(t, x.dtype), x)
         return require(

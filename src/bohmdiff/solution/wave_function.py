@@ -12,6 +12,7 @@ from .._types import Paths, Points, Scalar, Time, Times, Vector, Weights
 from ..hamiltonian import Hamiltonian
 from ..problem import Problem
 from .moved import AbstractFieldSolution, moved
+from .solution import place
 
 WaveFunction = Callable[..., Complex[Array, ""]]
 
@@ -112,5 +113,5 @@ class WaveFunctionSolution(AbstractFieldSolution):
         return jnp.log(jnp.sum(parts**2)) + 2 * jnp.log(size)
 
     def wave_function(self, t: Time, x: Vector) -> Complex[Array, ""]:
-        t, x = self._place(t, x)
+        t, x = place(self.problem, t, x)
         return self.psi(t, x)
