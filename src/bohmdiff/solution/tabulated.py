@@ -17,7 +17,7 @@ from .solution import place, within_span
 
 # Values at so many times make a polynomial.
 _NODES = 6
-_FEWEST_INTERVALS, _MOST_INTERVALS, _MOST_BYTES = 16, 2**14, 2**32
+_FEWEST_INTERVALS, _MOST_INTERVALS, _MOST_BYTES = 16, 2**12, 2**32
 
 
 @runtime_checkable
