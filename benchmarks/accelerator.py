@@ -36,7 +36,7 @@ def measure(case: str, precision: str, file: str) -> dict:
 
     import bohmdiff as bd
     from _straightforward import morse_chain, network, timed
-    from bohmdiff.score import trainable
+    from bohmdiff.network import trainable
     from training_epoch import value_and_gradient
 
     # After the imports: the scripts above ask for double precision.

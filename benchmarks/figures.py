@@ -11,7 +11,6 @@ import json
 from pathlib import Path
 
 import matplotlib.pyplot as plt
-
 from bohmdiff.plot.style import COLOURS, style
 
 RESULTS = Path(__file__).parent / "results"

@@ -24,8 +24,8 @@ import numpy as np  # noqa: E402
 
 import bohmdiff as bd  # noqa: E402
 from _straightforward import fisher_divergence, morse_chain, network, timed  # noqa: E402
+from bohmdiff.network import trainable  # noqa: E402
 from bohmdiff.objective import evaluate  # noqa: E402
-from bohmdiff.score import trainable  # noqa: E402
 
 
 def value_and_gradient(problem, fixed, objective, solver, steps):

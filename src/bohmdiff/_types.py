@@ -1,5 +1,6 @@
 """Shapes that appear in signatures. `d` coordinates, `M` particles, `K` saved times."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, UInt32
@@ -20,7 +21,11 @@ Points = Float[Array, "M d"]
 Paths = Float[Array, "M K d"]
 Key = PRNGKeyArray | UInt32[Array, "2"]
 
+# A vector field: a time and one position of shape (d,), to a vector of that shape.
+Field = Callable[[Time, Vector], Array]
+
 __all__ = [
+    "Field",
     "Key",
     "Matrix",
     "Numbers",

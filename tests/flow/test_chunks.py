@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 import bohmdiff as bd
-from bohmdiff.flow import chunks
-from bohmdiff.flow.chunks import in_chunks
+from bohmdiff.flow import _chunks as chunks
+from bohmdiff.flow._chunks import in_chunks
 
 PROBLEM = bd.Problem(
     bd.Hamiltonian(lambda t, x: jnp.sum(x**2 + 0.1 * x**4)), bd.GaussianWavePacket([0.3, 0.0], 0.5), t1=0.5

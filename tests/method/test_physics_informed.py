@@ -13,7 +13,7 @@ from tests.unchecked import unchecked_types
 
 import bohmdiff as bd
 import bohmdiff.testing
-from bohmdiff.method.physics_informed import schroedinger_residual
+from bohmdiff.method.physics_informed.method import schroedinger_residual
 
 KEY = jax.random.key(1)
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 import bohmdiff as bd
-from bohmdiff.method.splitting import depends_on_time
-from bohmdiff.solution.fourier import FourierGrid
-from bohmdiff.solution.sampling import invert_distribution
+from bohmdiff.method.split_operator._fourier import FourierGrid
+from bohmdiff.method.split_operator._propagator import depends_on_time
+from bohmdiff.method.split_operator._sampling import invert_distribution
 
 MASS, STIFFNESS, HBAR = np.array([1.0, 2.5]), np.array([1.3, 0.0]), 0.7
 MEAN, VARIANCE = np.array([0.6, -0.3]), np.array([0.3, 0.5])

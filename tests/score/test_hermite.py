@@ -15,7 +15,7 @@ from scipy.special import eval_hermitenorm, roots_hermitenorm
 
 import bohmdiff as bd
 from bohmdiff.score import cubic_path, fit_hermite, hermite_polynomials
-from bohmdiff.score.hermite_basis import differentiate, expected_gradients, hermite_basis
+from bohmdiff.score._polynomials import differentiate, expected_gradients, hermite_basis
 
 DEGREES = [(1, 5), (2, 4), (3, 3)]
 few = settings(max_examples=5)

@@ -11,7 +11,8 @@ import pytest
 from tests.unchecked import unchecked_types
 
 import bohmdiff as bd
-from bohmdiff.score import asymmetry, trainable
+from bohmdiff.network import trainable
+from bohmdiff.score import asymmetry
 
 KEY = jax.random.key(5)
 X = jnp.array([0.4, -0.7])

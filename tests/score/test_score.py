@@ -9,8 +9,9 @@ from scipy.linalg import sqrtm
 from tests.unchecked import unchecked_types
 
 import bohmdiff as bd
-from bohmdiff.score import asymmetry, hermite_polynomials, trainable
-from bohmdiff.score.hermite_basis import expand, hermite_basis
+from bohmdiff.network import trainable
+from bohmdiff.score import asymmetry, hermite_polynomials
+from bohmdiff.score._polynomials import expand, hermite_basis
 from bohmdiff.testing import DrivenGaussian
 
 X = jnp.array([0.4, -0.7])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import bohmdiff as bd
-from bohmdiff.solution import tabulated
+from bohmdiff.method.split_operator import tabulated
 
 KEY = jax.random.key(0)
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import bohmdiff as bd
-from bohmdiff.score import LocalScore
+from bohmdiff.network import LocalScore
 from bohmdiff.testing import (
     DrivenGaussian,
     LawError,

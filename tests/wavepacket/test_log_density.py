@@ -15,7 +15,7 @@ from tests.unchecked import unchecked_types
 
 import bohmdiff as bd
 from bohmdiff._check import cast_floats
-from bohmdiff.wavepacket.transport import fit_transport
+from bohmdiff.wavepacket._transport import fit_transport
 
 KEY = jax.random.key(3)
 MASS = jnp.array([1.0, 2.0])

@@ -1,4 +1,3 @@
-from .devices import Devices as Devices
 from .propagate import Trajectory as Trajectory
 from .propagate import as_positions as as_positions
 from .propagate import check_ensemble as check_ensemble

@@ -19,11 +19,11 @@ from .._check import (
     is_concrete,
     require,
 )
+from .._devices import Devices
 from .._precision import in_full_precision
 from .._types import Numbers, Paths, Points, Times
 from ..problem import Problem, as_problem, saved_times
-from .chunks import in_chunks
-from .devices import Devices
+from ._chunks import in_chunks
 from .quantum import Score, effective_force
 from .state import HalfState
 from .terms import bohmian_terms, initial_halves

@@ -10,7 +10,8 @@ from .._check import as_real_array, check_output
 from .._precision import in_full_precision
 from .._types import Points, Scalar, Time, Vector
 from ..hamiltonian import Hamiltonian
-from ..score import HermiteExpansion, LocalScore, ladder, local_derivatives, pullback
+from ..network import LocalScore, ladder, local_derivatives, pullback
+from ..score import HermiteExpansion
 
 Score = Callable[[Time, Vector], Vector]
 
@@ -87,8 +88,8 @@ def effective_force(
     one axis more."""
     inverse_mass, hbar = 1 / hamiltonian.masses(x.shape[0]), hamiltonian.hbar
     if order == 0:
-        s, divergence, pull = pullback(score, t, x, inverse_mass)
-        forces = (0.25 * hbar**2 * pull(s),)
+        local = pullback(score, t, x, inverse_mass)
+        s, divergence, forces = local.score, local.divergence, (local.quantum_force(hbar),)
     else:
         local = local_derivatives(score, t, x, inverse_mass, order)
         s, divergence = local[0].score, inverse_mass @ jnp.diagonal(local[0].jacobian)

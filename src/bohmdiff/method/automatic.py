@@ -9,32 +9,16 @@ import jax.numpy as jnp
 from .._check import as_float, as_positive_integer, is_concrete
 from .._types import Key, Scalar, Times
 from ..problem import Problem
-from ..solution import EnsembleSolution
 from ..wavepacket import AbstractPoints, GaussHermitePoints, SobolPoints
 from .method import AbstractMethod
-from .sequential import DegenerateFitError, SequentialScoreMatching, TooFewParticlesError
+from .sequential import EnsembleSolution
+from .sequential.method import DegenerateFitError, SequentialScoreMatching, TooFewParticlesError
 
 # Every other degree: polynomials of an odd one fall without bound on one side of a density.
 _DEGREES = (2, 4, 6, 8, 10, 12)
 # The last change of a sequence that converges is larger than the error that is left, of one that no longer
 # does it is of its size.
 _SAFETY = 2.0
-
-
-class ToleranceNotReachedError(RuntimeError):
-    """No degree was enough, or the larger ones failed. `solution` is the best that was found, or `None`.
-
-    ```python
-    try:
-        solution = bd.solve(problem, bd.AutomaticDegree(tolerance=1e-9, largest=4))
-    except bd.ToleranceNotReachedError as error:
-        solution = error.solution
-    ```
-    """
-
-    def __init__(self, message: str, solution: EnsembleSolution | None):
-        super().__init__(message)
-        self.solution = solution
 
 
 class AutomaticDegree(AbstractMethod):

@@ -1,4 +1,13 @@
-from .frame import SpreadingFrame as SpreadingFrame
+from ._frame import SpreadingFrame as SpreadingFrame
+from .derivatives import LocalScore as LocalScore
+from .derivatives import Pullback as Pullback
+from .derivatives import ladder as ladder
+from .derivatives import local_derivatives as local_derivatives
+from .derivatives import pullback as pullback
+from .frozen import AbstractFrozen as AbstractFrozen
+from .frozen import held_fixed as held_fixed
+from .frozen import trainable as trainable
+from .perceptron import TimeConditionedMLP as TimeConditionedMLP
 from .velocity import NeuralVelocity as NeuralVelocity
 from .velocity import velocity_networks as velocity_networks
 from .wave_function import NeuralWaveFunction as NeuralWaveFunction

@@ -1,7 +1,7 @@
 """Velocity fields with parameters."""
 
 from collections.abc import Callable
-from typing import ClassVar, Literal
+from typing import Literal
 
 import equinox as eqx
 import jax
@@ -11,14 +11,13 @@ from jaxtyping import Array
 from .._check import as_flag, as_key, cast_floats
 from .._types import Key, Time, Vector
 from ..problem import Problem, as_problem
-from .frame import SpreadingFrame
-from .layers import Layers
+from ._frame import SpreadingFrame
+from ._layers import Layers
+from .frozen import AbstractFrozen
 
 
-class _Start(eqx.Module):
+class _Start(AbstractFrozen):
     """The velocity of the initial state, in the frame that spreads; at `t0` it is exact."""
-
-    frozen: ClassVar[bool] = True
 
     problem: Problem
     frame: SpreadingFrame
@@ -109,10 +108,8 @@ class NeuralVelocity(eqx.Module):
         return own if self.start is None else self.start(t, x) + clock * own
 
 
-class _Frozen(eqx.Module):
+class _Frozen(AbstractFrozen):
     """The unit of the phase, over the masses; and whether it grows with the frame."""
-
-    frozen: ClassVar[bool] = True
 
     per_mass: Vector
     grows: bool = eqx.field(static=True)

@@ -1,7 +1,5 @@
 """A wave function with parameters."""
 
-from typing import ClassVar
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -10,16 +8,15 @@ from jaxtyping import Array, Complex, Float
 from .._check import as_flag, as_key, cast_floats
 from .._types import Key, Time, Vector
 from ..problem import Problem, as_problem
-from .frame import SpreadingFrame
-from .layers import Layers
+from ._frame import SpreadingFrame
+from ._layers import Layers
+from .frozen import AbstractFrozen
 
 Pair = Float[Array, " 2"]
 
 
-class _Start(eqx.Module):
+class _Start(AbstractFrozen):
     """ln|ψ| and S/ħ of the initial state, or of a Gaussian at rest, in the frame that spreads."""
-
-    frozen: ClassVar[bool] = True
 
     problem: Problem
     frame: SpreadingFrame
@@ -36,10 +33,8 @@ class _Start(eqx.Module):
         return jnp.stack([0.5 * logarithm, initial.phase(x) / self.problem.hamiltonian.hbar])
 
 
-class _Frozen(eqx.Module):
+class _Frozen(AbstractFrozen):
     """By how much ln|ψ| and S/ħ change over a width, with the velocities that the problem starts with."""
-
-    frozen: ClassVar[bool] = True
 
     changes: Pair
 

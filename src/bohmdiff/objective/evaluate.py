@@ -11,8 +11,8 @@ from jaxtyping import Array, Bool, Float
 from .._check import is_concrete
 from .._types import Key, Points, Scalar, Times, Weights
 from ..flow import HalfState, Score, bohmian_terms, initial_halves, integrate
+from ..network import held_fixed
 from ..problem import Problem
-from ..score import held_fixed
 from .objective import AbstractObjective, Ensemble, random_directions
 
 # What the states may take that the reverse pass starts from.

@@ -8,8 +8,8 @@ from matplotlib.lines import Line2D
 from .._check import as_real_array
 from .._types import Numbers
 from ..solution import Solution, as_solution
-from .evaluate import as_label, density_at, density_unit, reach
-from .style import ATOMIC, COLOURS, DENSITY_COLOURS, TRAJECTORY_COLOUR, Units, as_units, style
+from ._evaluate import as_label, density_at, density_unit, reach
+from ._style import ATOMIC, COLOURS, DENSITY_COLOURS, TRAJECTORY_COLOUR, Units, as_units, style
 
 _PLACES = 400
 

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from ..solution import Solution, as_solution
-from .style import ATOMIC, COLOURS, DASHES, MARKERS, Units, as_units, style
+from ._style import ATOMIC, COLOURS, DASHES, MARKERS, Units, as_units, style
 
 
 def moments(

@@ -17,8 +17,8 @@ from matplotlib.patches import Patch
 from .._check import as_positive_integer, as_real_array, on_host
 from .._types import Numbers
 from ..solution import Solution
-from .evaluate import as_label, density_at, density_unit, reach
-from .style import (
+from ._evaluate import as_label, density_at, density_unit, reach
+from ._style import (
     ATOMIC,
     COLOURS,
     DASHES,

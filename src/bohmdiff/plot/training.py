@@ -6,7 +6,7 @@ import xarray
 from matplotlib.figure import Figure
 
 from .._check import as_float
-from .style import ATOMIC, COLOURS, DASHES, Units, as_units, legend_above, style
+from ._style import ATOMIC, COLOURS, DASHES, Units, as_units, legend_above, style
 
 
 def training(

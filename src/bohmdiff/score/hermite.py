@@ -13,8 +13,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .._types import Matrix, Points, Scalar, Time, Vector, Weights
-from .derivatives import LocalScore, ScalarDerivatives, combinations, ladder, spread
-from .hermite_basis import (
+from ..network.derivatives import LocalScore, ScalarDerivatives, combinations, ladder, spread
+from ._polynomials import (
     HermiteBasis,
     differentiate,
     expand,
@@ -23,8 +23,8 @@ from .hermite_basis import (
     hermite_basis,
     hermite_polynomials,
 )
+from .basis import AbstractTerms, AllTerms
 from .score import AbstractScore
-from .terms import AbstractTerms, AllTerms
 
 _NARROWER = 0.8
 

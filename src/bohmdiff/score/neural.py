@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from functools import reduce
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import equinox as eqx
 import jax
@@ -12,9 +12,7 @@ from jaxtyping import Array, ArrayLike, Float
 
 from .._check import as_flag, as_float, as_positive_integer, cast_floats, check_output, is_concrete
 from .._types import Key, Scalar, Time, Vector
-from ..problem import Problem, as_problem
-from ..wavepacket import AbstractInitialState, default_points
-from .derivatives import (
+from ..network.derivatives import (
     LocalScore,
     Pullback,
     combined,
@@ -23,20 +21,21 @@ from .derivatives import (
     pullback,
     weighted_sum,
 )
-from .perceptron import TimeConditionedMLP, softplus
+from ..network.frozen import AbstractFrozen
+from ..network.perceptron import TimeConditionedMLP, softplus
+from ..problem import Problem, as_problem
+from ..wavepacket import AbstractInitialState, default_points
 from .score import AbstractScore, FrozenScore, scalar_of
 
 _Parts = TypeVar("_Parts")
 
 
-class FourierTime(eqx.Module):
+class FourierTime(AbstractFrozen):
     r"""Time as the network sees it: $1, \cos(\tfrac\pi2 k\tau), \sin(\tfrac\pi2 k\tau)$ for `k` up to a
     number of frequencies, with $\tau = (t - t_0)/(t_1 - t_0)$.
 
     The slowest waves do not return within the span, so the features are not periodic on it.
     """
-
-    frozen: ClassVar[bool] = True
 
     t0: Scalar
     t1: Scalar
@@ -241,8 +240,6 @@ class NeuralScore(AbstractScore):
 
 class _Standardise(eqx.Module):
     """Coordinates in units of the initial state's standard deviations, from its mean."""
-
-    frozen: ClassVar[bool] = True
 
     mean: Vector
     std: Vector

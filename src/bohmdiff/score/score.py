@@ -3,7 +3,7 @@
 import math
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -11,7 +11,8 @@ import jax.numpy as jnp
 
 from .._check import as_float, check_output
 from .._types import Scalar, Time, Vector
-from .derivatives import LocalScore, Pullback, combined, local_derivatives, pullback, weighted_sum
+from ..network.derivatives import LocalScore, Pullback, combined, local_derivatives, pullback, weighted_sum
+from ..network.frozen import AbstractFrozen, held_fixed
 
 
 class AbstractScore(eqx.Module):
@@ -202,7 +203,7 @@ class BlendedScore(AbstractScore):
         return [(1 - late, self.early), (late, self.late)]
 
 
-class FrozenScore(AbstractScore):
+class FrozenScore(AbstractScore, AbstractFrozen):
     """A score that training leaves as it is.
 
     ```python
@@ -219,8 +220,6 @@ class FrozenScore(AbstractScore):
 
     **Raises:** `ValueError` for something that can not be called.
     """
-
-    frozen: ClassVar[bool] = True
 
     source: Any = eqx.field(converter=lambda source: getattr(source, "fitted", source))
 
@@ -254,11 +253,6 @@ class FrozenScore(AbstractScore):
         return scalar_of(held_fixed(self.source))(t, x)
 
 
-def held_fixed(tree: Any) -> Any:
-    """A pytree through whose arrays no derivative goes."""
-    return jax.tree.map(lambda leaf: jax.lax.stop_gradient(leaf) if eqx.is_array(leaf) else leaf, tree)
-
-
 def scalar_of(score: Any) -> Callable[[Time, Vector], Scalar]:
     """The scalar whose gradient a score is, or an error that says what offers one."""
     scalar = getattr(score, "log_density", None)
@@ -281,18 +275,3 @@ def asymmetry(score: Callable[[Time, Vector], Vector], t: Time, x: Vector) -> Sc
     jacobian = jax.jacfwd(score, argnums=1)(t, x)
     size = jnp.sqrt(jnp.sum(jacobian**2))
     return jnp.sqrt(jnp.sum((jacobian - jacobian.T) ** 2)) / jnp.where(size > 0, size, 1)
-
-
-def trainable(tree: Any) -> Any:
-    """Of a pytree the mask of what training may change: its real arrays, outside of frozen modules.
-
-    A module is frozen if its class says `frozen: ClassVar[bool] = True`.
-    """
-
-    def is_frozen(node: Any) -> bool:
-        return isinstance(node, eqx.Module) and getattr(type(node), "frozen", False)
-
-    def mask(node: Any) -> Any:
-        return jax.tree.map(lambda _: False, node) if is_frozen(node) else eqx.is_inexact_array(node)
-
-    return jax.tree.map(mask, tree, is_leaf=is_frozen)

@@ -5,9 +5,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from .._errors import UnavailableError
 from .._types import Scalar
 from ..wavepacket import SobolPoints
-from .solution import Solution, UnavailableError, as_solution
+from .solution import Solution, as_solution
 
 _DENSITY_POINTS = 1024
 _WIDER = 1.25  # so that the Gaussian from which the density is probed covers the tails

@@ -12,20 +12,8 @@ from jaxtyping import Array, Complex, Float
 from .._check import as_real_array, describe, is_concrete, require
 from .._types import Key, Scalar, Time, Times, Vector
 from ..problem import Problem
-from .export import attributes, moments_dataset
-from .units import ATOMIC, Units
-
-
-class UnavailableError(Exception):
-    """A quantity was asked of a solution whose method cannot give it.
-
-    ```python
-    try:
-        amplitude = solution.wave_function(0.5, x)
-    except bd.UnavailableError:
-        amplitude = jnp.exp(0.5 * solution.log_density(0.5, x))  # without its phase
-    ```
-    """
+from ..units import ATOMIC, Units
+from ._export import attributes, moments_dataset
 
 
 class Solution(eqx.Module):

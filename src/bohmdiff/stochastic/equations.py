@@ -8,10 +8,9 @@ from jaxtyping import Array
 
 from .._check import check_output
 from .._precision import in_full_precision
-from .._types import Scalar, Time, Vector
+from .._types import Field, Scalar, Time, Vector
 from ..flow import check_point
 from ..hamiltonian import Hamiltonian
-from ..solution import Field
 
 
 @in_full_precision

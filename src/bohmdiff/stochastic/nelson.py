@@ -22,11 +22,11 @@ from .._check import (
     is_concrete,
 )
 from .._precision import in_full_precision
-from .._types import Key, Numbers, Paths, Points, Scalar, Times
+from .._types import Field, Key, Numbers, Paths, Points, Scalar, Times
 from ..flow import require_finite_paths
 from ..hamiltonian import Hamiltonian
 from ..problem import Problem, saved_times
-from ..solution import Field, Solution
+from ..solution import Solution
 from ..wavepacket import RandomPoints
 from .velocity import Velocities, as_velocities
 

@@ -13,6 +13,9 @@ from .._check import as_key, as_positive_integer, require
 from .._precision import in_full_precision
 from .._types import Key, Points, Time, Times, Vector, Weights
 from ..flow import Score, bohmian_terms, check_ensemble, initial_halves, integrate
+from ..method.given_score import FlowSolution
+from ..method.sequential import EnsembleSolution
+from ..method.split_operator import GridSolution
 from ..problem import Problem, as_problem
 from ..score import (
     AbstractTerms,
@@ -22,7 +25,7 @@ from ..score import (
     hermite_polynomials,
     usual_trust_radius,
 )
-from ..solution import EnsembleSolution, FlowSolution, GridSolution, Solution, as_solution
+from ..solution import Solution, as_solution
 from ..wavepacket import AbstractPoints, SobolPoints, TruncatedPoints, as_design
 
 _PARTICLES = 4096

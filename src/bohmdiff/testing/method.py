@@ -7,11 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .._errors import UnavailableError
 from .._types import Key
 from ..hamiltonian import Hamiltonian
 from ..method import AbstractMethod, solve
 from ..problem import Problem
-from ..solution import Solution, UnavailableError
+from ..solution import Solution
 from .driven_gaussian import DrivenGaussian
 from .law import fail
 

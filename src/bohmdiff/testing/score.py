@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Array
 
 from .._types import Time, Vector
-from ..score import local_derivatives, pullback
-from ..score.derivatives import differentiated
+from ..network import local_derivatives, pullback
+from ..network.derivatives import differentiated
 from .law import agree, check_call, check_ladder, fail, first, places, point
 
 _LAW = "check_score"

@@ -7,7 +7,7 @@ from jaxtyping import Array, Bool, DTypeLike, Float
 from .._check import as_real_array, describe, require
 from .._precision import in_full_precision
 from .._types import Key, Matrix, Numbers, Points, Scalar, Vector, Weights
-from .points import AbstractPoints
+from .design import AbstractPoints
 from .state import AbstractInitialState
 
 

@@ -11,10 +11,10 @@ from jaxtyping import DTypeLike
 from .._check import check_output, describe, require
 from .._precision import in_full_precision
 from .._types import Key, Numbers, Points, Scalar, Vector, Weights
+from ._transport import Transport, fit_transport, transported
+from .design import AbstractPoints, RandomPoints, needs_key
 from .gaussian import GaussianWavePacket
-from .points import AbstractPoints, RandomPoints, needs_key
 from .state import AbstractInitialState
-from .transport import Transport, fit_transport, transported
 
 _LEAST_EFFECTIVE = 0.1
 _MOST_OUTSIDE = 1e-5

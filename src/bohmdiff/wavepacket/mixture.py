@@ -13,8 +13,8 @@ from jaxtyping import Array, DTypeLike, Float
 from .._check import as_real_array, check_output, describe, require
 from .._precision import in_full_precision
 from .._types import Key, Numbers, Points, Scalar, Vector, Weights
+from .design import AbstractPoints, RandomPoints, SobolPoints, TruncatedPoints, WidenedPoints
 from .gaussian import log_normal, positive_definite
-from .points import AbstractPoints, RandomPoints, SobolPoints, TruncatedPoints, WidenedPoints
 from .state import AbstractInitialState
 
 

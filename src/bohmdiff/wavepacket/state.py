@@ -7,7 +7,7 @@ import jax
 from jaxtyping import DTypeLike, Float
 
 from .._types import Key, Matrix, Points, Scalar, Vector, Weights
-from .points import AbstractPoints
+from .design import AbstractPoints
 
 
 class AbstractInitialState(eqx.Module):

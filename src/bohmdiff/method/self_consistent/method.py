@@ -12,18 +12,21 @@ import optax
 from jaxtyping import Array, PyTree
 
 from ..._check import as_positive_integer, warn
+from ..._devices import Devices
+from ..._errors import TrainingDivergedError
 from ..._types import Key, Points, Times, Weights
-from ...flow import Devices, check_ensemble, check_integration
+from ...flow import check_ensemble, check_integration
+from ...network import trainable
 from ...objective import AbstractObjective, FisherDivergence
 from ...problem import Problem
-from ...score import require_gradient, trainable
-from ...solution import FlowSolution
+from ...score import require_gradient
 from ...solver import VelocityVerlet
+from ...training import AbstractTask, AbstractTrainedMethod, text_of, training_keys
 from ...wavepacket import AbstractPoints, TruncatedPoints, as_design
-from ..given_score import GivenScore
-from ..training import AbstractTask, AbstractTrainedMethod, TrainingDivergedError, text_of, training_keys
-from .loss import ObjectiveLoss
-from .validation import largest_asymmetry, validate
+from ..given_score import FlowSolution
+from ..given_score.method import GivenScore
+from ._loss import ObjectiveLoss
+from ._validation import largest_asymmetry, validate
 
 _NOT_A_GRADIENT = 1e-3
 

@@ -1,0 +1,167 @@
+"""Losses that are sums over single points, and trainings on paths that the fields of the moment make."""
+
+import math
+from abc import abstractmethod
+from typing import Any, ClassVar
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
+
+from .._devices import Devices
+from .._errors import TrainingDivergedError
+from .._types import Field, Key, Points, Scalar, Times, Vector, Weights
+from ..network import SpreadingFrame
+from ..problem import Problem
+from ..solution import Solution
+from ..stochastic import process_paths
+from ..training._update import AbstractLoss
+from ..training._validation import energy_figures
+from ..training.training import AbstractTask
+from ..wavepacket import AbstractPoints, RandomPoints, SobolPoints, StandardizedPoints
+
+# Fields may have ripples that are finer than any grid of particles.
+_SOLUTION_PARTICLES = StandardizedPoints(SobolPoints(8192))
+_VALIDATION_PARTICLES = StandardizedPoints(SobolPoints(1024))
+
+Columns = Float[Array, " columns"]
+Rows = Float[Array, "M columns"]
+
+
+class AbstractPointwiseLoss(AbstractLoss):
+    """The mean square of residuals at single points, of which the columns are for whoever defines them."""
+
+    outlier_scale: eqx.AbstractVar[float]
+
+    @abstractmethod
+    def residuals(self, parameters: PyTree, point: Columns) -> Float[Array, " components"]:
+        """All of one point, without units."""
+
+    def mean_square(self, parameters: PyTree, points: Rows) -> Scalar:
+        """Of all residuals, outliers like all others."""
+        return jnp.mean(jnp.sum(self._rows(parameters, points) ** 2, axis=1))
+
+    def __call__(
+        self, parameters: PyTree, x: Points, weights: Weights, key: Key
+    ) -> tuple[Scalar, dict[str, Scalar]]:
+        square = jnp.sum(self._rows(parameters, x) ** 2, axis=1)
+        scale = self.outlier_scale
+        counted = square if math.isinf(scale) else scale**2 * jnp.log1p(square / scale**2)
+        return weights @ counted, {}
+
+    def residual_rows(
+        self, parameters: PyTree, x: Points, weights: Weights, key: Key, projections: int
+    ) -> PyTree:
+        def rows_of(point: Vector, weight: Scalar, key: Key) -> PyTree:
+            values, pull = jax.vjp(lambda p: self.residuals(p, point), parameters)
+            trust = weight / (1 + jnp.sum(values**2) / self.outlier_scale**2)
+            signs = jax.random.rademacher(key, (projections, values.size), values.dtype)
+            return jax.vmap(lambda one: pull(one)[0])(signs * jnp.sqrt(trust / projections))
+
+        rows = jax.vmap(rows_of)(x, weights, jax.random.split(key, x.shape[0]))
+        return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), rows)
+
+    def _rows(self, parameters: PyTree, points: Rows) -> Float[Array, "M components"]:
+        return jax.vmap(lambda point: self.residuals(parameters, point))(points)
+
+
+class AbstractPointwiseTask(AbstractTask):
+    """Residuals at single points: on paths of Nelson's process under the fields of the moment, or elsewhere."""
+
+    shown: ClassVar[str] = "residual"
+
+    problem: eqx.AbstractVar[Problem]
+    frame: eqx.AbstractVar[SpreadingFrame]
+    # With `steps` of a path, and `validation_points`.
+    method: eqx.AbstractVar[Any]
+    validation_key: eqx.AbstractVar[Key]
+
+    @abstractmethod
+    def loss(self, fixed: PyTree) -> AbstractPointwiseLoss:
+        """What is minimised, given what is not trained."""
+
+    @abstractmethod
+    def velocities(self, trained: PyTree) -> tuple[Field, Field]:
+        """Osmotic and current, under which the paths go."""
+
+    @abstractmethod
+    def points(self, trained: PyTree, number: int, key: Key) -> Rows:
+        """Fresh ones."""
+
+    @abstractmethod
+    def solution(self, trained: PyTree, ts: Times, design: AbstractPoints, history: str) -> Solution:
+        """What was trained so far, with particles of that design."""
+
+    def solved(self, start: PyTree, ts: Times, key: Key, epoch_key: Key, progress: bool) -> Any:
+        """Trains from the start to the end; keys as for `train`."""
+        trained, epoch, history = self.method.train(start, self, key, epoch_key, progress)
+        try:
+            return self.solution(trained, ts, _SOLUTION_PARTICLES, history)
+        except ValueError as error:
+            raise TrainingDivergedError(
+                f"Training ended after epoch {epoch}, but the current velocity loses particles: {error} What was "
+                "trained is kept as `fitted` of this error; train longer, or with smaller steps.",
+                trained,
+            ) from error
+
+    def paths(self, trained: PyTree, number: int, key: Key) -> Float[Array, "M N d"]:
+        """Fresh ones, at the start and after each step."""
+        start_key, noise_key = jax.random.split(key)
+        x0 = self.problem.initial.points(RandomPoints(number), start_key)[0].astype(self.problem.dtype)
+        return _paths(self.problem, self.frame, self.velocities(trained), x0, self.method.steps, noise_key)
+
+    def on_paths(self, trained: PyTree, number: int, key: Key) -> Rows:
+        """A point of each of so many fresh paths."""
+        paths_key, times_key = jax.random.split(key)
+        return at_random_times(self.frame, self.paths(trained, number, paths_key), times_key)
+
+    def validate(self, trained: PyTree, devices: Devices) -> dict[str, float]:
+        trained = devices.gather(trained)
+        points = self.points(trained, self.method.validation_points, self.validation_key)
+        parameters, fixed = eqx.partition(trained, eqx.is_array)
+        residual = float(_mean_square(self.loss(fixed), parameters, points))
+
+        def energies_at(ts: Times) -> Times:
+            return self.solution(trained, ts, _VALIDATION_PARTICLES, "").energy()
+
+        return {"residual": residual} | energy_figures(self.problem, energies_at)
+
+
+@eqx.filter_jit
+def at_random_times(frame: SpreadingFrame, paths: Float[Array, "M N d"], key: Key) -> Rows:
+    """One of each path: its time, its place, and where the path started."""
+    number, times, _ = paths.shape
+    index = jax.random.randint(key, (number,), 0, times)
+    t = _grid(frame, times - 1)[index]
+    return jnp.concatenate([t[:, None], paths[jnp.arange(number), index], paths[:, 0]], axis=1)
+
+
+@eqx.filter_jit
+def _paths(
+    problem: Problem, frame: SpreadingFrame, velocities: Any, x0: Points, steps: int, key: Key
+) -> Float[Array, "M N d"]:
+    osmotic, current = velocities
+    noise, backward, saved = jnp.ones((), x0.dtype), False, jnp.arange(steps + 1)
+    return process_paths(
+        problem.hamiltonian,
+        osmotic,
+        current,
+        x0,
+        _grid(frame, steps),
+        saved,
+        noise,
+        backward,
+        key,
+        solver=diffrax.Euler(),
+    )
+
+
+@eqx.filter_jit
+def _mean_square(loss: AbstractPointwiseLoss, parameters: PyTree, points: Rows) -> Scalar:
+    return loss.mean_square(parameters, points)
+
+
+def _grid(frame: SpreadingFrame, steps: int) -> Times:
+    return jax.vmap(frame.time_at)(jnp.linspace(0.0, 1.0, steps + 1, dtype=frame.mean.dtype))

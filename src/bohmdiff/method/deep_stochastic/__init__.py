@@ -1,0 +1,2 @@
+from .method import DeepStochasticMechanics as DeepStochasticMechanics
+from .solution import VelocitySolution as VelocitySolution

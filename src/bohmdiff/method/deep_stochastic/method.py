@@ -1,0 +1,228 @@
+"""Deep stochastic mechanics: train two velocities to solve the equations of Nelson's process on its own paths."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import ClassVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, PyTree
+
+from ..._check import as_float, as_positive_integer, check_output
+from ..._types import Field, Key, Points, Times, Weights
+from ...network import SpreadingFrame, trainable
+from ...problem import Problem
+from ...stochastic import residuals_at
+from ...training import AbstractTrainedMethod, scale_by_gauss_newton, text_of, training_keys
+from ...wavepacket import AbstractPoints
+from .._pointwise import AbstractPointwiseLoss, AbstractPointwiseTask, Columns, Rows, at_random_times
+from .solution import VelocitySolution
+
+
+class DeepStochasticMechanics(AbstractTrainedMethod):
+    r"""Trains an osmotic velocity `u` and a current velocity `v` to solve the equations of motion of Nelson's
+    process on paths of the process that they make themselves.
+
+    In every epoch paths start at random from $\rho_0$ and move by Euler and Maruyama's steps under $v + u$; on
+    each of them one time is chosen at random; the loss is the mean square of the
+    [residuals][bohmdiff.velocity_residuals] there, and of what the fields miss of the initial velocities. Paths
+    are held fixed: no derivative goes through them. Residuals are made of order one by the velocities and the
+    times that the problem starts with.
+
+    ```python
+    u, v = bd.velocity_networks(problem, width=8, key=key)
+    method = bd.DeepStochasticMechanics(u, v, epochs=3, points=32)
+    solution = bd.solve(problem, method, key=key)
+    solution.std(), solution.velocity(0.5, x)
+    ```
+
+    Residuals fix the velocities only where paths go, and equations of this kind let an error in the tails of the
+    density grow into its bulk. With interference, where $u$ and $v$ change rapidly in the tails, compare with
+    [`SequentialScoreMatching`][bohmdiff.SequentialScoreMatching].
+
+    **Arguments:**
+
+    - `u`, `v`: modules `(t, x) -> (d,)` with arrays of real numbers as parameters, such as those of
+        [`velocity_networks`][bohmdiff.velocity_networks].
+    - `optimizer`: of optax. By default Gauss-Newton steps, see
+        [`scale_by_gauss_newton`][bohmdiff.scale_by_gauss_newton], which take tens of epochs instead of thousands.
+    - `epochs`: the number of updates in all, those before a resumption included.
+    - `points`: how many paths, each of which is asked at one time.
+    - `steps`: of a path, equal by the clock of the problem, which is slow while a narrow packet spreads.
+    - `resample_every`: for how many epochs paths are kept, and asked at other times: 1 for fresh ones each
+        epoch.
+    - `initial_weight`: of the mean square of what is missing of the initial velocities, on the starts of the
+        paths. It is nothing for networks with an exact start.
+    - `outlier_scale`: a residual counts logarithmically beyond that many times the scale of the problem, so that
+        a few points in the tails do not rule; `math.inf` for squares.
+    - `validation_points`: how many paths, drawn once and moved by the fields of the moment, are asked for the
+        mean square of the residuals every `validate_every` epochs.
+    - `directory`, `checkpoint_every`, `keep`, `resume`, `most_skipped`: as for
+        [`SelfConsistentScoreMatching`][bohmdiff.SelfConsistentScoreMatching].
+
+    **Units:** those of the problem; loss and residuals have none. Moments have the shape `(K, d)`.
+
+    **Returns** from [`solve`][bohmdiff.solve]: a [`VelocitySolution`][bohmdiff.VelocitySolution].
+
+    **Raises:** `ValueError` for bad options, fields without anything to train, and checkpoints that are damaged
+    or of another run; `TrainingDivergedError` if no update is finite any more or the current velocity loses
+    particles, `TrainingNotSavedError` if log or checkpoint can't be written, both with the two fields as
+    `fitted`.
+
+    ??? cite "Reference"
+
+        E. Orlova, A. Ustimenko, R. Jiang, P. Y. Lu and R. Willett, *Deep stochastic mechanics*, ICML (2024).
+    """
+
+    advice: ClassVar[str] = (
+        "Paths escape, or the fields are too rough. Lower the learning rate, clip the steps "
+        "(optax.clip_by_global_norm), raise the damping of Gauss-Newton, or pass an outlier_scale."
+    )
+
+    u: Callable[..., Array]
+    v: Callable[..., Array]
+    optimizer: optax.GradientTransformation = eqx.field(
+        default_factory=lambda: optax.chain(
+            scale_by_gauss_newton(damping=1e-4, decay=0.7),
+            optax.clip_by_global_norm(10.0),
+            optax.scale_by_learning_rate(optax.linear_schedule(0.05, 0.5, 10)),
+        )
+    )
+    epochs: int = eqx.field(kw_only=True)
+    points: int = 256
+    steps: int = 32
+    resample_every: int = 1
+    initial_weight: float = 1.0
+    outlier_scale: float = math.inf
+    validate_every: int = 50
+    validation_points: int = 256
+    directory: str | Path | None = eqx.field(default=None, static=True)
+    checkpoint_every: int = 50
+    keep: int = 3
+    resume: bool | int = False
+    most_skipped: int = 20
+
+    def __check_init__(self):
+        for name in ("u", "v"):
+            if not callable(getattr(self, name)):
+                raise ValueError(
+                    f"{name} must be a callable {name}(t, x) -> (d,), but {getattr(self, name)!r} was given."
+                )
+        if not any(jax.tree.leaves(trainable((self.u, self.v)))):
+            raise ValueError(
+                "u and v have no parameters that could be trained: their fields must have arrays of real numbers "
+                "outside of frozen modules, as those of velocity_networks(problem, key=key)."
+            )
+        self.check_training()
+        for name in ("points", "validation_points"):
+            as_positive_integer(getattr(self, name), name, "Pass a number of paths.")
+        as_positive_integer(self.steps, "steps", "Pass the number of steps of a path.")
+        as_positive_integer(self.resample_every, "resample_every", "Pass a number of epochs.")
+        if not 0 <= as_float(self.initial_weight, "initial_weight") < math.inf:
+            raise ValueError(f"initial_weight must not be negative, but {self.initial_weight!r} was given.")
+        if not as_float(self.outlier_scale, "outlier_scale") > 0:
+            raise ValueError(f"outlier_scale must be positive, but {self.outlier_scale!r} was given.")
+
+    def run(self, problem: Problem, ts: Times, *, key: Key | None, progress: bool) -> VelocitySolution:
+        key, epoch_key, validation_key, final_key = training_keys(key, "paths")
+        fields = (self.u, self.v)
+        d = problem.dimension
+        for name, field in zip("uv", fields, strict=True):
+            check_output(field, (problem.t0, jnp.zeros(d, problem.dtype)), (d,), name)
+        task = _Task(
+            problem=problem,
+            frame=SpreadingFrame.of(problem),
+            method=self,
+            validation_key=validation_key,
+            design_key=final_key,
+        )
+        return task.solved(fields, ts, key, epoch_key, progress)
+
+
+class ResidualLoss(AbstractPointwiseLoss):
+    """The mean square of the scaled residuals at times and places, and of what is missing at the start."""
+
+    problem: Problem
+    frame: SpreadingFrame
+    fixed: PyTree
+    initial_weight: float
+    outlier_scale: float
+
+    def residuals(self, parameters: PyTree, point: Columns) -> Float[Array, " components"]:
+        u, v = eqx.combine(parameters, self.fixed)
+        problem, frame, d = self.problem, self.frame, self.problem.dimension
+        hamiltonian, initial = problem.hamiltonian, problem.initial
+        t, x, x0 = point[0], point[1 : 1 + d], point[1 + d :]
+        of_u, of_v = residuals_at(hamiltonian, u, v, t, x)
+        wider = frame.std_at(t) / frame.std
+        speeds = frame.osmotic_speed / wider, frame.current_speed * jnp.max(wider) / wider
+        pace = frame.pace(t)
+        t0 = jnp.asarray(problem.t0, t.dtype)
+        missing_u = u(t0, x0) - 0.5 * hamiltonian.hbar / hamiltonian.mass * initial.score(x0)
+        missing_v = v(t0, x0) - initial.velocity(x0, hamiltonian.mass)
+        weight = self.initial_weight**0.5
+        return jnp.concatenate(
+            [
+                pace * of_u / speeds[0],
+                pace * of_v / speeds[1],
+                weight * missing_u / frame.osmotic_speed,
+                weight * missing_v / frame.current_speed,
+            ]
+        )
+
+
+class _Task(AbstractPointwiseTask):
+    """Residuals on paths that may be kept for some epochs."""
+
+    problem: Problem
+    frame: SpreadingFrame
+    method: DeepStochasticMechanics
+    validation_key: Key
+    design_key: Key
+
+    def loss(self, fixed: PyTree) -> ResidualLoss:
+        method = self.method
+        return ResidualLoss(
+            problem=self.problem,
+            frame=self.frame,
+            fixed=fixed,
+            initial_weight=method.initial_weight,
+            outlier_scale=method.outlier_scale,
+        )
+
+    def remembered(self) -> PyTree:
+        if self.method.resample_every == 1:
+            return None
+        d, dtype = self.problem.dimension, self.problem.dtype
+        return jnp.zeros((self.method.points, self.method.steps + 1, d), dtype)
+
+    def draw(
+        self, trained: PyTree, remembered: PyTree, epoch: int, key: Key
+    ) -> tuple[PyTree, Points, Weights]:
+        paths_key, times_key = jax.random.split(key)
+        method = self.method
+        paths = remembered
+        if paths is None or (epoch - 1) % method.resample_every == 0:
+            paths = self.paths(trained, method.points, paths_key)
+        points = at_random_times(self.frame, paths, times_key)
+        weights = jnp.full(method.points, 1 / method.points, points.dtype)
+        return None if remembered is None else paths, points, weights
+
+    def points(self, trained: PyTree, number: int, key: Key) -> Rows:
+        return self.on_paths(trained, number, key)
+
+    def velocities(self, trained: PyTree) -> tuple[Field, Field]:
+        return trained
+
+    def solution(
+        self, trained: PyTree, ts: Times, design: AbstractPoints, history: str
+    ) -> VelocitySolution:
+        x0, weights = self.problem.initial.points(design, self.design_key)
+        return VelocitySolution.of(self.problem, self.method, ts, trained, x0, weights, history)
+
+    def settings(self) -> dict[str, str]:
+        names = ("points", "steps", "resample_every", "initial_weight", "outlier_scale")
+        return {name: text_of(getattr(self.method, name)) for name in names}

@@ -1,0 +1,2 @@
+from .method import GaussianDynamics as GaussianDynamics
+from .solution import GaussianSolution as GaussianSolution

@@ -1,0 +1,2 @@
+from .method import GivenScore as GivenScore
+from .solution import FlowSolution as FlowSolution

@@ -1,0 +1,2 @@
+from .method import PhysicsInformedNetwork as PhysicsInformedNetwork
+from .solution import WaveFunctionSolution as WaveFunctionSolution

@@ -1,0 +1,283 @@
+"""Physics-informed training: a wave function that is a network, until it solves the Schrödinger equation."""
+
+import math
+from pathlib import Path
+from typing import Any, ClassVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, PyTree
+
+from ..._check import as_float, as_positive_integer, as_real_array, check_output
+from ..._types import Field, Key, Points, Scalar, Times, Vector, Weights
+from ...hamiltonian import Hamiltonian
+from ...network import SpreadingFrame, trainable
+from ...problem import Problem
+from ...training import AbstractTrainedMethod, scale_by_gauss_newton, text_of, training_keys
+from ...wavepacket import AbstractPoints
+from .._pointwise import AbstractPointwiseLoss, AbstractPointwiseTask, Columns, Rows
+from .solution import WaveFunction, WaveFunctionSolution, WaveVelocity, parts_of
+
+
+class PhysicsInformedNetwork(AbstractTrainedMethod):
+    r"""Trains a wave function to solve the Schrödinger equation at points of time and space.
+
+    The loss is the time average, by the clock of the problem, of
+    $\int |\hbar^{-1}(i\hbar\,\partial_t\psi - H\psi)|^2\,dx$, which has no unit once multiplied by the time that
+    the clock takes, squared. As $H$ is self-adjoint, what is missing adds up and does not grow: the distance
+    $\|\psi - \psi_\text{exact}\|$ is never more than the square root of the loss, if the start is exact.
+
+    There are two ways to take the integral. Without a `box`, points lie on paths of Nelson's process that ψ makes
+    itself, so that their density becomes $|\psi|^2$ as ψ is learned, and what is missing is divided by ψ there.
+    With one, they are uniform in it, and ψ is to vanish on its walls.
+
+    ```python
+    psi = bd.NeuralWaveFunction(problem, width=8, key=key)
+    method = bd.PhysicsInformedNetwork(psi, epochs=3, points=32)
+    solution = bd.solve(problem, method, key=key)
+    solution.std(), solution.wave_function(0.5, x)
+    ```
+
+    **Arguments:**
+
+    - `psi`: a module `(t, x) ->` complex number with arrays of real numbers as parameters, such as a
+        [`NeuralWaveFunction`][bohmdiff.NeuralWaveFunction].
+    - `optimizer`: of optax. By default Gauss-Newton steps, see
+        [`scale_by_gauss_newton`][bohmdiff.scale_by_gauss_newton].
+    - `epochs`: the number of updates in all, those before a resumption included.
+    - `points`: how many points an epoch has, each with a time of its own.
+    - `box`: lower and upper ends, two numbers or two of shape `(d,)` each, for points that are uniform between
+        them.
+    - `steps`: of a path, equal by the clock of the problem; of no use with a `box`.
+    - `initial_weight`: of $\int|\psi(t_0) - \psi_0|^2\,dx$, by the starts of the paths, or by uniform points,
+        which is nothing for networks with an exact start.
+    - `boundary_weight`: of the mean of $|\psi|^2$ on the walls of the box, times its volume.
+    - `validation_points`: how many points, drawn once, are asked for the loss every `validate_every` epochs. On
+        paths they move with ψ.
+    - `directory`, `checkpoint_every`, `keep`, `resume`, `most_skipped`: as for
+        [`SelfConsistentScoreMatching`][bohmdiff.SelfConsistentScoreMatching].
+
+    **Units:** those of the problem; the loss has none. Moments have the shape `(K, d)`.
+
+    **Returns** from [`solve`][bohmdiff.solve]: a [`WaveFunctionSolution`][bohmdiff.WaveFunctionSolution].
+
+    **Raises:** `ValueError` for bad options, a ψ without anything to train, and checkpoints that are damaged
+    or of another run; `TrainingDivergedError` if no update is finite any more or the flow of ψ loses particles,
+    `TrainingNotSavedError` if log or checkpoint can't be written, both with ψ as `fitted`.
+
+    ??? cite "Reference"
+
+        M. Raissi, P. Perdikaris and G. E. Karniadakis, *Physics-informed neural networks*, J. Comput. Phys. 378,
+        686 (2019).
+    """
+
+    advice: ClassVar[str] = (
+        "ψ has nodes where particles are, or is too rough. Lower the learning rate, clip the steps "
+        "(optax.clip_by_global_norm), raise the damping of Gauss-Newton, or pass a box."
+    )
+
+    psi: WaveFunction
+    optimizer: optax.GradientTransformation = eqx.field(
+        default_factory=lambda: optax.chain(
+            scale_by_gauss_newton(damping=1e-4, decay=0.7),
+            optax.clip_by_global_norm(30.0),
+            optax.scale_by_learning_rate(optax.linear_schedule(0.05, 0.5, 10)),
+        )
+    )
+    epochs: int = eqx.field(kw_only=True)
+    points: int = 512
+    box: tuple[Array, Array] | None = eqx.field(default=None, converter=lambda box: _as_box(box))
+    steps: int = 32
+    initial_weight: float = 1.0
+    boundary_weight: float = 1.0
+    validate_every: int = 50
+    validation_points: int = 256
+    directory: str | Path | None = eqx.field(default=None, static=True)
+    checkpoint_every: int = 50
+    keep: int = 3
+    resume: bool | int = False
+    most_skipped: int = 20
+
+    def __check_init__(self):
+        if not callable(self.psi):
+            raise ValueError(
+                f"psi must be a callable psi(t, x) -> complex number, but {self.psi!r} was given."
+            )
+        if not any(jax.tree.leaves(trainable(self.psi))):
+            raise ValueError(
+                "psi has no parameters that could be trained: it must have arrays of real numbers outside of "
+                "frozen modules, as NeuralWaveFunction(problem, key=key)."
+            )
+        self.check_training()
+        for name in ("points", "validation_points"):
+            as_positive_integer(getattr(self, name), name, "Pass a number of points.")
+        as_positive_integer(self.steps, "steps", "Pass the number of steps of a path.")
+        for name in ("initial_weight", "boundary_weight"):
+            value = getattr(self, name)
+            if not 0 <= as_float(value, name) < math.inf:
+                raise ValueError(f"{name} must not be negative, but {value!r} was given.")
+
+    def run(self, problem: Problem, ts: Times, *, key: Key | None, progress: bool) -> WaveFunctionSolution:
+        key, epoch_key, validation_key, final_key = training_keys(key, "points")
+        d = problem.dimension
+        check_output(self.psi, (problem.t0, jnp.zeros(d, problem.dtype)), (), "psi", complex_valued=True)
+        task = _Task(
+            problem=problem,
+            frame=SpreadingFrame.of(problem),
+            box=_box_of(self.box, problem),
+            method=self,
+            validation_key=validation_key,
+            design_key=final_key,
+        )
+        return task.solved(self.psi, ts, key, epoch_key, progress)
+
+
+class SchroedingerLoss(AbstractPointwiseLoss):
+    """What is missing of the Schrödinger equation, of the initial state, and of nothing on the walls."""
+
+    problem: Problem
+    frame: SpreadingFrame
+    box: tuple[Vector, Vector] | None
+    fixed: PyTree
+    initial_weight: float
+    boundary_weight: float
+    outlier_scale: float = math.inf
+
+    def residuals(self, parameters: PyTree, point: Columns) -> Float[Array, " components"]:
+        psi = eqx.combine(parameters, self.fixed)
+        problem, d = self.problem, self.problem.dimension
+        t, x, x0, wall = point[0], point[1 : 1 + d], point[1 + d : 1 + 2 * d], point[1 + 2 * d :]
+        value, missing = schroedinger_residual(problem.hamiltonian, psi, t, x)
+        missing = self.frame.pace(t) / problem.hamiltonian.hbar * missing
+        started = parts_of(psi(jnp.asarray(problem.t0, t.dtype), x0))
+        logarithm = jax.lax.complex(
+            0.5 * problem.initial.log_density(x0), problem.initial.phase(x0) / problem.hamiltonian.hbar
+        )
+        start = parts_of(jnp.exp(logarithm))
+        of_start, of_boundary = self.initial_weight**0.5, self.boundary_weight**0.5
+        if self.box is None:
+            return jnp.concatenate([_ratio(missing, value), of_start * _ratio(started - start, start)])
+        lower, upper = self.box
+        root = jnp.sqrt(jnp.prod(upper - lower))
+        outside = parts_of(psi(t, wall))
+        return root * jnp.concatenate([missing, of_start * (started - start), of_boundary * outside])
+
+
+def schroedinger_residual(
+    hamiltonian: Hamiltonian, psi: WaveFunction, t: Scalar, x: Vector
+) -> tuple[Float[Array, " 2"], Float[Array, " 2"]]:
+    r"""Real and imaginary part of $\psi$, and of $i\hbar\,\partial_t\psi - H\psi$."""
+
+    def parts(t: Scalar, y: Vector) -> Array:
+        return parts_of(psi(t, y))
+
+    def curvature(direction: Vector) -> Array:
+        def slope(y: Vector) -> Array:
+            return jax.jvp(lambda z: parts(t, z), (y,), (direction,))[1]
+
+        return jax.jvp(slope, (x,), (direction,))[1]
+
+    d = x.shape[0]
+    mass, hbar = hamiltonian.masses(d), hamiltonian.hbar
+    value, rate = jax.jvp(lambda s: parts(s, x), (t,), (jnp.ones_like(t),))
+    curvatures = jax.vmap(curvature)(jnp.eye(d, dtype=x.dtype))
+    kinetic = -0.5 * hbar**2 * (1 / mass) @ curvatures
+    turned = jnp.stack([-rate[1], rate[0]])
+    return value, hbar * turned - kinetic - hamiltonian.potential(t, x) * value
+
+
+def _ratio(above: Array, below: Array) -> Array:
+    """Of two complex numbers, given by their parts."""
+    real, imaginary = above @ below, above[1] * below[0] - above[0] * below[1]
+    return jnp.stack([real, imaginary]) / (below @ below)
+
+
+class _Task(AbstractPointwiseTask):
+    """Points on paths that ψ makes itself, or in the box."""
+
+    problem: Problem
+    frame: SpreadingFrame
+    box: tuple[Vector, Vector] | None
+    method: PhysicsInformedNetwork
+    validation_key: Key
+    design_key: Key
+
+    def loss(self, fixed: PyTree) -> SchroedingerLoss:
+        method = self.method
+        return SchroedingerLoss(
+            problem=self.problem,
+            frame=self.frame,
+            box=self.box,
+            fixed=fixed,
+            initial_weight=method.initial_weight,
+            boundary_weight=method.boundary_weight,
+        )
+
+    def remembered(self) -> None:
+        return None
+
+    def draw(self, trained: PyTree, remembered: None, epoch: int, key: Key) -> tuple[None, Points, Weights]:
+        points = self.points(trained, self.method.points, key)
+        return None, points, jnp.full(self.method.points, 1 / self.method.points, points.dtype)
+
+    def points(self, trained: PyTree, number: int, key: Key) -> Rows:
+        if self.box is not None:
+            return _in_box(self.frame, self.box, number, key)
+        return self.on_paths(trained, number, key)
+
+    def velocities(self, trained: PyTree) -> tuple[Field, Field]:
+        hamiltonian = self.problem.hamiltonian
+        return WaveVelocity(hamiltonian, trained, "osmotic"), WaveVelocity(hamiltonian, trained, "current")
+
+    def solution(
+        self, trained: PyTree, ts: Times, design: AbstractPoints, history: str
+    ) -> WaveFunctionSolution:
+        x0, weights = self.problem.initial.points(design, self.design_key)
+        return WaveFunctionSolution.of(self.problem, self.method, ts, trained, x0, weights, history)
+
+    def settings(self) -> dict[str, str]:
+        names = ("points", "box", "steps", "initial_weight", "boundary_weight")
+        return {name: text_of(getattr(self.method, name)) for name in names}
+
+
+@eqx.filter_jit
+def _in_box(frame: SpreadingFrame, box: tuple[Vector, Vector], number: int, key: Key) -> Rows:
+    """Times, uniform by the clock; and uniform places inside, at the start, and on the walls."""
+    lower, upper = box
+    time_key, place_key, side_key = jax.random.split(key, 3)
+    t = jax.vmap(frame.time_at)(jax.random.uniform(time_key, (number,), lower.dtype))
+    places = jax.random.uniform(place_key, (3, number, lower.size), lower.dtype)
+    side = jax.random.randint(side_key, (number,), 0, 2 * lower.size)
+    walls = places[2].at[jnp.arange(number), side // 2].set((side % 2).astype(lower.dtype))
+    inside, start, walls = lower + (upper - lower) * places.at[2].set(walls)
+    return jnp.concatenate([t[:, None], inside, start, walls], axis=1)
+
+
+def _as_box(box: Any) -> tuple[Array, Array] | None:
+    if box is None:
+        return None
+    if not isinstance(box, tuple | list) or len(box) != 2:
+        raise ValueError(f"box must be a pair of lower and upper ends, or None, but {box!r} was given.")
+    lower, upper = (as_real_array(end, "box") for end in box)
+    if lower.ndim > 1 or upper.ndim > 1 or not jnp.all(lower < upper):
+        raise ValueError(
+            f"box must have lower ends below the upper ones, numbers or one for each coordinate, but {box!r} "
+            "was given."
+        )
+    return lower, upper
+
+
+def _box_of(box: tuple[Array, Array] | None, problem: Problem) -> tuple[Vector, Vector] | None:
+    """With ends for each coordinate."""
+    if box is None:
+        return None
+    d = problem.dimension
+    if any(end.shape not in ((), (1,), (d,)) for end in box):
+        raise ValueError(
+            f"box must have ends of shape () or ({d},) for this problem, but {box[0].shape} and {box[1].shape} "
+            "were given."
+        )
+    lower, upper = (jnp.broadcast_to(end, (d,)).astype(problem.dtype) for end in box)
+    return lower, upper

@@ -1,0 +1,2 @@
+from .method import SequentialScoreMatching as SequentialScoreMatching
+from .solution import EnsembleSolution as EnsembleSolution

@@ -1,0 +1,33 @@
+"""Which arrays of a module a training may change."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+
+
+class AbstractFrozen(eqx.Module):
+    """A module whose arrays a training leaves as they are.
+
+    ```python
+    class Offset(bd.network.AbstractFrozen):
+        value: jax.Array
+    ```
+    """
+
+
+def trainable(tree: Any) -> Any:
+    """The mask of the arrays that a training may change: real ones, outside of frozen modules."""
+
+    def is_frozen(node: Any) -> bool:
+        return isinstance(node, AbstractFrozen)
+
+    def mask(node: Any) -> Any:
+        return jax.tree.map(lambda _: False, node) if is_frozen(node) else eqx.is_inexact_array(node)
+
+    return jax.tree.map(mask, tree, is_leaf=is_frozen)
+
+
+def held_fixed(tree: Any) -> Any:
+    """The same tree, but no derivative goes through its arrays."""
+    return jax.tree.map(lambda leaf: jax.lax.stop_gradient(leaf) if eqx.is_array(leaf) else leaf, tree)

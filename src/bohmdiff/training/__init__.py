@@ -1,0 +1,9 @@
+from ._history import read_history as read_history
+from ._record import text_of as text_of
+from ._update import AbstractLoss as AbstractLoss
+from ._validation import energy_figures as energy_figures
+from .gauss_newton import scale_by_gauss_newton as scale_by_gauss_newton
+from .training import AbstractTask as AbstractTask
+from .training import AbstractTrainedMethod as AbstractTrainedMethod
+from .training import Trained as Trained
+from .training import training_keys as training_keys
