@@ -68,7 +68,7 @@ def path(score, x0, t1, steps):
     return jnp.concatenate([x0[None], later])
 
 
-def fisher_divergence(score, x0, mean, t1, steps, smallest_determinant=0.1):
+def fisher_divergence(score, x0, mean, t1, steps, min_determinant=0.1):
     """The mean over particles away from caustics, and over times by the trapezoidal rule."""
     ts = t1 / steps * jnp.arange(steps + 1)
 
@@ -81,7 +81,7 @@ def fisher_divergence(score, x0, mean, t1, steps, smallest_determinant=0.1):
         start = -(x - mean) / VARIANCE
         own = jax.vmap(lambda f, slope: jnp.linalg.solve(f.T, start - slope))(deformation, slopes)
         ours = jax.vmap(lambda t, y: field(score, t, y))(ts, path(score, x, t1, steps))
-        kept = jnp.abs(jnp.linalg.det(deformation)) >= smallest_determinant
+        kept = jnp.abs(jnp.linalg.det(deformation)) >= min_determinant
         return kept, jnp.sum((ours - own) ** 2, axis=1)
 
     kept, errors = jax.vmap(one)(x0)

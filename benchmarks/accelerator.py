@@ -46,7 +46,7 @@ def measure(case: str, precision: str, file: str) -> dict:
     ts = jnp.array([problem.t1])
     if case == "force":
         score = network(problem, 128)
-        x0, _ = problem.initial.points(bd.SobolPoints(number), jax.random.key(1))
+        x0, _ = problem.initial.particles(bd.SobolPoints(number), jax.random.key(1))
 
         def work():
             flow = bd.propagate(problem, score, x0, ts=ts, solver=bd.BlanesMoan4(), steps=4, tangents=False)
@@ -55,7 +55,7 @@ def measure(case: str, precision: str, file: str) -> dict:
     elif case == "epoch":
         score = network(problem, 128)
         parameters, fixed = eqx.partition(score, trainable(score))
-        x0, _ = problem.initial.points(bd.SobolPoints(number), jax.random.key(1))
+        x0, _ = problem.initial.particles(bd.SobolPoints(number), jax.random.key(1))
         both = value_and_gradient(problem, fixed, bd.FisherDivergence(), bd.BlanesMoan4(), 8)
 
         def work():

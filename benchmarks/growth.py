@@ -46,7 +46,7 @@ def measure(kind: str, modes: int, particles: int, steps: int) -> dict:
             return bd.solve(problem, method, key=jax.random.key(0)).mean()
     else:
         score = network(problem, 32)
-        x0, _ = problem.initial.points(bd.SobolPoints(particles), jax.random.key(0))
+        x0, _ = problem.initial.particles(bd.SobolPoints(particles), jax.random.key(0))
         end = jnp.array([problem.t1])
 
         def run():

@@ -54,7 +54,7 @@ def main() -> None:
 
     problem = morse_chain(4)
     score = bundled() if options.trained else network(problem, options.width)
-    x0, _ = problem.initial.points(bd.SobolPoints(options.particles), jax.random.key(1))
+    x0, _ = problem.initial.particles(bd.SobolPoints(options.particles), jax.random.key(1))
     end = jnp.array([problem.t1])
 
     def end_points(score, x0, solver, steps):

@@ -79,7 +79,7 @@ def main() -> None:
             particles,
             options.steps,
             trust_radius=options.trust_radius,
-            terms=bd.Interactions(*structure) if structure else bd.AllTerms(),
+            basis=bd.Interactions(*structure) if structure else bd.TotalDegree(),
         )
 
         def solve(problem=problem, method=method):

@@ -62,7 +62,7 @@ def main() -> None:
     problem = morse_chain(4)
     score = network(problem, options.width)
     parameters, fixed = eqx.partition(score, trainable(score))
-    x0, _ = problem.initial.points(bd.SobolPoints(options.particles), jax.random.key(1))
+    x0, _ = problem.initial.particles(bd.SobolPoints(options.particles), jax.random.key(1))
     few, key = x0[: options.straightforward], jax.random.key(2)
 
     @eqx.filter_jit
@@ -83,7 +83,7 @@ def main() -> None:
     print(f"straightforward: {1e3 * each:.4g} ms a particle, first call {first:.0f} s", flush=True)
 
     # The straightforward version does not clip.
-    fisher = bd.FisherDivergence(largest_target=np.inf)
+    fisher = bd.FisherDivergence(max_target=np.inf)
     verlet, fourth = bd.VelocityVerlet(), bd.BlanesMoan4()
     runs = {
         "same steps": (fisher, verlet, options.steps),

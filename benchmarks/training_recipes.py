@@ -52,7 +52,7 @@ class Recipe(NamedTuple):
     much of the span of time, one after the other."""
 
     start: Callable[[bd.Problem], bd.NeuralScore]
-    particles: bd.AbstractPoints
+    particles: bd.AbstractDesign
     optimizer: Callable[[int], optax.GradientTransformation]
     epochs: int
     windows: tuple[float, ...] = (1.0,)

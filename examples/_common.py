@@ -103,7 +103,7 @@ def worst_rms(errors) -> float:
 
 def fisher_divergence(problem, score, design, steps: int) -> bd.ObjectiveReport:
     """How far a score is from that of its own flow, on points that no training has seen."""
-    x0, weights = problem.initial.points(design, jax.random.key(0))
+    x0, weights = problem.initial.particles(design, jax.random.key(0))
     return bd.fisher_divergence(problem, score, x0, weights=weights, steps=steps, solver=bd.BlanesMoan4())
 
 

@@ -58,7 +58,7 @@ def main() -> None:
     comparison = bd.compare(solution, exact)
     print(comparison)
 
-    x0, weights = problem.initial.points(bd.GaussHermitePoints(8, discard=1e-3))
+    x0, weights = problem.initial.particles(bd.GaussHermitePoints(8, discard=1e-3))
     by_hand = MovingGaussian(solution.ts, solution.mean(), solution.std())
     settings = {"weights": weights, "steps": options.steps, "solver": bd.BlanesMoan4()}
     divergences = {}

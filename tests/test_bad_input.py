@@ -164,7 +164,7 @@ def small_network(kind):
 
 
 def as_initial_state(state):
-    x, weights = state.points(bd.RandomPoints(4), KEY)
+    x, weights = state.particles(bd.RandomPoints(4), KEY)
     return x, weights, jax.vmap(state.log_density)(x), jax.vmap(state.score)(x), jax.vmap(state.phase)(x)
 
 
@@ -192,7 +192,7 @@ def drawn(figure):
 # The options that every training has.
 TRAINING = {
     "validate_every": 1, "directory": None, "checkpoint_every": 1, "keep": 1, "resume": False,
-    "most_skipped": 2, "epochs": 1,
+    "max_skipped": 2, "epochs": 1,
 }  # fmt: skip
 PACKET = {"mean": [0.5, 0.0], "covariance": 0.5}
 CALLS = {
@@ -206,7 +206,7 @@ CALLS = {
     "BlanesMoan6": Call(bd.BlanesMoan6, {}),
     "VelocityVerlet": Call(bd.VelocityVerlet, {}),
     "Yoshida4": Call(bd.Yoshida4, {}),
-    "AllTerms": Call(bd.AllTerms, {}),
+    "TotalDegree": Call(bd.TotalDegree, {}),
     "HyperbolicCross": Call(bd.HyperbolicCross, {}),
     "BlendedScore": Call(
         bd.BlendedScore,
@@ -215,13 +215,13 @@ CALLS = {
         dear=True,
     ),
     "CausticPenalty": Call(bd.CausticPenalty, {"threshold": 0.4}),
-    "DirectionalDivergence": Call(bd.DirectionalDivergence, {"smallest_determinant": 0.1}),
-    "EnergyDrift": Call(bd.EnergyDrift, {"smallest_determinant": 0.1, "largest_target": 10.0}),
+    "DirectionalDivergence": Call(bd.DirectionalDivergence, {"min_determinant": 0.1}),
+    "EnergyDrift": Call(bd.EnergyDrift, {"min_determinant": 0.1, "max_target": 10.0}),
     "FisherDivergence": Call(
-        bd.FisherDivergence, {"smallest_determinant": 0.1, "largest_target": 10.0, "outlier_scale": 3.0}
+        bd.FisherDivergence, {"min_determinant": 0.1, "max_target": 10.0, "outlier_scale": 3.0}
     ),
-    "ImplicitScoreMatching": Call(bd.ImplicitScoreMatching, {"smallest_determinant": 0.1}),
-    "LogDensityVariance": Call(bd.LogDensityVariance, {"smallest_determinant": 0.1, "outlier_scale": 3.0}),
+    "ImplicitScoreMatching": Call(bd.ImplicitScoreMatching, {"min_determinant": 0.1}),
+    "LogDensityVariance": Call(bd.LogDensityVariance, {"min_determinant": 0.1, "outlier_scale": 3.0}),
     "ObjectiveSum": Call(bd.ObjectiveSum, {"terms": ((1.0, bd.FisherDivergence()),)}),
     "DoubleWell": Call(bd.DoubleWell, {"barrier": 1.0, "minimum": 2.0}, value),
     "Eckart": Call(bd.Eckart, {"height": 1.0, "width": 0.5, "coordinate": 0}, value),
@@ -331,7 +331,7 @@ CALLS = {
     "Interactions": Call(
         bd.Interactions,
         {"order": 2, "reach": 1},
-        lambda i: solved(bd.SequentialScoreMatching(2, steps=4, terms=i)),
+        lambda i: solved(bd.SequentialScoreMatching(2, steps=4, basis=i)),
         dear=True,
     ),
     "SymplecticTableau": Call(bd.SymplecticTableau, {"kicks": (0.5, 0.5), "drifts": (1.0,), "order": 2}),
@@ -357,7 +357,7 @@ CALLS = {
             "steps": 4,
             "solver": bd.VelocityVerlet(),
             "trust_radius": 6.0,
-            "terms": bd.AllTerms(),
+            "terms": bd.TotalDegree(),
         },
         solved,
         dear=True,
@@ -417,7 +417,7 @@ CALLS = {
             "resample_every": 1,
             "initial_weight": 1.0,
             "outlier_scale": math.inf,
-            "validation_points": 4,
+            "validation_particles": 4,
         }
         | TRAINING,
     ),
@@ -431,7 +431,7 @@ CALLS = {
             "steps": 2,
             "initial_weight": 1.0,
             "boundary_weight": 1.0,
-            "validation_points": 4,
+            "validation_particles": 4,
         }
         | TRAINING,
     ),
@@ -490,7 +490,7 @@ CALLS = {
         {
             "solution": flow_solution(),
             "degree": 2,
-            "terms": bd.AllTerms(),
+            "terms": bd.TotalDegree(),
             "particles": bd.GaussHermitePoints(4),
             "key": KEY,
         },
@@ -526,8 +526,8 @@ CALLS = {
             "steps": 2,
             "solver": bd.VelocityVerlet(),
             "weights": [1.0],
-            "smallest_determinant": 0.1,
-            "largest_target": 100.0,
+            "min_determinant": 0.1,
+            "max_target": 100.0,
         },
         lambda r: r.value,
     ),

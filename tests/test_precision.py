@@ -123,7 +123,7 @@ def test_initial_states_have_all_digits(name, monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     key = jax.random.key(0)
     for design in (bd.SobolPoints(4), bd.RandomPoints(4)):
-        assert_all_digits(lambda mean, design=design: INITIAL[name](mean).points(design, key)[0], PLACE)
+        assert_all_digits(lambda mean, design=design: INITIAL[name](mean).particles(design, key)[0], PLACE)
 
 
 def test_gauss_newton_steps_have_all_digits(monkeypatch):

@@ -52,7 +52,7 @@ def main() -> None:
 def compute(score, exact: bd.GridSolution) -> _paper.Arrays:
     """Particles at 0 and π, and the logarithm of both densities there."""
     problem, ts = _paper.chain(_paper.MODES), [0.0, np.pi]
-    x0, _ = problem.initial.points(bd.SobolPoints(PARTICLES), jax.random.key(0))
+    x0, _ = problem.initial.particles(bd.SobolPoints(PARTICLES), jax.random.key(0))
     solver = bd.BlanesMoan4()
     chunks = [
         bd.propagate(problem, score, x0[i : i + CHUNK], ts=ts, solver=solver, steps=32)

@@ -42,10 +42,10 @@ import matplotlib.pyplot as plt  # noqa: E402
 import numpy as np  # noqa: E402
 import optax  # noqa: E402
 from _exact import PARTS, Fields, Reference, at, by_relative_motion, closed_form, on_a_grid  # noqa: E402
+from bohmdiff.plot.style import COLOURS, DASHES, style  # noqa: E402
 
 import _common  # noqa: E402
 import bohmdiff as bd  # noqa: E402
-from bohmdiff.plot.style import COLOURS, DASHES, style  # noqa: E402
 
 TIMES = 11
 
@@ -68,7 +68,7 @@ class Experiment(NamedTuple):
     output_scale: float = 1e-3
     baseline_trust_radius: float | None = None
     outlier_scale: float = math.inf
-    solution_particles: bd.AbstractPoints | None = None
+    solution_particles: bd.AbstractDesign | None = None
     # The longest step of ψ.
     clip: float = 30.0
 

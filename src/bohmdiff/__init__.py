@@ -55,9 +55,8 @@ from .objective import ObjectiveReport as ObjectiveReport
 from .objective import ObjectiveSum as ObjectiveSum
 from .objective import fisher_divergence as fisher_divergence
 from .problem import Problem as Problem
+from .score import AbstractBasis as AbstractBasis
 from .score import AbstractScore as AbstractScore
-from .score import AbstractTerms as AbstractTerms
-from .score import AllTerms as AllTerms
 from .score import BlendedScore as BlendedScore
 from .score import FrozenScore as FrozenScore
 from .score import GaussianScore as GaussianScore
@@ -69,6 +68,7 @@ from .score import HyperbolicCross as HyperbolicCross
 from .score import Interactions as Interactions
 from .score import NeuralScore as NeuralScore
 from .score import ScoreSum as ScoreSum
+from .score import TotalDegree as TotalDegree
 from .solution import Comparison as Comparison
 from .solution import Solution as Solution
 from .solution import compare as compare
@@ -84,8 +84,8 @@ from .stochastic import current_velocity as current_velocity
 from .stochastic import nelson_process as nelson_process
 from .stochastic import velocity_residuals as velocity_residuals
 from .training import scale_by_gauss_newton as scale_by_gauss_newton
+from .wavepacket import AbstractDesign as AbstractDesign
 from .wavepacket import AbstractInitialState as AbstractInitialState
-from .wavepacket import AbstractPoints as AbstractPoints
 from .wavepacket import GaussHermitePoints as GaussHermitePoints
 from .wavepacket import GaussianMixture as GaussianMixture
 from .wavepacket import GaussianWavePacket as GaussianWavePacket

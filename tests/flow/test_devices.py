@@ -24,7 +24,7 @@ problem = bd.Problem(
     t1=1.0,
 )
 score = bd.NeuralScore(problem, baseline=bd.HarmonicScore(problem), width=16, key=jax.random.key(0))
-x0, _ = problem.initial.points(bd.SobolPoints(NUMBER), jax.random.key(1))
+x0, _ = problem.initial.particles(bd.SobolPoints(NUMBER), jax.random.key(1))
 
 
 def flow(score, x0):

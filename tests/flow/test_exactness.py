@@ -21,7 +21,7 @@ SOLVER, STEPS = bd.BlanesMoan4(), 64
 
 
 def particles(problem, number=5):
-    return problem.initial.points(bd.SobolPoints(number), jax.random.key(1))[0]
+    return problem.initial.particles(bd.SobolPoints(number), jax.random.key(1))[0]
 
 
 @eqx.filter_jit

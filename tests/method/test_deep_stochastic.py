@@ -108,7 +108,7 @@ def test_pure_diffusion_is_not_an_answer():
     t, x = 0.3, jnp.array([0.01])
     _, missing = bd.velocity_residuals(problem.hamiltonian, u, lambda t, x: 0.0 * x, t, x)
     np.testing.assert_allclose(missing, -((0.5 * 0.01 / 1e-4) ** 2) * x, rtol=1e-9)
-    solution = trained(problem, 1, points=64)
+    solution = trained(problem, 1, particles=64)
     assert abs(float(solution.std()[-1, 0]) ** 2 - 0.2501) > 0.2
     assert solution.history["residual"][-1] > 1
 
@@ -136,7 +136,7 @@ def test_resumed_to_the_bit(tmp_path):
 @pytest.mark.long
 def test_first_order_and_outliers():
     """Any optimiser of optax will do; beyond the scale of outliers residuals count logarithmically."""
-    adam = trained(oscillator(), 3, optimizer=optax.adam(1e-3), points=32)
+    adam = trained(oscillator(), 3, optimizer=optax.adam(1e-3), particles=32)
     assert adam.history["loss"].size == 3
     squares, robust = (
         float(trained(oscillator(), 1, optimizer=optax.sgd(0.0), outlier_scale=scale).history["loss"][0])
@@ -169,7 +169,7 @@ def test_bad_options(options, match):
 
 def test_what_only_shows_when_it_runs():
     u, v = bd.velocity_networks(oscillator(), width=2, key=KEY)
-    method = bd.DeepStochasticMechanics(u, v, epochs=1, points=4)
+    method = bd.DeepStochasticMechanics(u, v, epochs=1, particles=4)
     with pytest.raises(ValueError, match="needs a key"):
         bd.solve(oscillator(), method)
     with pytest.raises(ValueError, match=r"u\(t, x\)|u could not be evaluated"):
@@ -203,7 +203,7 @@ def test_a_way_back_that_does_not_end_is_no_density():
 def test_nothing_is_lost_if_particles_are():
     u, _ = bd.velocity_networks(oscillator(), width=2, key=KEY)
     runaway = Cubic(jnp.array(1e4))
-    method = bd.DeepStochasticMechanics(u, runaway, optax.sgd(0.0), epochs=1, points=4, steps=2)
+    method = bd.DeepStochasticMechanics(u, runaway, optax.sgd(0.0), epochs=1, particles=4, steps=2)
     with pytest.raises(bd.TrainingDivergedError, match=r"after epoch 1, .* loses particles") as caught:
         bd.solve(oscillator(), method, key=KEY)
     osmotic, current = caught.value.fitted

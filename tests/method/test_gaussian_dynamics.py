@@ -336,7 +336,7 @@ def test_other_initial_states_are_refused():
             return self.inner.phase(x)
 
         def points(self, design, key=None):
-            return self.inner.points(design, key)
+            return self.inner.particles(design, key)
 
     with pytest.raises(ValueError, match="needs a GaussianWavePacket as initial state, but Other"):
         solve(static([[1.0]]), Other(bd.GaussianWavePacket([0.0], 0.5)), t1=1.0)

@@ -80,7 +80,7 @@ def wide():
 
 
 def test_default_particles_and_moments(wide):
-    expected, weights = WIDE.initial.points(bd.GaussHermitePoints(64, discard=1e-5))
+    expected, weights = WIDE.initial.particles(bd.GaussHermitePoints(64, discard=1e-5))
     np.testing.assert_allclose(wide.flow.position[:, 0], expected, atol=1e-12)
     np.testing.assert_allclose(wide.weights, weights, rtol=1e-12)
     data = wide.to_xarray()
@@ -92,7 +92,7 @@ def test_default_particles_and_moments(wide):
 def test_a_number_of_particles():
     method = bd.GivenScore(wide_score, 8, steps=8)
     solution = bd.solve(WIDE, method, ts=TS, key=KEY)
-    expected, _ = WIDE.initial.points(bd.SobolPoints(8), KEY)
+    expected, _ = WIDE.initial.particles(bd.SobolPoints(8), KEY)
     np.testing.assert_allclose(solution.flow.position[:, 0], expected, rtol=1e-12)
     with pytest.raises(ValueError, match="needs a key"):
         bd.solve(WIDE, method, ts=TS)
@@ -101,7 +101,7 @@ def test_a_number_of_particles():
 def test_samples_are_new_trajectories(wide):
     samples = wide.sample(KEY, 4000)
     assert samples.shape == (4000, 3, 1)
-    starts, _ = WIDE.initial.points(bd.RandomPoints(4000), KEY)
+    starts, _ = WIDE.initial.particles(bd.RandomPoints(4000), KEY)
     np.testing.assert_allclose(samples[:, :, 0], np.asarray(starts) * WIDTH, rtol=1e-3, atol=1e-6)
     np.testing.assert_allclose(np.std(samples[:, :, 0], axis=0), WIDTH, rtol=0.05)
     with pytest.raises(ValueError, match="n must be an integer of at least 1, but 0 was given"):

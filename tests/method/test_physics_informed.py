@@ -155,7 +155,7 @@ class Flat(eqx.Module):
 
 def test_what_only_shows_when_it_runs():
     psi = bd.NeuralWaveFunction(oscillator(), width=2, key=KEY)
-    method = bd.PhysicsInformedNetwork(psi, epochs=1, points=4)
+    method = bd.PhysicsInformedNetwork(psi, epochs=1, particles=4)
     with pytest.raises(ValueError, match="needs a key"):
         bd.solve(oscillator(), method)
     with pytest.raises(ValueError, match="psi could not be evaluated"):
@@ -181,7 +181,9 @@ class Runaway(eqx.Module):
 
 @pytest.mark.long
 def test_nothing_is_lost_if_particles_are():
-    method = bd.PhysicsInformedNetwork(Runaway(jnp.array(1e6)), optax.sgd(0.0), epochs=1, points=4, steps=2)
+    method = bd.PhysicsInformedNetwork(
+        Runaway(jnp.array(1e6)), optax.sgd(0.0), epochs=1, particles=4, steps=2
+    )
     with pytest.raises(bd.TrainingDivergedError, match=r"after epoch 1, .* loses particles") as caught:
         bd.solve(oscillator(), method, key=KEY)
     assert caught.value.fitted.strength == 1e6

@@ -47,7 +47,7 @@ options = dict(
 )
 if kind in ("velocities", "wave function"):
     networks = dict(width=4, depth=1, key=jax.random.key(0))
-    options |= dict(points=33, validation_points=17)
+    options |= dict(particles=33, validation_particles=17)
     if kind == "velocities":
         method = bd.DeepStochasticMechanics(*bd.velocity_networks(problem, **networks), **options)
     else:
@@ -73,7 +73,7 @@ method = bd.SelfConsistentScoreMatching(
 )
 key = jax.random.key(int(this) if kind == "own keys" else 1)
 solution = bd.solve(problem, method, key=key, ts=[0.5, 1.0])
-x0, _ = problem.initial.points(bd.SobolPoints(301), jax.random.key(2))
+x0, _ = problem.initial.particles(bd.SobolPoints(301), jax.random.key(2))
 flow = bd.propagate(problem, solution.fitted, x0, ts=[1.0], solver=bd.BlanesMoan4(), steps=6)
 print(json.dumps({
     "losses": solution.history["loss"].values.tolist(),

@@ -58,7 +58,7 @@ class Distance(bd.AbstractObjective):
 
     second_tangents = "none"
     through_flow = False
-    smallest_determinant: float = 0.0
+    min_determinant: float = 0.0
     stalled: bool = False
 
     def at(self, problem, score, t, ensemble):
@@ -400,7 +400,7 @@ def test_strange_files_among_the_checkpoints(folder, tmp_path, undisturbed):
         train(directory=folder)
 
 
-class Trap(bd.AbstractPoints):
+class Trap(bd.AbstractDesign):
     """Sobol points, with something extra at some of the epochs after `TRAPPED` is emptied."""
 
     far: tuple[int, ...] = ()
@@ -428,7 +428,7 @@ def test_a_loss_that_is_not_finite_is_skipped(tmp_path):
     two = trapped(particles=Trap(), epochs=2)
     three = trapped(particles=Trap(far=(3,)), epochs=3)
     assert outcome(three) == outcome(two)
-    five = trapped(particles=Trap(far=(3,)), epochs=5, most_skipped=2, directory=tmp_path)
+    five = trapped(particles=Trap(far=(3,)), epochs=5, max_skipped=2, directory=tmp_path)
     records = read_log(tmp_path)
     assert [record["skipped"] for record in records] == [0, 0, 1, 1, 1]
     assert [record["loss"] is None for record in records] == [False, False, True, False, False]
@@ -437,7 +437,7 @@ def test_a_loss_that_is_not_finite_is_skipped(tmp_path):
 
 
 def test_when_nothing_is_finite_any_more(tmp_path):
-    options = {"particles": Trap(far=tuple(range(3, 30))), "most_skipped": 4}
+    options = {"particles": Trap(far=tuple(range(3, 30))), "max_skipped": 4}
     message = (
         r"finite in the 4 epochs up to 6: the loss is inf.* gradient (nan|inf).*baseline=.*learning rate"
         rf".*clip_by_global_norm.*TruncatedPoints.*more steps.*saved in {tmp_path}"
@@ -548,7 +548,7 @@ def test_a_score_without_parameters_is_refused(score):
         ({"solution_particles": 0}, "solution_particles must be an integer of at least 1, but 0"),
         ({"checkpoint_every": 0}, "checkpoint_every must be an integer of at least 1, but 0"),
         ({"keep": 0}, "keep must be an integer of at least 1, but 0"),
-        ({"most_skipped": -1}, "most_skipped must be an integer of at least 1, but -1"),
+        ({"max_skipped": -1}, "max_skipped must be an integer of at least 1, but -1"),
         ({"resume": True}, "resume needs the directory"),
         ({"resume": 4}, "resume needs the directory"),
         ({"resume": 0, "directory": "x"}, "resume must be an integer of at least 1, but 0"),

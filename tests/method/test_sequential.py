@@ -159,11 +159,11 @@ def test_too_few_particles():
 @pytest.mark.long
 def test_fewer_terms_need_fewer_particles():
     solution = bd.solve(
-        wells(), bd.SequentialScoreMatching(4, 14, terms=bd.Interactions(1), trust_radius=4.0), key=KEY
+        wells(), bd.SequentialScoreMatching(4, 14, basis=bd.Interactions(1), trust_radius=4.0), key=KEY
     )
     assert solution.fitted.path.evaluate(0.0).coefficients.shape == (8,)
     with pytest.raises(ValueError, match="8 particles cannot determine the 9 basis functions of degree 4"):
-        bd.solve(wells(), bd.SequentialScoreMatching(4, 8, terms=bd.Interactions(1)), key=KEY)
+        bd.solve(wells(), bd.SequentialScoreMatching(4, 8, basis=bd.Interactions(1)), key=KEY)
 
 
 @pytest.mark.long
@@ -175,8 +175,8 @@ def test_uncoupled_wells_need_no_interactions():
 
     problem = bd.Problem(bd.Hamiltonian(potential), bd.GaussianWavePacket([0.6, -0.3], 0.4), t1=1.0)
     every, single, coupled = (
-        bd.solve(problem, bd.SequentialScoreMatching(4, steps=20, terms=terms), ts=TS)
-        for terms in (bd.AllTerms(), bd.Interactions(1), bd.HyperbolicCross())
+        bd.solve(problem, bd.SequentialScoreMatching(4, steps=20, basis=terms), ts=TS)
+        for terms in (bd.TotalDegree(), bd.Interactions(1), bd.HyperbolicCross())
     )
     np.testing.assert_allclose(single.std(), every.std(), atol=1e-5)
     np.testing.assert_allclose(coupled.std(), every.std(), atol=1e-5)
@@ -248,7 +248,7 @@ def test_gradient_in_a_parameter_of_the_potential():
 
 @pytest.mark.long
 def test_trajectories_are_those_of_the_fit_and_of_propagate(chain_solution):
-    x0, weights = chain().initial.points(chain_solution.method.particles)
+    x0, weights = chain().initial.particles(chain_solution.method.particles)
     paths = np.asarray(chain_solution.trajectories(x0))
     mean = np.einsum("m,mki->ki", weights, paths)
     np.testing.assert_allclose(mean, chain_solution.mean(), atol=1e-5)
@@ -269,7 +269,7 @@ def test_trajectories_are_those_of_the_fit_and_of_propagate(chain_solution):
 def test_samples_are_trajectories_from_random_starts(chain_solution):
     paths = chain_solution.sample(KEY, 100)
     assert paths.shape == (100, 9, 2)
-    starts, _ = chain().initial.points(bd.RandomPoints(100), KEY)
+    starts, _ = chain().initial.particles(bd.RandomPoints(100), KEY)
     np.testing.assert_array_equal(paths, chain_solution.trajectories(starts))
     # Four standard errors.
     np.testing.assert_allclose(jnp.mean(paths, 0), chain_solution.mean(), atol=4 * 0.8 / 100**0.5)

@@ -32,7 +32,7 @@ def narrow(d=2):
 def test_exact_at_the_start_by_construction(gradient):
     problem = narrow()
     u, v = bd.velocity_networks(problem, gradient=gradient, width=8, key=KEY)
-    x = problem.initial.points(bd.RandomPoints(50), KEY)[0]
+    x = problem.initial.particles(bd.RandomPoints(50), KEY)[0]
     hamiltonian = problem.hamiltonian
     exact_u = 0.5 * hamiltonian.hbar / hamiltonian.mass * jax.jit(jax.vmap(problem.initial.score))(x)
     exact_v = jax.jit(jax.vmap(lambda y: problem.initial.velocity(y, hamiltonian.mass)))(x)

@@ -18,7 +18,7 @@ KEY = jax.random.key(0)
 def test_exact_at_the_start_by_construction(logarithmic):
     problem = narrow(3)
     psi = bd.NeuralWaveFunction(problem, logarithmic=logarithmic, width=8, key=KEY)
-    x = problem.initial.points(bd.RandomPoints(50), KEY)[0]
+    x = problem.initial.particles(bd.RandomPoints(50), KEY)[0]
     density, phase = jax.jit(
         jax.vmap(lambda y: (problem.initial.log_density(y), problem.initial.phase(y)))
     )(x)

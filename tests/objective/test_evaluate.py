@@ -27,7 +27,7 @@ class Through(bd.AbstractObjective):
 
     second_tangents = "none"
     seen: Callable = eqx.field(static=True)
-    smallest_determinant: float | None = None
+    min_determinant: float | None = None
 
     def at(self, problem, score, t, ensemble):
         return self.seen(t, ensemble)

@@ -53,7 +53,7 @@ def test_masks_particles_at_a_caustic():
     kept = determinant >= threshold
     assert not np.all(kept)
     assert np.all(np.any(kept, axis=0))
-    report = divergence(problem, no_score, x0, weights=2 * weights, smallest_determinant=threshold)
+    report = divergence(problem, no_score, x0, weights=2 * weights, min_determinant=threshold)
     share = weights @ kept
     np.testing.assert_allclose(report.per_time, weights @ (kept * square) / share, rtol=1e-9)
     np.testing.assert_allclose(report.masked_fraction, trapezoid(1 - share), rtol=1e-12)
@@ -71,7 +71,7 @@ def test_caustic_of_the_classical_oscillator():
 
     def run(threshold):
         return divergence(
-            problem, no_score, x0, steps=20, solver=bd.BlanesMoan6(), smallest_determinant=threshold
+            problem, no_score, x0, steps=20, solver=bd.BlanesMoan6(), min_determinant=threshold
         )
 
     report = run(0.0)
@@ -91,8 +91,8 @@ def test_caustic_of_the_classical_oscillator():
         ({"weights": [1.0, -1.0, 1.0]}, r"weights must not be negative .* but \[ 1., -1.,  1.\]"),
         ({"weights": [0.0, 0.0, 0.0]}, "not all be zero"),
         ({"weights": [1.0, np.nan, 1.0]}, "weights must be finite"),
-        ({"smallest_determinant": -0.1}, "smallest_determinant must not be negative, but -0.1"),
-        ({"smallest_determinant": np.nan}, "smallest_determinant must not be negative, but nan"),
+        ({"min_determinant": -0.1}, "min_determinant must not be negative, but -0.1"),
+        ({"min_determinant": np.nan}, "min_determinant must not be negative, but nan"),
     ],
 )
 def test_bad_options(options, match):

@@ -28,21 +28,19 @@ class Sum(bd.ObjectiveSum):
     """One whose limits may be arrays."""
 
     @property
-    def smallest_determinant(self):
-        return self.terms[0][1].smallest_determinant
+    def min_determinant(self):
+        return self.terms[0][1].min_determinant
 
 
-def four(
-    fisher=0.0, directional=0.0, variance=0.0, energy=0.0, smallest_determinant=0.1, largest_target=100.0
-):
+def four(fisher=0.0, directional=0.0, variance=0.0, energy=0.0, min_determinant=0.1, max_target=100.0):
     """A sum of four, of which the factors and limits are arrays: one compilation serves all tests.
 
     As the Fisher divergence asks for all directions, there is nothing random in it."""
     total = (
-        fisher * bd.FisherDivergence(smallest_determinant, largest_target)
-        + directional * bd.DirectionalDivergence(smallest_determinant)
-        + variance * bd.LogDensityVariance(smallest_determinant)
-        + energy * bd.EnergyDrift(smallest_determinant, largest_target)
+        fisher * bd.FisherDivergence(min_determinant, max_target)
+        + directional * bd.DirectionalDivergence(min_determinant)
+        + variance * bd.LogDensityVariance(min_determinant)
+        + energy * bd.EnergyDrift(min_determinant, max_target)
     )
     return jax.tree.map(jnp.asarray, Sum(total.terms))
 
@@ -64,10 +62,10 @@ class Expected(NamedTuple):
     value: jax.Array
 
 
-def expected_objectives(score, x0, weights, smallest_determinant, largest_target):
+def expected_objectives(score, x0, weights, min_determinant, max_target):
     """What the objectives should be, from plain numbers of the oracle."""
     flow = oracle(score, x0, potential, T1, STEPS)
-    share = jnp.where(flow.determinant() >= smallest_determinant, weights[:, None], 0)
+    share = jnp.where(flow.determinant() >= min_determinant, weights[:, None], 0)
     share = share / jnp.sum(share, axis=0)
 
     def mean(values):
@@ -78,7 +76,7 @@ def expected_objectives(score, x0, weights, smallest_determinant, largest_target
         return jax.vmap(jax.vmap(function), in_axes=(None, 0))(flow.ts, position)
 
     ours = at_each(score, flow.position)
-    clipped = jnp.clip(flow.own_score, -largest_target, largest_target)
+    clipped = jnp.clip(flow.own_score, -max_target, max_target)
     along = jnp.einsum("mkji,mkj->mki", flow.deformation, ours - flow.own_score)
     error = at_each(score.log_density, flow.position) - flow.own_log_density
     change = at_each(jax.jacfwd(score), flow.position)
@@ -109,11 +107,11 @@ def expected_with_gradients(parameters, *args):
     return flow, out, gradients
 
 
-UNLIMITED = {"smallest_determinant": 0.0, "largest_target": 1e9}
+UNLIMITED = {"min_determinant": 0.0, "max_target": 1e9}
 
 
-def expected(x0, weights, smallest_determinant, largest_target):
-    limits = jnp.asarray(smallest_determinant), jnp.asarray(largest_target)
+def expected(x0, weights, min_determinant, max_target):
+    limits = jnp.asarray(min_determinant), jnp.asarray(max_target)
     return expected_with_gradients(SCORE.parameters, x0, weights, *limits)
 
 
@@ -129,7 +127,7 @@ def active_limits(x0, weights):
     # Between two values: at a limit itself there is no derivative.
     largest = float(np.mean(sizes[sizes.size // 2 :][:2]))
     assert 0 < np.sum(sizes > largest) < sizes.size
-    return {"smallest_determinant": smallest, "largest_target": largest}, trapezoid(weights @ ~kept)
+    return {"min_determinant": smallest, "max_target": largest}, trapezoid(weights @ ~kept)
 
 
 def check(result, factors, expected):
@@ -183,7 +181,7 @@ def test_objectives_their_sum_and_their_gradients(d, number):
 def test_objectives_without_second_tangents(make, name):
     problem, x0 = setting(2)
     active, masked = active_limits(x0, WEIGHTS)
-    objective = make(active["smallest_determinant"])
+    objective = make(active["min_determinant"])
     result = report_and_gradient(problem, SCORE, objective, x0, WEIGHTS)
     check(result, {name: 1.0}, expected(x0, WEIGHTS, **active))
     np.testing.assert_allclose(result[0].masked_fraction, masked, rtol=1e-12)
@@ -260,7 +258,7 @@ class Scaled(eqx.Module):
 
 def nodes(problem):
     # Exact for everything that is quadratic, as all is for Gaussians.
-    return problem.initial.points(bd.GaussHermitePoints(2, discard=0.0))
+    return problem.initial.particles(bd.GaussHermitePoints(2, discard=0.0))
 
 
 @few
@@ -268,7 +266,7 @@ def nodes(problem):
 def test_objectives_vanish_on_exact_gaussians_only(case):
     problem = case.problem()
     # At the nodes of a product rule |ξ|² would be the same for all, and the variance blind.
-    x0, weights = problem.initial.points(bd.SobolPoints(4), KEY)
+    x0, weights = problem.initial.particles(bd.SobolPoints(4), KEY)
     for name in ("fisher", "directional", "variance", "energy"):
 
         def value(factor, objective):
@@ -328,8 +326,8 @@ def test_sums_flatten_and_carry_what_their_terms_need():
     assert (2.0 * variance).second_tangents == "none"
     assert not (fisher + along).needs_gradient
     assert not (0.5 * bd.ImplicitScoreMatching()).through_flow
-    assert (bd.CausticPenalty(0.3) + bd.FisherDivergence(0.2)).smallest_determinant == 0.2
-    assert (bd.FisherDivergence(0.2) + bd.LogDensityVariance(0.2)).smallest_determinant == 0.2
+    assert (bd.CausticPenalty(0.3) + bd.FisherDivergence(0.2)).min_determinant == 0.2
+    assert (bd.FisherDivergence(0.2) + bd.LogDensityVariance(0.2)).min_determinant == 0.2
 
 
 def cauchy(error, scale):
@@ -395,7 +393,7 @@ def test_caustic_penalty_sees_what_is_masked():
 
 
 def test_sums_that_make_no_sense():
-    with pytest.raises(ValueError, match=r"same smallest_determinant, but \[0.1, 0.2\] were given"):
+    with pytest.raises(ValueError, match=r"same min_determinant, but \[0.1, 0.2\] were given"):
         bd.FisherDivergence() + bd.LogDensityVariance(0.2)
     with pytest.raises(ValueError, match="ImplicitScoreMatching holds the trajectories fixed"):
         bd.FisherDivergence() + bd.ImplicitScoreMatching()
@@ -406,8 +404,8 @@ def test_sums_that_make_no_sense():
 )
 @pytest.mark.parametrize("bad", [-0.1, np.nan])
 def test_bad_limits(make, bad):
-    with unchecked_types(), pytest.raises(ValueError, match="smallest_determinant must not be negative"):
-        make(smallest_determinant=bad)
+    with unchecked_types(), pytest.raises(ValueError, match="min_determinant must not be negative"):
+        make(min_determinant=bad)
 
 
 @pytest.mark.parametrize("bad", [0.0, -1.0, np.nan])
@@ -428,8 +426,8 @@ def test_bad_scales(make, name, bad):
 
 @pytest.mark.parametrize("bad", [0.0, -1.0, np.nan])
 def test_bad_largest_target(bad):
-    with unchecked_types(), pytest.raises(ValueError, match="largest_target must be positive"):
-        bd.FisherDivergence(largest_target=bad)
+    with unchecked_types(), pytest.raises(ValueError, match="max_target must be positive"):
+        bd.FisherDivergence(max_target=bad)
 
 
 def runaway(t, x):
@@ -449,7 +447,7 @@ class NotFinite(bd.AbstractObjective):
     """Which of the five are not finite, as the digits of a number."""
 
     second_tangents = "all"
-    smallest_determinant: float = 0.1
+    min_determinant: float = 0.1
 
     def at(self, problem, score, t, ensemble):
         values = [objective.at(problem, score, t, ensemble) for objective in ALL_FIVE]
@@ -476,7 +474,7 @@ def test_energy_drift_is_the_rate_of_the_mean_energy():
     """Of a Gaussian that is wrong and changes: the nodes stay a quadrature of the flow's density."""
     hamiltonian = bd.Hamiltonian(bd.Quadratic([[1.3, 0.4], [0.4, 0.8]]), jnp.array([0.7, 2.0]), hbar=0.8)
     problem = bd.Problem(hamiltonian, bd.GaussianWavePacket([0.5, -0.3], 0.4, [0.2, 0.6]), t1=1.0)
-    x0, weights = problem.initial.points(bd.GaussHermitePoints(3, discard=0.0))
+    x0, weights = problem.initial.particles(bd.GaussHermitePoints(3, discard=0.0))
 
     def score(t, x):
         return -(1.8 + jnp.sin(2 * t)) * (x - 0.1 * t)
@@ -500,6 +498,6 @@ def test_a_vector_field_has_no_variance_of_its_log_density():
 def test_defaults_are_those_of_the_diagnostic():
     parameters = inspect.signature(bd.fisher_divergence).parameters
     for objective in (bd.FisherDivergence(), bd.EnergyDrift()):
-        assert objective.smallest_determinant == parameters["smallest_determinant"].default == 0.1
-        assert objective.largest_target == parameters["largest_target"].default == 100.0
+        assert objective.min_determinant == parameters["min_determinant"].default == 0.1
+        assert objective.max_target == parameters["max_target"].default == 100.0
     assert math.isinf(bd.FisherDivergence().outlier_scale)

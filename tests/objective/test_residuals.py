@@ -24,7 +24,7 @@ class Squares(bd.AbstractObjective):
     """The sum of the squared residuals of another."""
 
     second_tangents = "all"
-    smallest_determinant: float
+    min_determinant: float
     objective: Any
 
     def at(self, problem, score, t, ensemble):
@@ -54,7 +54,7 @@ def value_and_gradient(objective):
 )
 def test_their_squares_are_the_objective(objective):
     value, gradient = value_and_gradient(objective)
-    ours, slope = value_and_gradient(Squares(objective.smallest_determinant, objective))
+    ours, slope = value_and_gradient(Squares(objective.min_determinant, objective))
     assert value > 1e-3
     np.testing.assert_allclose(ours, value, rtol=1e-12)
     np.testing.assert_allclose(slope.parameters, gradient.parameters, rtol=1e-12)
@@ -108,12 +108,12 @@ def test_particles_without_weight_and_masked_ones_say_nothing():
     problem, x0 = setting(1)
     for weights, objective in (
         (jnp.array([1.0, 0.0, 0.0]), bd.FisherDivergence()),
-        (WEIGHTS, bd.FisherDivergence(smallest_determinant=1e3)),
+        (WEIGHTS, bd.FisherDivergence(min_determinant=1e3)),
     ):
         rows = residual_rows(
             problem, SCORE, FIXED, objective, x0, weights, SOLVER, STEPS, projections=1, key=KEY
         ).parameters
-        lost = np.asarray(weights == 0) | (objective.smallest_determinant > 1)
+        lost = np.asarray(weights == 0) | (objective.min_determinant > 1)
         assert np.all(rows[lost] == 0)
         assert np.all(np.any(rows[~lost] != 0, axis=1))
 

@@ -9,7 +9,7 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from bohmdiff.plot.style import COLOURS
+from bohmdiff.plot._style import COLOURS
 from matplotlib.collections import LineCollection
 from matplotlib.colors import to_hex
 from PIL import Image

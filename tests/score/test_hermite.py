@@ -28,7 +28,7 @@ BASES = [
     hermite_polynomials(3, 5, bd.HyperbolicCross()),
 ]
 each_basis = pytest.mark.parametrize(
-    "polynomials", BASES, ids=lambda b: f"{b.dimension}-{b.degree}-{b.terms}"
+    "polynomials", BASES, ids=lambda b: f"{b.dimension}-{b.degree}-{b.basis}"
 )
 
 basis = eqx.filter_jit(hermite_basis)
@@ -52,16 +52,16 @@ def frames(d):
     return st.tuples(numbers(-1, 1, d), lower)
 
 
-def expansion_of(mean, cholesky, coefficients, degree, trust_radius, terms=bd.AllTerms()):  # noqa: B008
+def expansion_of(mean, cholesky, coefficients, degree, trust_radius, basis=bd.TotalDegree()):  # noqa: B008
     arrays = (jnp.asarray(a) for a in (mean, cholesky, coefficients, 0.0))
-    return bd.HermiteExpansion(*arrays, degree, trust_radius, terms)
+    return bd.HermiteExpansion(*arrays, degree, trust_radius, basis)
 
 
-def expansions(d, degree, trust_radius, terms=bd.AllTerms()):  # noqa: B008
+def expansions(d, degree, trust_radius, basis=bd.TotalDegree()):  # noqa: B008
     return st.builds(
-        lambda frame, c: expansion_of(*frame, c, degree, trust_radius, terms),
+        lambda frame, c: expansion_of(*frame, c, degree, trust_radius, basis),
         frames(d),
-        numbers(-0.3, 0.3, hermite_polynomials(d, degree, terms).size - 1),
+        numbers(-0.3, 0.3, hermite_polynomials(d, degree, basis).size - 1),
     )
 
 
@@ -91,16 +91,16 @@ def test_basis_is_orthonormal(polynomials):
 
 def allowed(polynomials):
     """The degrees of each polynomial, from what the documentation says of the rules."""
-    d, degree, terms, _ = polynomials
+    d, degree, basis, _ = polynomials
     every = [alpha for alpha in product(range(degree + 1), repeat=d) if sum(alpha) <= degree]
-    if isinstance(terms, bd.HyperbolicCross):
+    if isinstance(basis, bd.HyperbolicCross):
         return [alpha for alpha in every if math.prod(a + 1 for a in alpha) <= degree + 1]
-    if isinstance(terms, bd.Interactions):
+    if isinstance(basis, bd.Interactions):
         places = [[i for i, a in enumerate(alpha) if a] for alpha in every]
         return [
             alpha
             for alpha, at in zip(every, places, strict=True)
-            if len(at) <= terms.order and (len(at) < 2 or at[-1] - at[0] <= terms.reach)
+            if len(at) <= basis.order and (len(at) < 2 or at[-1] - at[0] <= basis.reach)
         ]
     return every
 
@@ -174,7 +174,7 @@ def test_expected_gradients_are_sums_over_points(polynomials):
     np.testing.assert_allclose(laplacian, np.einsum("m,ij,maij->a", weights, metric, curvatures), **close)
 
 
-class Gap(bd.AbstractTerms):
+class Gap(bd.AbstractBasis):
     """Leaves out one degree in the first coordinate, alone."""
 
     degree: int
@@ -232,8 +232,8 @@ def inside(d, number=8):
 @few
 @given(st.data())
 def test_score_and_force_are_derivatives_within_the_trust_radius(polynomials, data):
-    d, degree, terms, _ = polynomials
-    expansion = data.draw(expansions(d, degree, RADIUS, terms))
+    d, degree, basis, _ = polynomials
+    expansion = data.draw(expansions(d, degree, RADIUS, basis))
     x = place(expansion, data.draw(inside(d)))
     mass, hbar = drawn_masses(data, d)
     for ours, exact in zip(

@@ -185,7 +185,7 @@ def trap(stiffness=STIFFNESS):
 def test_harmonic_score_is_exact_for_a_coherent_state():
     problem = trap()
     score = bd.HarmonicScore(problem)
-    x0, weights = problem.initial.points(bd.GaussHermitePoints(2, discard=0.0))
+    x0, weights = problem.initial.particles(bd.GaussHermitePoints(2, discard=0.0))
     report = bd.fisher_divergence(problem, score, x0, weights=weights, steps=24, solver=bd.BlanesMoan4())
     assert float(report.value) < 1e-8
     packet = problem.initial

@@ -38,7 +38,7 @@ def line():
 def test_it_is_the_solution_itself_at_any_time(dimension):
     exact = on_grid(dimension)
     psi = exact.tabulated()
-    x, _ = exact.problem.initial.points(bd.SobolPoints(32), KEY)
+    x, _ = exact.problem.initial.particles(bd.SobolPoints(32), KEY)
     for t in (0.5, 0.517, 1.3, 1.99, 2.0):
         for name in ("score", "velocity"):
             found = jax.jit(jax.vmap(getattr(psi, name), in_axes=(None, 0)))(t, x)
@@ -89,7 +89,7 @@ def test_nelsons_process_has_the_density_of_the_grid(line, backward):
 def test_particles_move_under_its_score():
     """The force needs third derivatives of the interpolant, at times that a solver chooses."""
     exact = on_grid(2)
-    x0, weights = exact.problem.initial.points(bd.SobolPoints(256), KEY)
+    x0, weights = exact.problem.initial.particles(bd.SobolPoints(256), KEY)
     flow = bd.propagate(
         exact.problem,
         exact.tabulated().score,

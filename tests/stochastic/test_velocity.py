@@ -58,7 +58,7 @@ def sequential():
 def test_of_a_wave_function(sequential):
     """Against ψ on a grid, over the density: a sixth degree adds little to the errors of the flow itself."""
     exact = bd.solve(chain(), bd.SplitOperator(points=48, lower=-7.0, upper=8.0))
-    x0, _ = sequential.problem.initial.points(bd.SobolPoints(256), jax.random.key(0))
+    x0, _ = sequential.problem.initial.particles(bd.SobolPoints(256), jax.random.key(0))
     solver = bd.BlanesMoan4()
     flow = bd.propagate(sequential.problem, sequential.fitted, x0, solver=solver, steps=32, tangents=False)
     velocities = [bd.current_velocity(sequential, degree=degree) for degree in (2, 4, 6)]
@@ -82,7 +82,7 @@ def test_moments_change_at_the_rates_of_the_flow(sequential):
     """The fit of degree four keeps the rates of all moments up to the fourth, not those of particles alone."""
     velocity = bd.current_velocity(sequential, degree=4, particles=bd.GaussHermitePoints(6))
     design = bd.GaussHermitePoints(6)
-    x0, weights = sequential.problem.initial.points(design)
+    x0, weights = sequential.problem.initial.particles(design)
     end = sequential.problem.t1
     flow = bd.propagate(
         sequential.problem,
@@ -110,8 +110,8 @@ def test_moments_change_at_the_rates_of_the_flow(sequential):
 @pytest.mark.long
 def test_degrees_that_are_chosen(sequential):
     assert bd.current_velocity(sequential).path.evaluate(0.0).degree == 6
-    pairs = bd.SequentialScoreMatching(3, terms=bd.Interactions(1))
-    separable = bd.current_velocity(bd.solve(chain(), pairs), terms=bd.Interactions(1))
+    pairs = bd.SequentialScoreMatching(3, basis=bd.Interactions(1))
+    separable = bd.current_velocity(bd.solve(chain(), pairs), basis=bd.Interactions(1))
     expansion = separable.path.evaluate(0.5)
     assert expansion.degree == 3
     assert expansion.coefficients.size == 6
@@ -124,7 +124,7 @@ def test_bad_input(sequential):
         with pytest.raises(ValueError, match="degree must be at least 2, which fits a Gaussian, but 1"):
             bd.current_velocity(sequential, degree=1)
         with pytest.raises(ValueError, match="terms must be a rule"):
-            bd.current_velocity(sequential, terms=3)
+            bd.current_velocity(sequential, basis=3)
         with pytest.raises(ValueError, match="5 particles cannot determine the 6 polynomials of degree 2"):
             bd.current_velocity(sequential, degree=2, particles=5, key=jax.random.key(0))
         with pytest.raises(ValueError, match="key must be one random key"):

@@ -72,12 +72,12 @@ def trained(problem):
 
 def learned(problem):
     u, v = bd.velocity_networks(problem, width=6, depth=1, key=KEY)
-    return bd.DeepStochasticMechanics(u, v, epochs=60, points=128, validate_every=60)
+    return bd.DeepStochasticMechanics(u, v, epochs=60, particles=128, validate_every=60)
 
 
 def informed(problem):
     psi = bd.NeuralWaveFunction(problem, width=6, depth=1, key=KEY)
-    return bd.PhysicsInformedNetwork(psi, epochs=60, points=256, validate_every=60)
+    return bd.PhysicsInformedNetwork(psi, epochs=60, particles=256, validate_every=60)
 
 
 METHODS = {

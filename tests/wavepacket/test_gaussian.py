@@ -72,7 +72,7 @@ def test_forms_of_the_covariance(covariance, full):
 
 def test_the_density_is_that_of_the_points():
     packet = bd.GaussianWavePacket([1.0, -1.0], [[1.0, 0.3], [0.3, 0.7]])
-    points, weights = packet.points(bd.GaussHermitePoints(8))
+    points, weights = packet.particles(bd.GaussHermitePoints(8))
     np.testing.assert_allclose(weights.sum(), 1.0, rtol=1e-14)
     mean = weights @ points
     np.testing.assert_allclose(mean, [1.0, -1.0], atol=1e-12)
@@ -99,7 +99,7 @@ def test_parameters_are_differentiable():
 
 def test_points_are_differentiable_in_the_packet():
     def second_moment(scale):
-        points, weights = bd.GaussianWavePacket([1.0], scale).points(bd.GaussHermitePoints(5, discard=0))
+        points, weights = bd.GaussianWavePacket([1.0], scale).particles(bd.GaussHermitePoints(5, discard=0))
         return weights @ points[:, 0] ** 2
 
     np.testing.assert_allclose(jax.grad(second_moment)(0.7), 1.0, rtol=1e-12)
@@ -110,7 +110,7 @@ def test_float32(design):
     packet = bd.GaussianWavePacket(jnp.ones(2, jnp.float32), 0.5, momentum=[1.0, 2.0], chirp=np.eye(2))
     assert packet.dtype == jnp.float32
     assert cast_floats(packet, jnp.float32) == packet
-    points, weights = packet.points(design, jax.random.key(0))
+    points, weights = packet.particles(design, jax.random.key(0))
     assert points.dtype == weights.dtype == jnp.float32
     for value in everything(packet, points[0], jnp.ones(2, jnp.float32)):
         assert value.dtype == jnp.float32

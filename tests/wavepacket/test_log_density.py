@@ -125,8 +125,8 @@ def test_a_gaussian_is_a_gaussian():
         np.testing.assert_allclose(one, other, rtol=1e-6)
     np.testing.assert_allclose(state.effective_share, 1.0, atol=1e-9)
     for design in (bd.GaussHermitePoints(8), bd.SobolPoints(64), bd.TruncatedPoints(bd.SobolPoints(64))):
-        points, weights = state.points(design, KEY)
-        expected, equal = packet.points(design, KEY)
+        points, weights = state.particles(design, KEY)
+        expected, equal = packet.particles(design, KEY)
         np.testing.assert_allclose(points, expected, atol=1e-5)
         np.testing.assert_allclose(weights, equal, rtol=1e-4)
 
@@ -137,7 +137,7 @@ def test_a_bad_guess_costs_nothing():
         for mean, covariance in (([0.0], 0.7), ([1.0], 0.1), ([-1.0], 12.0))
     ]
     design = bd.GaussHermitePoints(12)
-    points = [state.points(design)[0] for state in states]
+    points = [state.particles(design)[0] for state in states]
     np.testing.assert_allclose(points[1], points[0], atol=1e-5)
     np.testing.assert_allclose(points[2], points[0], atol=1e-5)
 
@@ -157,7 +157,7 @@ def test_a_bad_guess_costs_nothing():
     ids=repr,
 )
 def test_moments_of_points(pair, design, tolerance):
-    points, weights = pair.points(design, KEY)
+    points, weights = pair.particles(design, KEY)
     assert points.shape == (weights.size, 2)
     np.testing.assert_allclose(weights.sum(), 1.0, rtol=1e-13)
     grid, probability, _ = on_grid()
@@ -165,21 +165,21 @@ def test_moments_of_points(pair, design, tolerance):
     np.testing.assert_allclose(weights @ points, mean, atol=tolerance)
     y, z = points - mean, grid - mean
     np.testing.assert_allclose((y.T * weights) @ y, (z.T * probability) @ z, atol=tolerance)
-    np.testing.assert_array_equal(points, pair.points(design, KEY)[0])
+    np.testing.assert_array_equal(points, pair.particles(design, KEY)[0])
 
 
 def test_weights_are_equal_in_one_coordinate(line):
-    _, weights = line.points(bd.SobolPoints(256), KEY)
+    _, weights = line.particles(bd.SobolPoints(256), KEY)
     np.testing.assert_allclose(256 * weights, 1.0, atol=1e-4)
 
 
 @pytest.mark.slow
 def test_random_points_are_equally_weighted_draws(line, pair):
-    points, weights = line.points(bd.RandomPoints(4000), KEY)
+    points, weights = line.particles(bd.RandomPoints(4000), KEY)
     np.testing.assert_array_equal(weights, np.full(4000, 1 / 4000))
     # eˣ is exponentially distributed.
     assert kstest(np.exp(points[:, 0]), "expon").pvalue > 1e-3
-    points, weights = pair.points(bd.RandomPoints(4000), KEY)
+    points, weights = pair.particles(bd.RandomPoints(4000), KEY)
     np.testing.assert_array_equal(weights, np.full(4000, 1 / 4000))
     grid, probability, _ = on_grid()
     axis, table = np.unique(grid[:, 0]), probability.reshape(281, 281)
@@ -188,10 +188,10 @@ def test_random_points_are_equally_weighted_draws(line, pair):
         below = cumulative_trapezoid(marginal, axis, initial=0.0)
         distribution = np.interp(points[:, i], axis, below / below[-1])
         assert kstest(distribution, "uniform").pvalue > 1e-3
-    assert np.all(pair.points(bd.RandomPoints(8), jax.random.key(8))[0] != points[:8])
+    assert np.all(pair.particles(bd.RandomPoints(8), jax.random.key(8))[0] != points[:8])
     for design in (bd.RandomPoints(8), bd.SobolPoints(8)):
         with pytest.raises(ValueError, match="needs a key"):
-            pair.points(design)
+            pair.particles(design)
 
 
 @pytest.mark.slow
@@ -200,7 +200,7 @@ def test_random_points_of_two_humps_are_unbiased():
 
     state = bd.LogDensity(humps, [0.0, 0.0], 1.0)
     assert 0.5 < state.effective_share < 0.9
-    points, _ = state.points(bd.RandomPoints(8000), KEY)
+    points, _ = state.particles(bd.RandomPoints(8000), KEY)
     # Along (1, 1)/√2 there are two humps at ±√2, across there is one: both of variance ½.
     along, across = (points @ np.array([[1.0, 1.0], [1.0, -1.0]]).T / np.sqrt(2)).T
     spread = np.sqrt([np.mean(across**2), np.mean(along**2)])
@@ -228,7 +228,7 @@ class Steep(eqx.Module):
 def test_points_and_normaliser_are_differentiable_in_parameters():
     def means(steepness):
         state = bd.LogDensity(Steep(steepness), [0.0], 0.5)
-        points, weights = state.points(bd.GaussHermitePoints(24))
+        points, weights = state.particles(bd.GaussHermitePoints(24))
         return weights @ points[:, 0] ** 2, state.log_normaliser
 
     # E x² falls as steepness^(-1/2), and the normaliser as steepness^(-1/4).
@@ -242,13 +242,13 @@ def test_float32(design, pair):
     state = bd.LogDensity(coupled, jnp.zeros(2, jnp.float32), 0.5, momentum=[0.5, 2.0], phase=twist)
     assert state.dtype == jnp.float32
     assert cast_floats(state, jnp.float32) == state
-    points, weights = state.points(design, KEY)
+    points, weights = state.particles(design, KEY)
     assert points.dtype == weights.dtype == jnp.float32
     for value in everything(state, points[0], jnp.ones(2, jnp.float32)):
         assert value.dtype == jnp.float32
     np.testing.assert_allclose(state.log_normaliser, pair.log_normaliser, atol=2e-5)
     if not isinstance(design, bd.RandomPoints):
-        np.testing.assert_allclose(points, pair.points(design, KEY)[0], atol=2e-2)
+        np.testing.assert_allclose(points, pair.particles(design, KEY)[0], atol=2e-2)
     np.testing.assert_allclose(weights @ points, [0.116, -0.0196], atol=0.1)
 
 

@@ -116,7 +116,7 @@ def test_one_component_is_a_gaussian():
     for one, other in zip(everything(mixture, x, MASS), everything(packet, x, MASS), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-13)
     for design in (bd.GaussHermitePoints(5), bd.TruncatedPoints(bd.GaussHermitePoints(4))):
-        for one, other in zip(mixture.points(design), packet.points(design), strict=True):
+        for one, other in zip(mixture.particles(design), packet.particles(design), strict=True):
             np.testing.assert_allclose(one, other, rtol=1e-13)
 
 
@@ -150,7 +150,7 @@ def test_forms_of_the_covariances(covariances, full):
 )
 def test_moments_of_points(design, number, tolerance):
     mixture = example()
-    points, weights = mixture.points(design, KEY)
+    points, weights = mixture.particles(design, KEY)
     assert points.shape == (weights.size, 2)
     assert number is None or weights.size == number
     np.testing.assert_allclose(weights.sum(), 1.0, rtol=1e-13)
@@ -158,12 +158,12 @@ def test_moments_of_points(design, number, tolerance):
     np.testing.assert_allclose(weights @ points, mean, atol=tolerance)
     y = points - mean
     np.testing.assert_allclose((y.T * weights) @ y, covariance, atol=tolerance)
-    np.testing.assert_array_equal(points, mixture.points(design, KEY)[0])
+    np.testing.assert_array_equal(points, mixture.particles(design, KEY)[0])
 
 
 def test_a_gauss_hermite_grid_is_exact_for_polynomials():
     mixture = bd.GaussianMixture([0.2, 0.8], [[-1.0], [2.0]], [0.5, 0.3])
-    points, weights = mixture.points(bd.GaussHermitePoints(4, discard=0.0))
+    points, weights = mixture.particles(bd.GaussHermitePoints(4, discard=0.0))
     for power in range(9):
         exact = sum(
             w * norm(m, np.sqrt(v)).moment(power) for w, m, v in ((0.2, -1.0, 0.5), (0.8, 2.0, 0.3))
@@ -175,7 +175,7 @@ def test_a_gauss_hermite_grid_is_exact_for_polynomials():
 @pytest.mark.slow
 def test_random_points_are_equally_weighted_draws():
     mixture = example()
-    points, weights = mixture.points(bd.RandomPoints(4000), KEY)
+    points, weights = mixture.particles(bd.RandomPoints(4000), KEY)
     np.testing.assert_array_equal(weights, np.full(4000, 1 / 4000))
     for axis in range(2):
 
@@ -189,16 +189,16 @@ def test_random_points_are_equally_weighted_draws():
         # A Gaussian of the same mean and variance is told apart, or the line above would say little.
     gaussian = norm(points[:, 1].mean(), points[:, 1].std()).cdf
     assert kstest(np.asarray(points[:, 1]), gaussian).pvalue < 1e-4
-    assert np.all(mixture.points(bd.RandomPoints(8), jax.random.key(8))[0] != points[:8])
+    assert np.all(mixture.particles(bd.RandomPoints(8), jax.random.key(8))[0] != points[:8])
     with pytest.raises(ValueError, match=r"needs a key"):
-        mixture.points(bd.RandomPoints(8))
+        mixture.particles(bd.RandomPoints(8))
 
 
 @pytest.mark.parametrize("design", [bd.GaussHermitePoints(6), bd.SobolPoints(4096)], ids=repr)
 def test_points_are_differentiable_in_the_mixture(design):
     def second_moment(share, mean, variance):
         mixture = bd.GaussianMixture([share, 1 - share], jnp.array([[0.0], [1.0]]) * mean, variance)
-        points, weights = mixture.points(design, KEY)
+        points, weights = mixture.particles(design, KEY)
         return weights @ points[:, 0] ** 2 / jnp.sum(weights)
 
     slopes = jax.grad(second_moment, argnums=(0, 1, 2))(0.3, 2.0, 0.5)
@@ -211,7 +211,7 @@ def test_float32(design):
     mixture = example(jnp.float32, momentum=[1.0, 2.0], phase=twist)
     assert mixture.dtype == jnp.float32
     assert cast_floats(mixture, jnp.float32) == mixture
-    points, weights = mixture.points(design, KEY)
+    points, weights = mixture.particles(design, KEY)
     assert points.dtype == weights.dtype == jnp.float32
     for value in everything(mixture, points[0], jnp.ones(2, jnp.float32)):
         assert value.dtype == jnp.float32

@@ -11,7 +11,7 @@ from scipy.stats import chi2
 from tests.unchecked import unchecked_types
 
 import bohmdiff as bd
-from bohmdiff.wavepacket import default_points
+from bohmdiff.wavepacket import default_design
 
 KEY = jax.random.key(3)
 
@@ -176,7 +176,7 @@ def test_truncated_points_keep_weights_directions_and_ranks():
 def test_truncated_points_draw_in_the_farthest():
     """So far out that no probability is left beyond, in double precision."""
 
-    class Far(bd.AbstractPoints):
+    class Far(bd.AbstractDesign):
         def __call__(self, dimension, key=None):
             return np.array([[1e3] + [0.0] * (dimension - 1)]), np.ones(1)
 
@@ -236,7 +236,7 @@ def test_widened_points_keep_the_weights_of_their_design():
     np.testing.assert_allclose(unchanged[0], before[0], rtol=1e-14)
     np.testing.assert_allclose(unchanged[1], before[1], rtol=1e-14)
 
-    class Far(bd.AbstractPoints):
+    class Far(bd.AbstractDesign):
         def __call__(self, dimension, key=None):
             return np.full((2, dimension), [[100.0], [100.001]]), np.full(2, 0.5)
 
@@ -247,14 +247,14 @@ def test_widened_points_keep_the_weights_of_their_design():
 
 def test_random_points_follow_the_precision_of_the_packet():
     packet = bd.GaussianWavePacket(jnp.zeros(2, jnp.float32), 1.0)
-    assert packet.points(bd.RandomPoints(4), KEY)[0].dtype == jnp.float32
+    assert packet.particles(bd.RandomPoints(4), KEY)[0].dtype == jnp.float32
 
 
 def test_default_design():
-    small = default_points(4, 8)
+    small = default_design(4, 8)
     assert isinstance(small, bd.GaussHermitePoints)
     assert small.points_per_axis == 8
-    assert default_points(6, 8) == bd.SobolPoints(16_384)
+    assert default_design(6, 8) == bd.SobolPoints(16_384)
 
 
 @pytest.mark.parametrize("bad", [0, -1, 2.5, True, "many", None])

@@ -80,7 +80,7 @@ def propagate(
     how much it is not.
 
     ```python
-    x0, _ = problem.initial.points(bd.SobolPoints(1024), key)
+    x0, _ = problem.initial.particles(bd.SobolPoints(1024), key)
     flow = bd.propagate(problem, solution.score, x0, solver=bd.BlanesMoan4(), steps=100)
     flow.position[:, -1]
     ```

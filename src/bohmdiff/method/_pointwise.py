@@ -20,7 +20,7 @@ from ..stochastic import process_paths
 from ..training._update import AbstractLoss
 from ..training._validation import energy_figures
 from ..training.training import AbstractTask
-from ..wavepacket import AbstractPoints, RandomPoints, SobolPoints, StandardizedPoints
+from ..wavepacket import AbstractDesign, RandomPoints, SobolPoints, StandardizedPoints
 
 # Fields may have ripples that are finer than any grid of particles.
 _SOLUTION_PARTICLES = StandardizedPoints(SobolPoints(8192))
@@ -70,11 +70,11 @@ class AbstractPointwiseLoss(AbstractLoss):
 class AbstractPointwiseTask(AbstractTask):
     """Residuals at single points: on paths of Nelson's process under the fields of the moment, or elsewhere."""
 
-    shown: ClassVar[str] = "residual"
+    progress_metric: ClassVar[str] = "residual"
 
     problem: eqx.AbstractVar[Problem]
     frame: eqx.AbstractVar[SpreadingFrame]
-    # With `steps` of a path, and `validation_points`.
+    # With `steps` of a path, and `validation_particles`.
     method: eqx.AbstractVar[Any]
     validation_key: eqx.AbstractVar[Key]
 
@@ -87,11 +87,11 @@ class AbstractPointwiseTask(AbstractTask):
         """Osmotic and current, under which the paths go."""
 
     @abstractmethod
-    def points(self, trained: PyTree, number: int, key: Key) -> Rows:
+    def collocation(self, trained: PyTree, number: int, key: Key) -> Rows:
         """Fresh ones."""
 
     @abstractmethod
-    def solution(self, trained: PyTree, ts: Times, design: AbstractPoints, history: str) -> Solution:
+    def solution(self, trained: PyTree, ts: Times, design: AbstractDesign, history: str) -> Solution:
         """What was trained so far, with particles of that design."""
 
     def solved(self, start: PyTree, ts: Times, key: Key, epoch_key: Key, progress: bool) -> Any:
@@ -109,7 +109,7 @@ class AbstractPointwiseTask(AbstractTask):
     def paths(self, trained: PyTree, number: int, key: Key) -> Float[Array, "M N d"]:
         """Fresh ones, at the start and after each step."""
         start_key, noise_key = jax.random.split(key)
-        x0 = self.problem.initial.points(RandomPoints(number), start_key)[0].astype(self.problem.dtype)
+        x0 = self.problem.initial.particles(RandomPoints(number), start_key)[0].astype(self.problem.dtype)
         return _paths(self.problem, self.frame, self.velocities(trained), x0, self.method.steps, noise_key)
 
     def on_paths(self, trained: PyTree, number: int, key: Key) -> Rows:
@@ -119,7 +119,7 @@ class AbstractPointwiseTask(AbstractTask):
 
     def validate(self, trained: PyTree, devices: Devices) -> dict[str, float]:
         trained = devices.gather(trained)
-        points = self.points(trained, self.method.validation_points, self.validation_key)
+        points = self.collocation(trained, self.method.validation_particles, self.validation_key)
         parameters, fixed = eqx.partition(trained, eqx.is_array)
         residual = float(_mean_square(self.loss(fixed), parameters, points))
 

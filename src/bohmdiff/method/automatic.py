@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from .._check import as_float, as_positive_integer, is_concrete
 from .._types import Key, Scalar, Times
 from ..problem import Problem
-from ..wavepacket import AbstractPoints, GaussHermitePoints, SobolPoints
+from ..wavepacket import AbstractDesign, GaussHermitePoints, SobolPoints
 from .method import AbstractMethod
 from .sequential import EnsembleSolution
 from .sequential.method import DegenerateFitError, SequentialScoreMatching, TooFewParticlesError
@@ -109,7 +109,7 @@ class AutomaticDegree(AbstractMethod):
         )
 
 
-def _points(dimension: int, degree: int) -> AbstractPoints:
+def _points(dimension: int, degree: int) -> AbstractDesign:
     """Those of the method, but reaching farther out, or more of them, for a larger degree."""
     design = SequentialScoreMatching(degree).design(dimension)
     if isinstance(design, GaussHermitePoints):

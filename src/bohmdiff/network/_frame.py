@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from .._types import Scalar, Time, Vector
 from ..problem import Problem
-from ..wavepacket import default_points
+from ..wavepacket import default_design
 from .derivatives import pullback
 from .frozen import AbstractFrozen
 
@@ -33,7 +33,7 @@ class SpreadingFrame(AbstractFrozen):
     def of(problem: Problem) -> "SpreadingFrame":
         """That of a problem, from the moments of its initial state."""
         d, hamiltonian, initial = problem.dimension, problem.hamiltonian, problem.initial
-        x, weights = initial.points(default_points(d, _NODES), jax.random.key(0))
+        x, weights = initial.particles(default_design(d, _NODES), jax.random.key(0))
         mass = hamiltonian.masses(d)
         mean = weights @ x
         std = jnp.sqrt(weights @ (x - mean) ** 2)

@@ -36,7 +36,7 @@ class CausticPenalty(AbstractObjective):
     """
 
     second_tangents = "none"
-    smallest_determinant: ClassVar[None] = None
+    min_determinant: ClassVar[None] = None
 
     threshold: float = eqx.field(converter=lambda v: positive(v, "threshold"))
 

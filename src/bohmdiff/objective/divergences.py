@@ -39,22 +39,22 @@ class FisherDivergence(AbstractObjective):
 
     **Arguments:**
 
-    - `smallest_determinant`: a particle with $|\det F|$ below is close to a caustic and is masked at that
+    - `min_determinant`: a particle with $|\det F|$ below is close to a caustic and is masked at that
         time. 0 masks none.
-    - `largest_target`: components of $s_\rho$ are clipped to plus or minus this. `math.inf` clips none.
+    - `max_target`: components of $s_\rho$ are clipped to plus or minus this. `math.inf` clips none.
     - `outlier_scale`: a particle whose error $e = |s_\theta - s_\rho|$ is well above this $c$ counts as
         $c^2\ln(1 + e^2/c^2)$ instead of $e^2$ (the Cauchy loss), so that a few in the far tails do not
         decide the whole gradient. With `math.inf` the objective is the Fisher divergence itself.
 
-    **Units:** 1 / length²; `largest_target` and `outlier_scale` in 1 / length.
+    **Units:** 1 / length²; `max_target` and `outlier_scale` in 1 / length.
 
     **Raises:** `ValueError` for a negative determinant, and limits that are not positive.
     """
 
     second_tangents = "all"
 
-    smallest_determinant: float = determinant_limit()
-    largest_target: float = target_limit()
+    min_determinant: float = determinant_limit()
+    max_target: float = target_limit()
     outlier_scale: float = _outlier_scale()
 
     def at(self, problem: Problem, score: Score, t: Time, ensemble: Ensemble) -> Scalar:
@@ -71,7 +71,7 @@ class FisherDivergence(AbstractObjective):
         return rooted(ensemble, jnp.sqrt(trust)[:, None] * error)
 
     def _error(self, problem: Problem, score: Score, t: Time, ensemble: Ensemble) -> Points:
-        own = own_score(problem, ensemble, self.largest_target)
+        own = own_score(problem, ensemble, self.max_target)
         return jax.vmap(score, in_axes=(None, 0))(t, ensemble.position.motion) - own
 
 
@@ -89,7 +89,7 @@ class DirectionalDivergence(AbstractObjective):
 
     **Arguments:**
 
-    - `smallest_determinant`: as for [`FisherDivergence`][bohmdiff.FisherDivergence].
+    - `min_determinant`: as for [`FisherDivergence`][bohmdiff.FisherDivergence].
 
     **Units:** 1 / length², as directions have lengths.
 
@@ -98,7 +98,7 @@ class DirectionalDivergence(AbstractObjective):
 
     second_tangents = "random"
 
-    smallest_determinant: float = determinant_limit()
+    min_determinant: float = determinant_limit()
 
     def at(self, problem: Problem, score: Score, t: Time, ensemble: Ensemble) -> Scalar:
         return mean(ensemble, jnp.sum(self._error(problem, score, t, ensemble) ** 2, axis=1))
@@ -143,7 +143,7 @@ class LogDensityVariance(AbstractObjective):
 
     **Arguments:**
 
-    - `smallest_determinant`: as for [`FisherDivergence`][bohmdiff.FisherDivergence].
+    - `min_determinant`: as for [`FisherDivergence`][bohmdiff.FisherDivergence].
     - `outlier_scale`: the same for $|e|$, measured from its mean. e has no unit: 1 is an error by a factor
         2.7 in the density.
 
@@ -154,7 +154,7 @@ class LogDensityVariance(AbstractObjective):
     second_tangents = "none"
     needs_gradient = True
 
-    smallest_determinant: float = determinant_limit()
+    min_determinant: float = determinant_limit()
     outlier_scale: float = _outlier_scale()
 
     def at(self, problem: Problem, score: Score, t: Time, ensemble: Ensemble) -> Scalar:
@@ -186,7 +186,7 @@ class ImplicitScoreMatching(AbstractObjective):
 
     **Arguments:**
 
-    - `smallest_determinant`: as for [`FisherDivergence`][bohmdiff.FisherDivergence].
+    - `min_determinant`: as for [`FisherDivergence`][bohmdiff.FisherDivergence].
 
     **Units:** 1 / length².
 
@@ -201,7 +201,7 @@ class ImplicitScoreMatching(AbstractObjective):
     second_tangents = "none"
     through_flow = False
 
-    smallest_determinant: float = determinant_limit()
+    min_determinant: float = determinant_limit()
 
     def at(self, problem: Problem, score: Score, t: Time, ensemble: Ensemble) -> Scalar:
         def one(x: Vector) -> Scalar:

@@ -28,7 +28,7 @@ class EnergyDrift(AbstractObjective):
 
     **Arguments:**
 
-    - `smallest_determinant`, `largest_target`: as for [`FisherDivergence`][bohmdiff.FisherDivergence].
+    - `min_determinant`, `max_target`: as for [`FisherDivergence`][bohmdiff.FisherDivergence].
 
     **Units:** (energy / time)².
 
@@ -37,8 +37,8 @@ class EnergyDrift(AbstractObjective):
 
     second_tangents = "all"
 
-    smallest_determinant: float = determinant_limit()
-    largest_target: float = target_limit()
+    min_determinant: float = determinant_limit()
+    max_target: float = target_limit()
 
     def at(self, problem: Problem, score: Score, t: Time, ensemble: Ensemble) -> Scalar:
         hamiltonian = problem.hamiltonian
@@ -47,6 +47,6 @@ class EnergyDrift(AbstractObjective):
             return jax.vmap(score, in_axes=(None, 0))(t, ensemble.position.motion)
 
         s, rate = jax.jvp(along, (t,), (jnp.ones_like(t),))
-        error = s - own_score(problem, ensemble, self.largest_target)
+        error = s - own_score(problem, ensemble, self.max_target)
         power = jnp.sum(error * rate / hamiltonian.masses(problem.dimension), axis=1)
         return (0.25 * hamiltonian.hbar**2 * mean(ensemble, power)) ** 2

@@ -133,7 +133,7 @@ def masked(
     det F of all."""
     assert position.tangent is not None
     determinant = jnp.linalg.det(position.tangent)
-    limit = objective.smallest_determinant
+    limit = objective.min_determinant
     # A lost particle is kept: not being finite must show in the value.
     kept = ~(jnp.abs(jax.lax.stop_gradient(determinant)) < (0 if limit is None else limit))
     # Where F is singular neither its inverse nor the derivative of that may enter, not even times zero.

@@ -21,8 +21,8 @@ def fisher_divergence(
     steps: int,
     solver: diffrax.AbstractSolver,
     weights: Numbers | None = None,
-    smallest_determinant: float = 0.1,
-    largest_target: float = 100.0,
+    min_determinant: float = 0.1,
+    max_target: float = 100.0,
 ) -> ObjectiveReport:
     r"""How far a score is from the score of the density that its own flow makes:
     $\frac1T\int dt\, E_\rho|s_\theta - s_\rho|^2$, in units of inverse length squared.
@@ -31,7 +31,7 @@ def fisher_divergence(
     is left is the solver's error, which falls as the step to the power of twice its order.
 
     ```python
-    x0, weights = problem.initial.points(bd.GaussHermitePoints(6))
+    x0, weights = problem.initial.particles(bd.GaussHermitePoints(6))
     report = bd.fisher_divergence(
         problem, solution.score, x0, weights=weights, steps=100, solver=bd.BlanesMoan4()
     )
@@ -42,9 +42,9 @@ def fisher_divergence(
 
     - `problem`, `score`, `x0`, `steps`, `solver`: as for [`propagate`][bohmdiff.propagate].
     - `weights`: of the particles, shape `(M,)`, positive sum; equal if not given.
-    - `smallest_determinant`: particles with $|\det F|$ below are masked at that time, and the mean
+    - `min_determinant`: particles with $|\det F|$ below are masked at that time, and the mean
         is over the others.
-    - `largest_target`: components of the flow's own score are clipped to plus or minus this.
+    - `max_target`: components of the flow's own score are clipped to plus or minus this.
 
     **Returns:** an [`ObjectiveReport`][bohmdiff.ObjectiveReport].
 
@@ -63,11 +63,11 @@ def fisher_divergence(
         jnp.all(mass >= 0) & (jnp.sum(mass) > 0),
         f"weights must not be negative and not all be zero, but {describe(mass)} was given.",
     ).astype(x0.dtype)
-    objective = FisherDivergence(smallest_determinant, largest_target)
+    objective = FisherDivergence(min_determinant, max_target)
     report = evaluate(problem, score, objective, x0, mass / jnp.sum(mass), solver, steps)
     return require(
         report,
         jnp.isfinite(report.value),
         "The Fisher divergence is not finite: a particle escaped, or every particle is masked at some "
-        "time. Take more steps, a smaller smallest_determinant, or initial points that lie less far out.",
+        "time. Take more steps, a smaller min_determinant, or initial points that lie less far out.",
     )

@@ -14,8 +14,8 @@ from .._types import Key, Points, Scalar, Time, Weights
 from ..flow import HalfState, Score, pushed_score
 from ..problem import Problem
 
-_DEFAULT_SMALLEST_DETERMINANT = 0.1
-_DEFAULT_LARGEST_TARGET = 100.0
+_DEFAULT_MIN_DETERMINANT = 0.1
+_DEFAULT_MAX_TARGET = 100.0
 
 
 class Ensemble(NamedTuple):
@@ -24,7 +24,7 @@ class Ensemble(NamedTuple):
     ```python
     class MeanSquare(bd.AbstractObjective):
         second_tangents = "none"
-        smallest_determinant: float = 0.1
+        min_determinant: float = 0.1
 
         def at(self, problem, score, t, ensemble):
             return ensemble.weights @ jnp.sum(ensemble.position.motion**2, axis=1)
@@ -58,7 +58,7 @@ class AbstractObjective(eqx.Module):
     ```python
     class SquaredScore(bd.AbstractObjective):
         second_tangents = "none"
-        smallest_determinant: float = 0.1
+        min_determinant: float = 0.1
 
         def at(self, problem, score, t, ensemble):
             s = jax.vmap(score, in_axes=(None, 0))(t, ensemble.position.motion)
@@ -71,7 +71,7 @@ class AbstractObjective(eqx.Module):
 
     `second_tangents` says which derivatives of $F$ with respect to the start the flow must carry:
     `"none"`, `"random"` (along one random direction for each particle) or `"all"`; `through_flow` whether
-    derivatives go through the trajectories, or these are held fixed; `smallest_determinant` below
+    derivatives go through the trajectories, or these are held fixed; `min_determinant` below
     which $|\det F|$ a particle is left out at that time, or `None` for an objective that does not care.
     """
 
@@ -79,7 +79,7 @@ class AbstractObjective(eqx.Module):
     through_flow: ClassVar[bool] = True
     needs_gradient: ClassVar[bool] = False
 
-    smallest_determinant: eqx.AbstractVar[float | None]
+    min_determinant: eqx.AbstractVar[float | None]
 
     @abstractmethod
     def at(self, problem: Problem, score: Score, t: Time, ensemble: Ensemble) -> Scalar:
@@ -94,13 +94,13 @@ class AbstractObjective(eqx.Module):
 
 def target_limit() -> Any:
     """A field: where the components of the flow's own score are clipped."""
-    return eqx.field(default=_DEFAULT_LARGEST_TARGET, converter=lambda v: positive(v, "largest_target"))
+    return eqx.field(default=_DEFAULT_MAX_TARGET, converter=lambda v: positive(v, "max_target"))
 
 
 def determinant_limit() -> Any:
     """A field: below which |det F| a particle is masked."""
     return eqx.field(
-        default=_DEFAULT_SMALLEST_DETERMINANT, converter=lambda v: _not_negative(v, "smallest_determinant")
+        default=_DEFAULT_MIN_DETERMINANT, converter=lambda v: _not_negative(v, "min_determinant")
     )
 
 
@@ -129,7 +129,7 @@ class ObjectiveSum(AbstractObjective):
         limits = set(self._limits())
         if len(limits) > 1:
             raise ValueError(
-                f"Objectives in a sum must have the same smallest_determinant, but {sorted(limits)} were given."
+                f"Objectives in a sum must have the same min_determinant, but {sorted(limits)} were given."
             )
         if len({term.through_flow for _, term in self.terms}) != 1:
             raise ValueError(
@@ -138,11 +138,11 @@ class ObjectiveSum(AbstractObjective):
             )
 
     @property
-    def smallest_determinant(self) -> float | None:
+    def min_determinant(self) -> float | None:
         return next(iter(self._limits()), None)
 
     def _limits(self) -> list[float]:
-        limits = (term.smallest_determinant for _, term in self.terms)
+        limits = (term.min_determinant for _, term in self.terms)
         return [limit for limit in limits if limit is not None]
 
     @property
@@ -181,7 +181,7 @@ def own_score(problem: Problem, ensemble: Ensemble, largest: float | Scalar) -> 
     ```python
     class AbsoluteError(bd.AbstractObjective):
         second_tangents = "all"
-        smallest_determinant: float = 0.1
+        min_determinant: float = 0.1
 
         def at(self, problem, score, t, ensemble):
             own = bd.objective.own_score(problem, ensemble, largest=100.0)
@@ -236,7 +236,7 @@ def _terms(objective: AbstractObjective) -> tuple[tuple[float, AbstractObjective
 
 
 def _summed(terms: tuple[tuple[float, AbstractObjective], ...]) -> ObjectiveSum:
-    # Its smallest_determinant is a property; pyright takes it for a field.
+    # Its min_determinant is a property; pyright takes it for a field.
     return ObjectiveSum(terms=terms)  # pyright: ignore[reportCallIssue]
 
 

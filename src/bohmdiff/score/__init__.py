@@ -1,8 +1,8 @@
 from ._polynomials import hermite_polynomials as hermite_polynomials
-from .basis import AbstractTerms as AbstractTerms
-from .basis import AllTerms as AllTerms
+from .basis import AbstractBasis as AbstractBasis
 from .basis import HyperbolicCross as HyperbolicCross
 from .basis import Interactions as Interactions
+from .basis import TotalDegree as TotalDegree
 from .gaussian import GaussianScore as GaussianScore
 from .gaussian import MovingGaussian as MovingGaussian
 from .gaussian import cubic_path as cubic_path
@@ -10,9 +10,9 @@ from .harmonic import HarmonicScore as HarmonicScore
 from .hermite import HermiteExpansion as HermiteExpansion
 from .hermite import HermiteFit as HermiteFit
 from .hermite import HermiteScore as HermiteScore
+from .hermite import default_trust_radius as default_trust_radius
 from .hermite import fit_hermite as fit_hermite
 from .hermite import fit_velocity as fit_velocity
-from .hermite import usual_trust_radius as usual_trust_radius
 from .neural import NeuralScore as NeuralScore
 from .score import AbstractScore as AbstractScore
 from .score import BlendedScore as BlendedScore

@@ -13,37 +13,39 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
-from .basis import AbstractTerms, AllTerms
+from .basis import AbstractBasis, TotalDegree
 
 
-class HermiteBasis(NamedTuple):
-    """The polynomials that `terms` allows up to total degree `degree`, of those the ones up to `highest`."""
+class HermitePolynomials(NamedTuple):
+    """The polynomials that `basis` allows up to total degree `degree`, of those the ones up to `highest`."""
 
     dimension: int
     degree: int
-    terms: AbstractTerms
+    basis: AbstractBasis
     highest: int
 
     @property
     def size(self) -> int:
         """How many, the constant included."""
-        products = _tables(self.dimension, self.degree, self.terms).products
+        products = _tables(self.dimension, self.degree, self.basis).products
         return sum(len(factors) <= self.highest for factors in products)
 
     @property
-    def lower(self) -> "HermiteBasis":
+    def lower(self) -> "HermitePolynomials":
         """Enough for the first derivatives; those of a lower degree come first in the coefficients."""
         return self._replace(highest=self.highest - 1)
 
 
-def hermite_polynomials(dimension: int, degree: int, terms: AbstractTerms | None = None) -> HermiteBasis:
-    """All polynomials up to a total degree, or those that `terms` allows.
+def hermite_polynomials(
+    dimension: int, degree: int, basis: AbstractBasis | None = None
+) -> HermitePolynomials:
+    """All polynomials up to a total degree, or those that `basis` allows.
 
     **Raises:** `ValueError` if the first two degrees of a coordinate are not allowed.
     """
-    basis = HermiteBasis(dimension, degree, AllTerms() if terms is None else terms, degree)
-    _tables(*basis[:3])
-    return basis
+    polynomials = HermitePolynomials(dimension, degree, TotalDegree() if basis is None else basis, degree)
+    _tables(*polynomials[:3])
+    return polynomials
 
 
 class _Tables(NamedTuple):
@@ -55,7 +57,7 @@ class _Tables(NamedTuple):
 
 
 @lru_cache(maxsize=64)
-def _tables(dimension: int, degree: int, terms: AbstractTerms) -> _Tables:
+def _tables(dimension: int, degree: int, basis: AbstractBasis) -> _Tables:
     # Each product grows from one with a factor less, and is there if all that have a factor less are.
     place: dict[tuple[int, ...], int] = {(): 0}
     newest = [()]
@@ -64,14 +66,14 @@ def _tables(dimension: int, degree: int, terms: AbstractTerms) -> _Tables:
             (*factors, i)
             for factors in newest
             for i in range(factors[-1] if factors else 0, dimension)
-            if terms.allows(*np.unique((*factors, i), return_counts=True), degree)
+            if basis.allows(*np.unique((*factors, i), return_counts=True), degree)
             and all(less in place for less in _with_a_factor_less((*factors, i)).values())
         ]
         place |= {factors: len(place) + index for index, factors in enumerate(newest)}
     single = [(i,) * power for power in range(1, min(degree, 2) + 1) for i in range(dimension)]
     if missing := [factors for factors in single if factors not in place]:
         raise ValueError(
-            f"{terms!r} forbids degree {len(missing[0])} in coordinate {missing[0][0]} alone: allow the "
+            f"{basis!r} forbids degree {len(missing[0])} in coordinate {missing[0][0]} alone: allow the "
             "first two degrees of each coordinate."
         )
     n = len(place)
@@ -98,7 +100,7 @@ class _Recipe(NamedTuple):
 
 
 @lru_cache(maxsize=64)
-def _recipe(basis: HermiteBasis) -> _Recipe:
+def _recipe(basis: HermitePolynomials) -> _Recipe:
     """How to build the products of k coordinates from those of k - 1, for rising k."""
     products = _tables(*basis[:3]).products[: basis.size]
     place: dict[tuple[int, ...], int] = {(): 0}
@@ -120,7 +122,7 @@ def _recipe(basis: HermiteBasis) -> _Recipe:
     return _Recipe(levels, np.array([place[factors] for factors in products]))
 
 
-def hermite_basis(xi: Float[Array, "M d"], basis: HermiteBasis) -> Float[Array, "M n"]:
+def hermite_basis(xi: Float[Array, "M d"], basis: HermitePolynomials) -> Float[Array, "M n"]:
     """All basis functions at points `xi`: shape `(M, n)`, the constant first."""
     axes = xi.T
     powers = [jnp.ones_like(axes), axes]
@@ -140,7 +142,7 @@ def _pick(array: Array, indices: ArrayLike, axis: int = 0) -> Array:
 
 
 def differentiate(
-    coefficients: Float[Array, "*batch n"], basis: HermiteBasis
+    coefficients: Float[Array, "*batch n"], basis: HermitePolynomials
 ) -> Float[Array, "*batch d n"]:
     r"""The coefficients of $\partial_i \sum_\alpha c_\alpha h_\alpha$ for every i, of all basis functions."""
     tables = _tables(*basis[:3])
@@ -152,7 +154,7 @@ def differentiate(
 
 @partial(jax.custom_jvp, nondiff_argnums=(2,))
 def expand(
-    xi: Float[Array, "M d"], coefficients: Float[Array, "k n"], basis: HermiteBasis
+    xi: Float[Array, "M d"], coefficients: Float[Array, "k n"], basis: HermitePolynomials
 ) -> Float[Array, "M k"]:
     r"""$\sum_\alpha c_\alpha h_\alpha(\xi)$ for `k` sets of coefficients at `M` points, shape `(M, k)`.
 
@@ -176,7 +178,7 @@ def _expand_jvp(basis, primals, tangents):
 
 
 def expected_gradients(
-    gram: Float[Array, "low low"], metric: Float[Array, "d d"], basis: HermiteBasis
+    gram: Float[Array, "low low"], metric: Float[Array, "d d"], basis: HermitePolynomials
 ) -> tuple[Float[Array, "n n"], Float[Array, " n"], Float[Array, " n"]]:
     r"""The moments that implicit score matching needs, from the Gram matrix of `basis.lower`.
 
@@ -207,13 +209,13 @@ def expected_gradients(
     )
 
 
-def expected_derivatives(moments: Float[Array, "d low"], basis: HermiteBasis) -> Float[Array, " n"]:
+def expected_derivatives(moments: Float[Array, "d low"], basis: HermitePolynomials) -> Float[Array, " n"]:
     r"""$E[\sum_i f_i \partial_i h_\alpha]$ for every α of `basis`, from the moments $E[f_i h_\beta]$ for all of
     `basis.lower`."""
     return _lower(jnp.pad(moments, ((0, 0), (0, 1)))[..., None], basis)[:, 0]
 
 
-def _lower(moments: Float[Array, "d low_padded k"], basis: HermiteBasis) -> Float[Array, "n k"]:
+def _lower(moments: Float[Array, "d low_padded k"], basis: HermitePolynomials) -> Float[Array, "n k"]:
     """Σ_i √α_i moments[i, α − e_i] for every α, with a row of zeros at the end of the moments."""
     tables = _tables(*basis[:3])
     # A product has few factors, so most of its derivatives vanish: only those of its own coordinates are added.
@@ -223,5 +225,5 @@ def _lower(moments: Float[Array, "d low_padded k"], basis: HermiteBasis) -> Floa
     root = jnp.asarray(np.take_along_axis(tables.lowered_root, axes, axis=0), moments.dtype)
     rows = moments.reshape(-1, moments.shape[-1])
     places = axes * moments.shape[1] + lowered
-    terms = [root[k][:, None] * _pick(rows, places[k]) for k in range(most)]
-    return reduce(jnp.add, terms)
+    parts = [root[k][:, None] * _pick(rows, places[k]) for k in range(most)]
+    return reduce(jnp.add, parts)

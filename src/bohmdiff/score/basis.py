@@ -8,7 +8,7 @@ import numpy as np
 from .._check import as_positive_integer
 
 
-class AbstractTerms(eqx.Module):
+class AbstractBasis(eqx.Module):
     """A rule that says which polynomials of bounded total degree a fit may use.
 
     Each is a product of one polynomial $h_{\\alpha_i}$ for each coordinate $\\xi_i$, and the rule sees the
@@ -17,7 +17,7 @@ class AbstractTerms(eqx.Module):
     local as $x$ is.
 
     ```python
-    class AroundTheFirst(bd.AbstractTerms):
+    class AroundTheFirst(bd.AbstractBasis):
         def allows(self, places, degrees, degree):
             return 0 in places or degrees.sum() <= 2
     ```
@@ -38,11 +38,11 @@ class AbstractTerms(eqx.Module):
         """
 
 
-class AllTerms(AbstractTerms):
+class TotalDegree(AbstractBasis):
     """All polynomials up to the total degree. The fit does not depend on the choice of coordinates.
 
     ```python
-    bd.SequentialScoreMatching(degree=4, terms=bd.AllTerms())
+    bd.SequentialScoreMatching(degree=4, basis=bd.TotalDegree())
     ```
     """
 
@@ -50,14 +50,14 @@ class AllTerms(AbstractTerms):
         return True
 
 
-class Interactions(AbstractTerms):
+class Interactions(AbstractBasis):
     """Polynomials of a few coordinates each, which may have to be neighbours.
 
     With pairs their number grows with the square of the number of coordinates, with pairs of neighbours in
     proportion to it, whatever the degree.
 
     ```python
-    bd.SequentialScoreMatching(degree=4, terms=bd.Interactions(order=2, reach=1))
+    bd.SequentialScoreMatching(degree=4, basis=bd.Interactions(order=2, reach=1))
     ```
 
     **Arguments:**
@@ -89,12 +89,12 @@ class Interactions(AbstractTerms):
         return len(places) <= self.order and bool(near)
 
 
-class HyperbolicCross(AbstractTerms):
+class HyperbolicCross(AbstractBasis):
     r"""Polynomials with $\prod_i (\alpha_i + 1) \le \mathrm{degree} + 1$: high degrees in one coordinate, low
     ones where many take part.
 
     ```python
-    bd.SequentialScoreMatching(degree=6, terms=bd.HyperbolicCross())
+    bd.SequentialScoreMatching(degree=6, basis=bd.HyperbolicCross())
     ```
     """
 

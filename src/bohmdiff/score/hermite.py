@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 from .._types import Matrix, Points, Scalar, Time, Vector, Weights
 from ..network.derivatives import LocalScore, ScalarDerivatives, combinations, ladder, spread
 from ._polynomials import (
-    HermiteBasis,
+    HermitePolynomials,
     differentiate,
     expand,
     expected_derivatives,
@@ -23,7 +23,7 @@ from ._polynomials import (
     hermite_basis,
     hermite_polynomials,
 )
-from .basis import AbstractTerms, AllTerms
+from .basis import AbstractBasis, TotalDegree
 from .score import AbstractScore
 
 _NARROWER = 0.8
@@ -49,7 +49,7 @@ class HermiteExpansion(eqx.Module):
     - `log_partition`: $\ln\int \mathcal N(\xi) e^{\sum_\alpha c_\alpha h_\alpha} d\xi$.
     - `degree`: the total degree.
     - `trust_radius`: in standard deviations.
-    - `terms`: which polynomials of that degree, all if not given.
+    - `basis`: which polynomials of that degree, all if not given.
 
     **Units:** `mean` and `cholesky` in lengths, the coefficients have none.
 
@@ -62,7 +62,7 @@ class HermiteExpansion(eqx.Module):
     log_partition: Scalar
     degree: int = eqx.field(static=True)
     trust_radius: float = eqx.field(static=True)
-    terms: AbstractTerms = eqx.field(default=AllTerms(), static=True)
+    basis: AbstractBasis = eqx.field(default=TotalDegree(), static=True)
 
     @property
     def dimension(self) -> int:
@@ -70,9 +70,9 @@ class HermiteExpansion(eqx.Module):
         return self.mean.shape[0]
 
     @property
-    def basis(self) -> HermiteBasis:
+    def polynomials(self) -> HermitePolynomials:
         """The polynomials that the coefficients belong to, the constant included."""
-        return hermite_polynomials(self.dimension, self.degree, self.terms)
+        return hermite_polynomials(self.dimension, self.degree, self.basis)
 
     def score(self, x: Points) -> Points:
         """∇ ln ρ at the points `x`, shape `(M, d)`."""
@@ -94,11 +94,11 @@ class HermiteExpansion(eqx.Module):
         xi = self._into_frame(x)
         trusted = self._trusted(xi)
         metric = mass_metric(self.cholesky, mass)
-        gradient = differentiate(self._all_coefficients(), self.basis)
-        hessian = differentiate(gradient, self.basis)
-        slope = differentiate(jnp.einsum("ij,ijn->n", metric, hessian), self.basis)
+        gradient = differentiate(self._all_coefficients(), self.polynomials)
+        hessian = differentiate(gradient, self.polynomials)
+        slope = differentiate(jnp.einsum("ij,ijn->n", metric, hessian), self.polynomials)
         columns = jnp.concatenate([gradient, hessian.reshape(d * d, -1), slope])
-        values = expand(trusted, self._low(columns), self.basis.lower)
+        values = expand(trusted, self._low(columns), self.polynomials.lower)
         score = values[:, :d] - trusted
         curvature = values[:, d : d + d * d].reshape(-1, d, d) - jnp.eye(d, dtype=x.dtype)
         in_frame = values[:, d + d * d :] + jnp.einsum("mij,mj->mi", curvature, score @ metric)
@@ -114,7 +114,7 @@ class HermiteExpansion(eqx.Module):
         d, inverse = self.dimension, self._inverse
 
         def along_axes(coefficients: Float[Array, "*k n"]) -> Float[Array, "*k d n"]:
-            return jnp.einsum("ik,...in->...kn", inverse, differentiate(coefficients, self.basis))
+            return jnp.einsum("ik,...in->...kn", inverse, differentiate(coefficients, self.polynomials))
 
         columns = [along_axes(self._all_coefficients())]
         for _ in range(order + 1):
@@ -122,7 +122,9 @@ class HermiteExpansion(eqx.Module):
         columns.append(along_axes(jnp.einsum("i,ii...->...", inverse_mass, columns[-1])))
         # Of symmetric ones each component once.
         flat = jnp.concatenate([c[tuple(np.transpose(combinations(d, c.ndim - 1)))] for c in columns])
-        values = expand(self._trusted(self._into_frame(x[None])), self._low(flat), self.basis.lower)[0]
+        values = expand(self._trusted(self._into_frame(x[None])), self._low(flat), self.polynomials.lower)[
+            0
+        ]
         ends = np.cumsum([len(combinations(d, c.ndim - 1)) for c in columns])
         parts = [
             part[spread(d, c.ndim - 1)]
@@ -172,16 +174,16 @@ class HermiteExpansion(eqx.Module):
 
     def _low(self, coefficients: Float[Array, "k n"]) -> Float[Array, "k low"]:
         """Coefficients of a derivative, without those that are zero because its degree is lower."""
-        return coefficients[:, : self.basis.lower.size]
+        return coefficients[:, : self.polynomials.lower.size]
 
     def _correction_gradient(self, xi: Points) -> Points:
-        columns = self._low(differentiate(self._all_coefficients(), self.basis))
-        return expand(xi, columns, self.basis.lower)
+        columns = self._low(differentiate(self._all_coefficients(), self.polynomials))
+        return expand(xi, columns, self.polynomials.lower)
 
     def _correction(self, xi: Points) -> Float[Array, " M"]:
         """Σ c h(ξ); beyond the trust radius it goes on as a straight line along the ray."""
         trusted = self._trusted(xi)
-        inside = expand(trusted, self._all_coefficients()[None], self.basis)[:, 0]
+        inside = expand(trusted, self._all_coefficients()[None], self.polynomials)[:, 0]
         return inside + jnp.sum(self._correction_gradient(trusted) * (xi - trusted), axis=1)
 
 
@@ -205,7 +207,7 @@ def _moved(parts: tuple[LocalScore, ...], place: tuple[Array, ...]) -> tuple[Loc
     return here, slopes, curvatures
 
 
-def usual_trust_radius(dimension: int) -> float:
+def default_trust_radius(dimension: int) -> float:
     """In standard deviations: six, or more where the bulk of the particles is farther out."""
     return 4.0 + max(2.0, math.sqrt(dimension))
 
@@ -235,16 +237,16 @@ def fit_hermite(
     mass: Vector,
     degree: int,
     trust_radius: float,
-    terms: AbstractTerms = AllTerms(),  # noqa: B008
+    basis: AbstractBasis = TotalDegree(),  # noqa: B008
 ) -> HermiteFit:
     r"""Implicit score matching with polynomials.
 
     Minimises $E[\tfrac12 s^\top m^{-1} s + \mathrm{div}(m^{-1}s)]$ over $s = \nabla\varphi$, φ a polynomial
-    of total degree `degree` that `terms` allows, which is least squares against the score of the points'
+    of total degree `degree` that `basis` allows, which is least squares against the score of the points'
     density without knowing that density. With this weight of the coordinates the particles and the fit
     together are a Hamiltonian system: minus ħ²/4 times the minimum is the quantum energy, and its
     gradient in the particles' positions is the quantum force, so energy is conserved whatever the degree.
-    With fewer terms than all it is so only nearly, as what they span then depends on the frame.
+    With fewer basis than all it is so only nearly, as what they span then depends on the frame.
 
     ??? cite "References"
 
@@ -252,12 +254,12 @@ def fit_hermite(
         J. Mach. Learn. Res. 6, 695 (2005). S. Garashchuk and V. A. Rassolov, *Energy conserving
         approximations to the quantum potential*, J. Chem. Phys. 120, 1181 (2004).
     """
-    moments = _moments(x, weights, mass, degree, terms)
+    moments = _moments(x, weights, mass, degree, basis)
     gradients, linear, laplacian = moments.gradients, moments.linear, moments.laplacian
     coefficients, pivots = _solve_definite(gradients, linear - laplacian)
     information = jnp.trace(moments.metric) - 2 * coefficients @ linear
     information = information + coefficients @ gradients @ coefficients
-    expansion = moments.expansion(coefficients, degree, trust_radius, terms)
+    expansion = moments.expansion(coefficients, degree, trust_radius, basis)
     partition = _log_partition(expansion, moments.xi, weights)
     expansion = eqx.tree_at(lambda e: e.log_partition, expansion, partition)
     return HermiteFit(expansion, information, (jnp.max(pivots) / jnp.min(pivots)) ** 2)
@@ -270,21 +272,21 @@ def fit_velocity(
     mass: Vector,
     degree: int,
     trust_radius: float,
-    terms: AbstractTerms = AllTerms(),  # noqa: B008
+    basis: AbstractBasis = TotalDegree(),  # noqa: B008
 ) -> HermiteExpansion:
     r"""The phase whose velocity comes closest to that of the particles.
 
     Minimises $E[(v - m^{-1}\nabla S)^\top m\,(v - m^{-1}\nabla S)]$ over polynomials $S$ of total degree
-    `degree` that `terms` allows. So the moments of the basis change at the rates that they have under `velocity`:
+    `degree` that `basis` allows. So the moments of the basis change at the rates that they have under `velocity`:
     $E[\nabla h_\alpha \cdot m^{-1}\nabla S] = E[\nabla h_\alpha \cdot v]$.
 
     **Returns:** an expansion whose `correction_gradient` is $\nabla S$.
     """
-    moments = _moments(x, weights, mass, degree, terms)
+    moments = _moments(x, weights, mass, degree, basis)
     in_frame = jsl.solve_triangular(moments.cholesky, velocity.T, lower=True) * weights
-    along = expected_derivatives(in_frame @ moments.values, moments.basis)[1:]
+    along = expected_derivatives(in_frame @ moments.values, moments.polynomials)[1:]
     coefficients, _ = _solve_definite(moments.gradients, along)
-    return moments.expansion(coefficients, degree, trust_radius, terms)
+    return moments.expansion(coefficients, degree, trust_radius, basis)
 
 
 class _Moments(NamedTuple):
@@ -293,7 +295,7 @@ class _Moments(NamedTuple):
     mean: Vector
     cholesky: Matrix
     metric: Matrix
-    basis: HermiteBasis
+    polynomials: HermitePolynomials
     xi: Points
     values: Float[Array, "M low"]
     gradients: Float[Array, "n n"]
@@ -301,23 +303,25 @@ class _Moments(NamedTuple):
     laplacian: Float[Array, " n"]
 
     def expansion(
-        self, coefficients: Float[Array, " n"], degree: int, trust_radius: float, terms: AbstractTerms
+        self, coefficients: Float[Array, " n"], degree: int, trust_radius: float, basis: AbstractBasis
     ) -> HermiteExpansion:
         zero = jnp.zeros((), coefficients.dtype)
-        return HermiteExpansion(self.mean, self.cholesky, coefficients, zero, degree, trust_radius, terms)
+        return HermiteExpansion(self.mean, self.cholesky, coefficients, zero, degree, trust_radius, basis)
 
 
-def _moments(x: Points, weights: Weights, mass: Vector, degree: int, terms: AbstractTerms) -> _Moments:
+def _moments(x: Points, weights: Weights, mass: Vector, degree: int, basis: AbstractBasis) -> _Moments:
     mean = weights @ x
     centred = x - mean
     cholesky = jnp.linalg.cholesky((centred * weights[:, None]).T @ centred)
     xi = jsl.solve_triangular(cholesky, centred.T, lower=True).T
     metric = mass_metric(cholesky, mass)
-    basis = hermite_polynomials(x.shape[1], degree, terms)
-    values = hermite_basis(xi, basis.lower)
+    polynomials = hermite_polynomials(x.shape[1], degree, basis)
+    values = hermite_basis(xi, polynomials.lower)
     gram = (values * weights[:, None]).T @ values
-    gradients, linear, laplacian = expected_gradients(gram, metric, basis)
-    return _Moments(mean, cholesky, metric, basis, xi, values, gradients[1:, 1:], linear[1:], laplacian[1:])
+    gradients, linear, laplacian = expected_gradients(gram, metric, polynomials)
+    return _Moments(
+        mean, cholesky, metric, polynomials, xi, values, gradients[1:, 1:], linear[1:], laplacian[1:]
+    )
 
 
 def _solve_definite(

@@ -24,7 +24,7 @@ from ..network.derivatives import (
 from ..network.frozen import AbstractFrozen
 from ..network.perceptron import TimeConditionedMLP, softplus
 from ..problem import Problem, as_problem
-from ..wavepacket import AbstractInitialState, default_points
+from ..wavepacket import AbstractInitialState, default_design
 from .score import AbstractScore, FrozenScore, scalar_of
 
 _Parts = TypeVar("_Parts")
@@ -142,7 +142,7 @@ class NeuralScore(AbstractScore):
         self.baseline = None if baseline is None else cast_floats(FrozenScore(baseline), dtype)
         if self.baseline is not None:
             check_output(self.baseline, (t0, jnp.zeros(d, dtype)), (d,), "baseline")
-        points, weights = problem.initial.points(default_points(d, per_axis=3), jax.random.key(0))
+        points, weights = problem.initial.particles(default_design(d, per_axis=3), jax.random.key(0))
         mean = weights @ points
         self.standardise = _Standardise(mean, jnp.sqrt(weights @ (points - mean) ** 2))
         self.output_scale = output_scale

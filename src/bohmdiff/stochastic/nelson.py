@@ -113,7 +113,7 @@ def nelson_process(
     )
     if isinstance(start, int | np.integer):
         number = as_positive_integer(start, "start", "Pass a number of draws, or positions.")
-        x = problem.initial.points(RandomPoints(number), start_key)[0].astype(dtype)
+        x = problem.initial.particles(RandomPoints(number), start_key)[0].astype(dtype)
         if backward:
             grid, saved = _grid(problem, jnp.asarray([problem.t1], dtype), steps)
             x = move(x, grid, saved, jnp.zeros((), dtype), False, flow_key)[:, -1]

@@ -18,15 +18,15 @@ from ..method.sequential import EnsembleSolution
 from ..method.split_operator import GridSolution
 from ..problem import Problem, as_problem
 from ..score import (
-    AbstractTerms,
-    AllTerms,
+    AbstractBasis,
+    TotalDegree,
     cubic_path,
+    default_trust_radius,
     fit_velocity,
     hermite_polynomials,
-    usual_trust_radius,
 )
 from ..solution import Solution, as_solution
-from ..wavepacket import AbstractPoints, SobolPoints, TruncatedPoints, as_design
+from ..wavepacket import AbstractDesign, SobolPoints, TruncatedPoints, as_design
 
 _PARTICLES = 4096
 _LARGEST_DEGREE, _MOST_FUNCTIONS = 6, 500
@@ -105,8 +105,8 @@ def current_velocity(
     solution: Solution,
     *,
     degree: int | None = None,
-    terms: AbstractTerms = AllTerms(),  # noqa: B008
-    particles: int | AbstractPoints | None = None,
+    basis: AbstractBasis = TotalDegree(),  # noqa: B008
+    particles: int | AbstractDesign | None = None,
     key: Key | None = None,
 ) -> Callable[..., Array]:
     r"""The current velocity $v = m^{-1}\nabla S$ of a solution as a function of time and place.
@@ -127,7 +127,7 @@ def current_velocity(
     - `solution`: by any method.
     - `degree`: of the polynomial phase, at least 2. If not given, that of the score if it is a polynomial of
         less than 6, otherwise 6, or less where that would be more than 500 polynomials.
-    - `terms`: which polynomials of that degree, e.g. [`Interactions(2)`][bohmdiff.Interactions]; all if not
+    - `basis`: which polynomials of that degree, e.g. [`Interactions(2)`][bohmdiff.Interactions]; all if not
         given.
     - `particles`: a design of initial points, or a number of scrambled Sobol points. If not given, 4096 Sobol
         points without the thousandth of the probability that lies farthest out, as a polynomial is no better than
@@ -152,24 +152,24 @@ def current_velocity(
             "one could be found: give it a method velocity(t, x) -> (d,)."
         )
     d = solution.problem.dimension
-    if not isinstance(terms, AbstractTerms):
-        raise ValueError(f"terms must be a rule such as Interactions(2), but {terms!r} was given.")
+    if not isinstance(basis, AbstractBasis):
+        raise ValueError(f"basis must be a rule such as Interactions(2), but {basis!r} was given.")
     if degree is None:
-        degree = _default_degree(solution, terms)
+        degree = _default_degree(solution, basis)
     elif as_positive_integer(degree, "degree", "Pass the total degree of the polynomial.") < 2:
         raise ValueError(f"degree must be at least 2, which fits a Gaussian, but {degree} was given.")
     usual = TruncatedPoints(SobolPoints(_PARTICLES))
     design = usual if particles is None else as_design(particles, "particles")
     key = jax.random.key(0) if key is None else as_key(key)
-    x0, weights = solution.problem.initial.points(design, key)
-    functions = hermite_polynomials(d, degree, terms).size
+    x0, weights = solution.problem.initial.particles(design, key)
+    functions = hermite_polynomials(d, degree, basis).size
     if x0.shape[0] < functions:
         raise ValueError(
             f"{x0.shape[0]} particles cannot determine the {functions} polynomials of degree {degree} in {d} "
             "dimensions: pass more particles, or a lower degree."
         )
     problem, score, x0 = check_ensemble(solution.problem, solution.fitted, x0)
-    velocity = _fitted(problem, score, x0, weights, degree, terms, solution.solver, solution.steps)
+    velocity = _fitted(problem, score, x0, weights, degree, basis, solution.solver, solution.steps)
     return require(
         velocity,
         jnp.all(jnp.isfinite(velocity.misfit)),
@@ -193,12 +193,12 @@ def as_velocities(source: Any, key: Key | None) -> Velocities:
     return Velocities(source.problem, source.score, current_velocity(source, key=key))
 
 
-def _default_degree(solution: EnsembleSolution | FlowSolution, terms: AbstractTerms) -> int:
+def _default_degree(solution: EnsembleSolution | FlowSolution, basis: AbstractBasis) -> int:
     if isinstance(solution, EnsembleSolution):
         return min(solution.fitted.at(solution.problem.t0).degree, _LARGEST_DEGREE)
     d = solution.problem.dimension
     degrees = range(_LARGEST_DEGREE, 2, -1)
-    return next((n for n in degrees if hermite_polynomials(d, n, terms).size <= _MOST_FUNCTIONS), 2)
+    return next((n for n in degrees if hermite_polynomials(d, n, basis).size <= _MOST_FUNCTIONS), 2)
 
 
 @eqx.filter_jit
@@ -208,17 +208,17 @@ def _fitted(
     x0: Points,
     weights: Weights,
     degree: int,
-    terms: AbstractTerms,
+    basis: AbstractBasis,
     solver: diffrax.AbstractSolver,
     steps: int,
 ) -> HermiteVelocity:
     d = problem.dimension
     mass = problem.hamiltonian.masses(d)
-    trust_radius = usual_trust_radius(d)
+    trust_radius = default_trust_radius(d)
     drift, kick = bohmian_terms(problem, score)
 
     def fit(x: Points, v: Points):
-        expansion = fit_velocity(x, v, weights, mass, degree, trust_radius, terms)
+        expansion = fit_velocity(x, v, weights, mass, degree, trust_radius, basis)
         error = v - expansion.correction_gradient(x) / mass
         return expansion, weights @ (error**2 @ mass) / jnp.sum(mass)
 

@@ -17,19 +17,19 @@ class TrainingState(eqx.Module):
 
     parameters: PyTree
     optimizer: PyTree
-    remembered: PyTree
+    carry: PyTree
     epoch: Array
     skipped: Array
     skipped_in_a_row: Array
 
     @staticmethod
     def initial(
-        parameters: PyTree, optimizer: optax.GradientTransformation, remembered: PyTree
+        parameters: PyTree, optimizer: optax.GradientTransformation, carry: PyTree
     ) -> "TrainingState":
         # Of definite types, as `update` returns them: it would be compiled a second time otherwise.
         state = jax.tree.map(lambda leaf: _as_type_of(leaf, leaf), optimizer.init(parameters))
         zero = jnp.zeros((), int)
-        return TrainingState(parameters, state, remembered, epoch=zero, skipped=zero, skipped_in_a_row=zero)
+        return TrainingState(parameters, state, carry, epoch=zero, skipped=zero, skipped_in_a_row=zero)
 
 
 class AbstractLoss(eqx.Module):
@@ -96,7 +96,7 @@ def update(
     state = TrainingState(
         parameters=parameters,
         optimizer=optimizer_state,
-        remembered=state.remembered,
+        carry=state.carry,
         epoch=state.epoch + 1,
         skipped=state.skipped + refused,
         skipped_in_a_row=(state.skipped_in_a_row + 1) * refused,

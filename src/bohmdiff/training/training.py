@@ -31,7 +31,7 @@ class AbstractTask(eqx.Module):
     """What the training of a method asks of it: particles for every epoch, a loss, and how good the result is."""
 
     # Of what `validate` finds, the figure that the progress bar shows.
-    shown: ClassVar[str]
+    progress_metric: ClassVar[str]
 
     problem: eqx.AbstractVar[Problem]
 
@@ -40,14 +40,12 @@ class AbstractTask(eqx.Module):
         """What is minimised, given what is not trained."""
 
     @abstractmethod
-    def remembered(self) -> PyTree:
+    def carry(self) -> PyTree:
         """Arrays that go on from epoch to epoch, and are in checkpoints; None if there are none."""
 
     @abstractmethod
-    def draw(
-        self, trained: PyTree, remembered: PyTree, epoch: int, key: Key
-    ) -> tuple[PyTree, Points, Weights]:
-        """What is remembered, and particles with their weights, for an epoch."""
+    def draw(self, trained: PyTree, carry: PyTree, epoch: int, key: Key) -> tuple[PyTree, Points, Weights]:
+        """The new carry, and particles with their weights, for an epoch."""
 
     @abstractmethod
     def validate(self, trained: PyTree, devices: Devices) -> dict[str, float]:
@@ -88,7 +86,7 @@ class AbstractTrainedMethod(AbstractMethod):
     checkpoint_every: eqx.AbstractVar[int]
     keep: eqx.AbstractVar[int]
     resume: eqx.AbstractVar[bool | int]
-    most_skipped: eqx.AbstractVar[int]
+    max_skipped: eqx.AbstractVar[int]
 
     def check_training(self) -> None:
         """Raises for options that are not allowed."""
@@ -96,7 +94,7 @@ class AbstractTrainedMethod(AbstractMethod):
             raise ValueError(
                 f"optimizer must be of optax, such as optax.adam(1e-3), but {self.optimizer!r} was given."
             )
-        for name in ("epochs", "validate_every", "checkpoint_every", "most_skipped"):
+        for name in ("epochs", "validate_every", "checkpoint_every", "max_skipped"):
             as_positive_integer(getattr(self, name), name, "Pass a number of epochs.")
         as_positive_integer(self.keep, "keep", "Pass a number of checkpoints.")
         if not isinstance(self.resume, bool):
@@ -116,7 +114,7 @@ class AbstractTrainedMethod(AbstractMethod):
                 "each, with the same random key."
             )
         parameters, fixed = eqx.partition(start, trainable(start))
-        state = TrainingState.initial(parameters, self.optimizer, task.remembered())
+        state = TrainingState.initial(parameters, self.optimizer, task.carry())
         with contextlib.ExitStack() as stack:
             checkpoints = path = None
             if self.directory is not None:
@@ -154,10 +152,10 @@ class AbstractTrainedMethod(AbstractMethod):
             for epoch in range(first + 1, self.epochs + 1):
                 draw_key, update_key = jax.random.split(jax.random.fold_in(key, epoch))
                 # Every process draws the same, for itself.
-                parameters, remembered = devices.gather((state.parameters, state.remembered))
+                parameters, carry = devices.gather((state.parameters, state.carry))
                 trained = eqx.combine(parameters, fixed)
-                remembered, x, weights = task.draw(trained, remembered, epoch, draw_key)
-                state = dataclasses.replace(state, remembered=devices.copy(remembered))
+                carry, x, weights = task.draw(trained, carry, epoch, draw_key)
+                state = dataclasses.replace(state, carry=devices.copy(carry))
                 x, weights = devices.divide(x, weights)
                 state, report = update(state, loss, self.optimizer, x, weights, devices.copy(update_key))
                 record = {"epoch": epoch, "loss": float(report.loss)}
@@ -168,7 +166,7 @@ class AbstractTrainedMethod(AbstractMethod):
                 if stop or epoch % self.validate_every == 0 or epoch == 1:
                     record |= task.validate(eqx.combine(state.parameters, loss.fixed), devices)
                 record["seconds"] = round(time.perf_counter() - start, 3)
-                diverged = int(state.skipped_in_a_row) >= self.most_skipped
+                diverged = int(state.skipped_in_a_row) >= self.max_skipped
                 kept = stop or diverged or epoch % self.checkpoint_every == 0
                 try:
                     log.write(record)
@@ -178,8 +176,8 @@ class AbstractTrainedMethod(AbstractMethod):
                     reached = eqx.combine(devices.gather(state).parameters, fixed)
                     raise TrainingNotSavedError(_what_is_not_saved(error, epoch), reached) from error
                 bar.update()
-                figure = f"{record[task.shown]:.2e}" if task.shown in record else figure
-                bar.set_postfix_str(f"loss {record['loss']:.2e}, {task.shown} {figure}")
+                figure = f"{record[task.progress_metric]:.2e}" if task.progress_metric in record else figure
+                bar.set_postfix_str(f"loss {record['loss']:.2e}, {task.progress_metric} {figure}")
                 if diverged:
                     reached = eqx.combine(devices.gather(state).parameters, fixed)
                     raise TrainingDivergedError(self._what_diverged(report, epoch), reached)
@@ -225,7 +223,7 @@ class AbstractTrainedMethod(AbstractMethod):
             "" if self.directory is None else f" The last good parameters are saved in {self.directory}."
         )
         return (
-            f"No update was finite in the {self.most_skipped} epochs up to {epoch}: the loss is "
+            f"No update was finite in the {self.max_skipped} epochs up to {epoch}: the loss is "
             f"{describe(report.loss)} and the norm of its gradient {describe(report.gradient_norm)}. "
             f"{self.advice}{saved}"
         )

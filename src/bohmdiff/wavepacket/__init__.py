@@ -1,4 +1,4 @@
-from .design import AbstractPoints as AbstractPoints
+from .design import AbstractDesign as AbstractDesign
 from .design import GaussHermitePoints as GaussHermitePoints
 from .design import RandomPoints as RandomPoints
 from .design import SobolPoints as SobolPoints
@@ -6,7 +6,7 @@ from .design import StandardizedPoints as StandardizedPoints
 from .design import TruncatedPoints as TruncatedPoints
 from .design import WidenedPoints as WidenedPoints
 from .design import as_design as as_design
-from .design import default_points as default_points
+from .design import default_design as default_design
 from .gaussian import GaussianWavePacket as GaussianWavePacket
 from .log_density import LogDensity as LogDensity
 from .mixture import GaussianMixture as GaussianMixture

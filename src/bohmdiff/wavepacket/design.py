@@ -20,7 +20,7 @@ _TRUNCATED = 1e-3
 _MOST_CONDITIONED = 1e12
 
 
-class AbstractPoints(eqx.Module):
+class AbstractDesign(eqx.Module):
     """A rule that places points for the standard normal distribution in any dimension.
 
     ```python
@@ -35,11 +35,11 @@ class AbstractPoints(eqx.Module):
         """Points of shape `(M, d)` and weights of shape `(M,)` that sum to one."""
 
 
-class RandomPoints(AbstractPoints):
+class RandomPoints(AbstractDesign):
     """Independent random points; the error of a mean falls as `number ** -0.5`.
 
     ```python
-    x0, weights = initial.points(bd.RandomPoints(1000), key)
+    x0, weights = initial.particles(bd.RandomPoints(1000), key)
     ```
 
     **Arguments:**
@@ -59,11 +59,11 @@ class RandomPoints(AbstractPoints):
         return jax.random.normal(key, (self.number, dimension)), _equal_weights(self.number)
 
 
-class SobolPoints(AbstractPoints):
+class SobolPoints(AbstractDesign):
     """Scrambled Sobol points (Owen's scrambling); the error of a smooth mean falls almost as `1 / number`.
 
     ```python
-    x0, weights = initial.points(bd.SobolPoints(1024), key)
+    x0, weights = initial.particles(bd.SobolPoints(1024), key)
     ```
 
     **Arguments:**
@@ -90,11 +90,11 @@ class SobolPoints(AbstractPoints):
         return norm.ppf(np.clip(uniform, tiny, 1 - np.finfo(float).eps)), _equal_weights(self.number)
 
 
-class GaussHermitePoints(AbstractPoints):
+class GaussHermitePoints(AbstractDesign):
     """The tensor product of a Gauss–Hermite rule, without its lightest nodes.
 
     ```python
-    x0, weights = initial.points(bd.GaussHermitePoints(6))
+    x0, weights = initial.particles(bd.GaussHermitePoints(6))
     variance = weights @ (x0 - weights @ x0) ** 2  # that of the packet
     ```
 
@@ -148,7 +148,7 @@ class GaussHermitePoints(AbstractPoints):
         return points / np.sqrt(mass @ points[:, 0] ** 2) if points.any() else points, mass
 
 
-class TruncatedPoints(AbstractPoints):
+class TruncatedPoints(AbstractDesign):
     """Another design, drawn inwards so that it stands for the standard normal distribution within a radius.
 
     Every point keeps its direction and the rank of its distance from the centre. Trajectories far out in
@@ -171,7 +171,7 @@ class TruncatedPoints(AbstractPoints):
     **Raises:** `ValueError` for something that is no design, and a radius that is not positive.
     """
 
-    design: AbstractPoints
+    design: AbstractDesign
     radius: float | None = eqx.field(
         default=None, converter=lambda v: None if v is None else as_float(v, "radius")
     )
@@ -191,7 +191,7 @@ class TruncatedPoints(AbstractPoints):
         return points * scale[:, None], weights
 
 
-class StandardizedPoints(AbstractPoints):
+class StandardizedPoints(AbstractDesign):
     """Another design, shifted and stretched a little so that its mean is exactly zero and its covariance exactly
     one.
 
@@ -199,7 +199,7 @@ class StandardizedPoints(AbstractPoints):
     errors of the design: where a flow has ripples finer than a grid, Sobol points are better than the grid.
 
     ```python
-    x0, weights = initial.points(bd.StandardizedPoints(bd.SobolPoints(4096)), key)
+    x0, weights = initial.particles(bd.StandardizedPoints(bd.SobolPoints(4096)), key)
     variance = weights @ (x0 - weights @ x0) ** 2  # that of the packet
     ```
 
@@ -212,7 +212,7 @@ class StandardizedPoints(AbstractPoints):
     **Raises:** `ValueError` for something that is no design, and for points that lie in a plane.
     """
 
-    design: AbstractPoints
+    design: AbstractDesign
 
     def __check_init__(self):
         _require_design(self.design)
@@ -230,7 +230,7 @@ class StandardizedPoints(AbstractPoints):
         return np.linalg.solve(np.linalg.cholesky(covariance), away.T).T, weights
 
 
-class WidenedPoints(AbstractPoints):
+class WidenedPoints(AbstractDesign):
     r"""Another design, moved outwards, and weighted so that it still stands for the standard normal distribution.
 
     Points of a normal distribution `factor` times as wide with the importance weights
@@ -256,7 +256,7 @@ class WidenedPoints(AbstractPoints):
     **Raises:** `ValueError` for something that is no design, and a factor or power that is not allowed.
     """
 
-    design: AbstractPoints
+    design: AbstractDesign
     factor: float = eqx.field(converter=lambda v: as_float(v, "factor"))
     power: float = eqx.field(default=1.0, converter=lambda v: as_float(v, "power"))
 
@@ -282,7 +282,7 @@ class WidenedPoints(AbstractPoints):
 
 
 def _require_design(design: object) -> None:
-    if not isinstance(design, AbstractPoints):
+    if not isinstance(design, AbstractDesign):
         raise ValueError(f"design must be a design such as SobolPoints(256), but {design!r} was given.")
 
 
@@ -304,7 +304,7 @@ def _equal_weights(number: int) -> np.ndarray:
     return np.full(number, 1 / number)
 
 
-def needs_key(design: AbstractPoints, key: Key | None) -> Key:
+def needs_key(design: AbstractDesign, key: Key | None) -> Key:
     if key is None:
         raise ValueError(
             f"{type(design).__name__} places its points at random and needs a key: pass "
@@ -313,16 +313,16 @@ def needs_key(design: AbstractPoints, key: Key | None) -> Key:
     return as_key(key)
 
 
-def default_points(dimension: int, per_axis: int) -> AbstractPoints:
+def default_design(dimension: int, per_axis: int) -> AbstractDesign:
     """Gauss–Hermite with `per_axis` nodes where that is at most 20,000 points, otherwise Sobol."""
     if per_axis**dimension <= 20_000:
         return GaussHermitePoints(per_axis, discard=1e-5)
     return SobolPoints(16_384)
 
 
-def as_design(particles: object, name: str) -> AbstractPoints:
+def as_design(particles: object, name: str) -> AbstractDesign:
     """A design of points as it is, or so many Sobol points."""
-    if isinstance(particles, AbstractPoints):
+    if isinstance(particles, AbstractDesign):
         return particles
     number = as_positive_integer(
         particles, name, "Pass a number, or a design such as GaussHermitePoints(6)."

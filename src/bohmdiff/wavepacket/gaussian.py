@@ -7,7 +7,7 @@ from jaxtyping import Array, Bool, DTypeLike, Float
 from .._check import as_real_array, describe, require
 from .._precision import in_full_precision
 from .._types import Key, Matrix, Numbers, Points, Scalar, Vector, Weights
-from .design import AbstractPoints
+from .design import AbstractDesign
 from .state import AbstractInitialState
 
 
@@ -94,7 +94,7 @@ class GaussianWavePacket(AbstractInitialState):
         return self.momentum @ y + 0.5 * y @ self.chirp @ y
 
     @in_full_precision
-    def points(self, design: AbstractPoints, key: Key | None = None) -> tuple[Points, Weights]:
+    def particles(self, design: AbstractDesign, key: Key | None = None) -> tuple[Points, Weights]:
         normal, weights = design(self.dimension, key)
         cholesky = jnp.linalg.cholesky(self.covariance)
         points = self.mean + jnp.asarray(normal, self.dtype) @ cholesky.T

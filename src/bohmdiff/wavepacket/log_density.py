@@ -12,7 +12,7 @@ from .._check import check_output, describe, require
 from .._precision import in_full_precision
 from .._types import Key, Numbers, Points, Scalar, Vector, Weights
 from ._transport import Transport, fit_transport, transported
-from .design import AbstractPoints, RandomPoints, needs_key
+from .design import AbstractDesign, RandomPoints, needs_key
 from .gaussian import GaussianWavePacket
 from .state import AbstractInitialState
 
@@ -147,7 +147,7 @@ class LogDensity(AbstractInitialState):
         return plane if self.added_phase is None else plane + self.added_phase(x)
 
     @in_full_precision
-    def points(self, design: AbstractPoints, key: Key | None = None) -> tuple[Points, Weights]:
+    def particles(self, design: AbstractDesign, key: Key | None = None) -> tuple[Points, Weights]:
         if isinstance(design, RandomPoints):
             start, chains = jax.random.split(needs_key(design, key))
             normal, weights = design(self.dimension, start)

@@ -13,7 +13,7 @@ from jaxtyping import Array, DTypeLike, Float
 from .._check import as_real_array, check_output, describe, require
 from .._precision import in_full_precision
 from .._types import Key, Numbers, Points, Scalar, Vector, Weights
-from .design import AbstractPoints, RandomPoints, SobolPoints, TruncatedPoints, WidenedPoints
+from .design import AbstractDesign, RandomPoints, SobolPoints, TruncatedPoints, WidenedPoints
 from .gaussian import log_normal, positive_definite
 from .state import AbstractInitialState
 
@@ -121,7 +121,7 @@ class GaussianMixture(AbstractInitialState):
         return plane if self.added_phase is None else plane + self.added_phase(x)
 
     @in_full_precision
-    def points(self, design: AbstractPoints, key: Key | None = None) -> tuple[Points, Weights]:
+    def particles(self, design: AbstractDesign, key: Key | None = None) -> tuple[Points, Weights]:
         cholesky = jnp.linalg.cholesky(self.covariances)
         labelled = _labelled(design, self.dimension, key)
         if labelled is None:
@@ -148,7 +148,7 @@ class _Labelled(NamedTuple):
     label: Any
 
 
-class _Given(AbstractPoints):
+class _Given(AbstractDesign):
     """Points that there are already."""
 
     points: Any
@@ -158,7 +158,7 @@ class _Given(AbstractPoints):
         return self.points, self.weights
 
 
-def _labelled(design: AbstractPoints, dimension: int, key: Key | None) -> _Labelled | None:
+def _labelled(design: AbstractDesign, dimension: int, key: Key | None) -> _Labelled | None:
     """The points of a design that has so many in any dimension, or `None` for others."""
     if isinstance(design, RandomPoints | SobolPoints):
         normal, weights = design(dimension + 1, key)

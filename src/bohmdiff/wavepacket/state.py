@@ -7,7 +7,7 @@ import jax
 from jaxtyping import DTypeLike, Float
 
 from .._types import Key, Matrix, Points, Scalar, Vector, Weights
-from .design import AbstractPoints
+from .design import AbstractDesign
 
 
 class AbstractInitialState(eqx.Module):
@@ -39,7 +39,7 @@ class AbstractInitialState(eqx.Module):
         r"""$S_0(x)$, in units of ħ."""
 
     @abstractmethod
-    def points(self, design: AbstractPoints, key: Key | None = None) -> tuple[Points, Weights]:
+    def particles(self, design: AbstractDesign, key: Key | None = None) -> tuple[Points, Weights]:
         r"""Initial particles with weights that sum to one: $\sum_j w_j f(x_j) \approx E_{\rho_0} f$."""
 
     def score(self, x: Vector) -> Vector:

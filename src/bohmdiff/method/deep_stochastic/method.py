@@ -17,7 +17,7 @@ from ...network import SpreadingFrame, trainable
 from ...problem import Problem
 from ...stochastic import residuals_at
 from ...training import AbstractTrainedMethod, scale_by_gauss_newton, text_of, training_keys
-from ...wavepacket import AbstractPoints
+from ...wavepacket import AbstractDesign
 from .._pointwise import AbstractPointwiseLoss, AbstractPointwiseTask, Columns, Rows, at_random_times
 from .solution import VelocitySolution
 
@@ -34,7 +34,7 @@ class DeepStochasticMechanics(AbstractTrainedMethod):
 
     ```python
     u, v = bd.velocity_networks(problem, width=8, key=key)
-    method = bd.DeepStochasticMechanics(u, v, epochs=3, points=32)
+    method = bd.DeepStochasticMechanics(u, v, epochs=3, particles=32)
     solution = bd.solve(problem, method, key=key)
     solution.std(), solution.velocity(0.5, x)
     ```
@@ -50,7 +50,7 @@ class DeepStochasticMechanics(AbstractTrainedMethod):
     - `optimizer`: of optax. By default Gauss-Newton steps, see
         [`scale_by_gauss_newton`][bohmdiff.scale_by_gauss_newton], which take tens of epochs instead of thousands.
     - `epochs`: the number of updates in all, those before a resumption included.
-    - `points`: how many paths, each of which is asked at one time.
+    - `particles`: how many paths, each of which is asked at one time.
     - `steps`: of a path, equal by the clock of the problem, which is slow while a narrow packet spreads.
     - `resample_every`: for how many epochs paths are kept, and asked at other times: 1 for fresh ones each
         epoch.
@@ -58,9 +58,9 @@ class DeepStochasticMechanics(AbstractTrainedMethod):
         paths. It is nothing for networks with an exact start.
     - `outlier_scale`: a residual counts logarithmically beyond that many times the scale of the problem, so that
         a few points in the tails do not rule; `math.inf` for squares.
-    - `validation_points`: how many paths, drawn once and moved by the fields of the moment, are asked for the
+    - `validation_particles`: how many paths, drawn once and moved by the fields of the moment, are asked for the
         mean square of the residuals every `validate_every` epochs.
-    - `directory`, `checkpoint_every`, `keep`, `resume`, `most_skipped`: as for
+    - `directory`, `checkpoint_every`, `keep`, `resume`, `max_skipped`: as for
         [`SelfConsistentScoreMatching`][bohmdiff.SelfConsistentScoreMatching].
 
     **Units:** those of the problem; loss and residuals have none. Moments have the shape `(K, d)`.
@@ -92,18 +92,18 @@ class DeepStochasticMechanics(AbstractTrainedMethod):
         )
     )
     epochs: int = eqx.field(kw_only=True)
-    points: int = 256
+    particles: int = 256
     steps: int = 32
     resample_every: int = 1
     initial_weight: float = 1.0
     outlier_scale: float = math.inf
     validate_every: int = 50
-    validation_points: int = 256
+    validation_particles: int = 256
     directory: str | Path | None = eqx.field(default=None, static=True)
     checkpoint_every: int = 50
     keep: int = 3
     resume: bool | int = False
-    most_skipped: int = 20
+    max_skipped: int = 20
 
     def __check_init__(self):
         for name in ("u", "v"):
@@ -117,7 +117,7 @@ class DeepStochasticMechanics(AbstractTrainedMethod):
                 "outside of frozen modules, as those of velocity_networks(problem, key=key)."
             )
         self.check_training()
-        for name in ("points", "validation_points"):
+        for name in ("particles", "validation_particles"):
             as_positive_integer(getattr(self, name), name, "Pass a number of paths.")
         as_positive_integer(self.steps, "steps", "Pass the number of steps of a path.")
         as_positive_integer(self.resample_every, "resample_every", "Pass a number of epochs.")
@@ -193,36 +193,34 @@ class _Task(AbstractPointwiseTask):
             outlier_scale=method.outlier_scale,
         )
 
-    def remembered(self) -> PyTree:
+    def carry(self) -> PyTree:
         if self.method.resample_every == 1:
             return None
         d, dtype = self.problem.dimension, self.problem.dtype
-        return jnp.zeros((self.method.points, self.method.steps + 1, d), dtype)
+        return jnp.zeros((self.method.particles, self.method.steps + 1, d), dtype)
 
-    def draw(
-        self, trained: PyTree, remembered: PyTree, epoch: int, key: Key
-    ) -> tuple[PyTree, Points, Weights]:
+    def draw(self, trained: PyTree, carry: PyTree, epoch: int, key: Key) -> tuple[PyTree, Points, Weights]:
         paths_key, times_key = jax.random.split(key)
         method = self.method
-        paths = remembered
+        paths = carry
         if paths is None or (epoch - 1) % method.resample_every == 0:
-            paths = self.paths(trained, method.points, paths_key)
+            paths = self.paths(trained, method.particles, paths_key)
         points = at_random_times(self.frame, paths, times_key)
-        weights = jnp.full(method.points, 1 / method.points, points.dtype)
-        return None if remembered is None else paths, points, weights
+        weights = jnp.full(method.particles, 1 / method.particles, points.dtype)
+        return None if carry is None else paths, points, weights
 
-    def points(self, trained: PyTree, number: int, key: Key) -> Rows:
+    def collocation(self, trained: PyTree, number: int, key: Key) -> Rows:
         return self.on_paths(trained, number, key)
 
     def velocities(self, trained: PyTree) -> tuple[Field, Field]:
         return trained
 
     def solution(
-        self, trained: PyTree, ts: Times, design: AbstractPoints, history: str
+        self, trained: PyTree, ts: Times, design: AbstractDesign, history: str
     ) -> VelocitySolution:
-        x0, weights = self.problem.initial.points(design, self.design_key)
+        x0, weights = self.problem.initial.particles(design, self.design_key)
         return VelocitySolution.of(self.problem, self.method, ts, trained, x0, weights, history)
 
     def settings(self) -> dict[str, str]:
-        names = ("points", "steps", "resample_every", "initial_weight", "outlier_scale")
+        names = ("particles", "steps", "resample_every", "initial_weight", "outlier_scale")
         return {name: text_of(getattr(self.method, name)) for name in names}

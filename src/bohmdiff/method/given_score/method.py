@@ -12,7 +12,7 @@ from ..._types import Key, Paths, Points, Times, Weights
 from ...flow import check_integration, propagate
 from ...problem import Problem
 from ...solver import BlanesMoan4
-from ...wavepacket import AbstractPoints, as_design, default_points
+from ...wavepacket import AbstractDesign, as_design, default_design
 from ..method import AbstractMethod
 from .solution import FlowSolution
 
@@ -21,9 +21,9 @@ _NODES = {1: 64, 2: 24, 3: 14, 4: 10}
 _FAR_OUT, _MOST = 1e-3, 0.05
 
 
-def usual_particles(dimension: int) -> AbstractPoints:
+def default_particles(dimension: int) -> AbstractDesign:
     """What is moved under something that was found, if nothing else is asked for."""
-    return default_points(dimension, _NODES.get(dimension, 6))
+    return default_design(dimension, _NODES.get(dimension, 6))
 
 
 class GivenScore(AbstractMethod):
@@ -56,7 +56,7 @@ class GivenScore(AbstractMethod):
     """
 
     score: Callable[..., Array]
-    particles: int | AbstractPoints | None = None
+    particles: int | AbstractDesign | None = None
     steps: int = 64
     solver: diffrax.AbstractSolver = BlanesMoan4()
 
@@ -72,10 +72,10 @@ class GivenScore(AbstractMethod):
 
     def run(self, problem: Problem, ts: Times, *, key: Key | None, progress: bool) -> FlowSolution:
         if self.particles is None:
-            design = usual_particles(problem.dimension)
+            design = default_particles(problem.dimension)
         else:
             design = as_design(self.particles, "particles")
-        x0, weights = problem.initial.points(design, key)
+        x0, weights = problem.initial.particles(design, key)
         flow = propagate(problem, self.score, x0, ts=ts, solver=self.solver, steps=self.steps)
         _warn_of_runaways(x0, weights, flow.position, ts)
         return FlowSolution(

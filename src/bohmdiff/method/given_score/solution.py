@@ -77,7 +77,7 @@ class FlowSolution(Solution):
     def sample(self, key: Key, n: int) -> Float[Array, "n K d"]:
         """`n` new Bohmian trajectories: random starts from ρ0, moved under the score."""
         n = as_positive_integer(n, "n", "Pass how many trajectories.")
-        return self.trajectories(self.problem.initial.points(RandomPoints(n), key)[0])
+        return self.trajectories(self.problem.initial.particles(RandomPoints(n), key)[0])
 
     def trajectories(self, x0: Numbers) -> Paths:
         """The paths of particles that start at `x0`, shape `(M, d)`, at the saved times: `(M, K, d)`."""

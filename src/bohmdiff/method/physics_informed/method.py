@@ -16,7 +16,7 @@ from ...hamiltonian import Hamiltonian
 from ...network import SpreadingFrame, trainable
 from ...problem import Problem
 from ...training import AbstractTrainedMethod, scale_by_gauss_newton, text_of, training_keys
-from ...wavepacket import AbstractPoints
+from ...wavepacket import AbstractDesign
 from .._pointwise import AbstractPointwiseLoss, AbstractPointwiseTask, Columns, Rows
 from .solution import WaveFunction, WaveFunctionSolution, WaveVelocity, parts_of
 
@@ -35,7 +35,7 @@ class PhysicsInformedNetwork(AbstractTrainedMethod):
 
     ```python
     psi = bd.NeuralWaveFunction(problem, width=8, key=key)
-    method = bd.PhysicsInformedNetwork(psi, epochs=3, points=32)
+    method = bd.PhysicsInformedNetwork(psi, epochs=3, particles=32)
     solution = bd.solve(problem, method, key=key)
     solution.std(), solution.wave_function(0.5, x)
     ```
@@ -47,16 +47,16 @@ class PhysicsInformedNetwork(AbstractTrainedMethod):
     - `optimizer`: of optax. By default Gauss-Newton steps, see
         [`scale_by_gauss_newton`][bohmdiff.scale_by_gauss_newton].
     - `epochs`: the number of updates in all, those before a resumption included.
-    - `points`: how many points an epoch has, each with a time of its own.
+    - `particles`: how many points an epoch has, each with a time of its own.
     - `box`: lower and upper ends, two numbers or two of shape `(d,)` each, for points that are uniform between
         them.
     - `steps`: of a path, equal by the clock of the problem; of no use with a `box`.
     - `initial_weight`: of $\int|\psi(t_0) - \psi_0|^2\,dx$, by the starts of the paths, or by uniform points,
         which is nothing for networks with an exact start.
     - `boundary_weight`: of the mean of $|\psi|^2$ on the walls of the box, times its volume.
-    - `validation_points`: how many points, drawn once, are asked for the loss every `validate_every` epochs. On
-        paths they move with ψ.
-    - `directory`, `checkpoint_every`, `keep`, `resume`, `most_skipped`: as for
+    - `validation_particles`: how many points, drawn once, the loss is evaluated at every `validate_every`
+        epochs. On paths they move with ψ.
+    - `directory`, `checkpoint_every`, `keep`, `resume`, `max_skipped`: as for
         [`SelfConsistentScoreMatching`][bohmdiff.SelfConsistentScoreMatching].
 
     **Units:** those of the problem; the loss has none. Moments have the shape `(K, d)`.
@@ -87,18 +87,18 @@ class PhysicsInformedNetwork(AbstractTrainedMethod):
         )
     )
     epochs: int = eqx.field(kw_only=True)
-    points: int = 512
+    particles: int = 512
     box: tuple[Array, Array] | None = eqx.field(default=None, converter=lambda box: _as_box(box))
     steps: int = 32
     initial_weight: float = 1.0
     boundary_weight: float = 1.0
     validate_every: int = 50
-    validation_points: int = 256
+    validation_particles: int = 256
     directory: str | Path | None = eqx.field(default=None, static=True)
     checkpoint_every: int = 50
     keep: int = 3
     resume: bool | int = False
-    most_skipped: int = 20
+    max_skipped: int = 20
 
     def __check_init__(self):
         if not callable(self.psi):
@@ -111,7 +111,7 @@ class PhysicsInformedNetwork(AbstractTrainedMethod):
                 "frozen modules, as NeuralWaveFunction(problem, key=key)."
             )
         self.check_training()
-        for name in ("points", "validation_points"):
+        for name in ("particles", "validation_particles"):
             as_positive_integer(getattr(self, name), name, "Pass a number of points.")
         as_positive_integer(self.steps, "steps", "Pass the number of steps of a path.")
         for name in ("initial_weight", "boundary_weight"):
@@ -120,7 +120,7 @@ class PhysicsInformedNetwork(AbstractTrainedMethod):
                 raise ValueError(f"{name} must not be negative, but {value!r} was given.")
 
     def run(self, problem: Problem, ts: Times, *, key: Key | None, progress: bool) -> WaveFunctionSolution:
-        key, epoch_key, validation_key, final_key = training_keys(key, "points")
+        key, epoch_key, validation_key, final_key = training_keys(key, "particles")
         d = problem.dimension
         check_output(self.psi, (problem.t0, jnp.zeros(d, problem.dtype)), (), "psi", complex_valued=True)
         task = _Task(
@@ -215,14 +215,14 @@ class _Task(AbstractPointwiseTask):
             boundary_weight=method.boundary_weight,
         )
 
-    def remembered(self) -> None:
+    def carry(self) -> None:
         return None
 
-    def draw(self, trained: PyTree, remembered: None, epoch: int, key: Key) -> tuple[None, Points, Weights]:
-        points = self.points(trained, self.method.points, key)
-        return None, points, jnp.full(self.method.points, 1 / self.method.points, points.dtype)
+    def draw(self, trained: PyTree, carry: None, epoch: int, key: Key) -> tuple[None, Points, Weights]:
+        points = self.collocation(trained, self.method.particles, key)
+        return None, points, jnp.full(self.method.particles, 1 / self.method.particles, points.dtype)
 
-    def points(self, trained: PyTree, number: int, key: Key) -> Rows:
+    def collocation(self, trained: PyTree, number: int, key: Key) -> Rows:
         if self.box is not None:
             return _in_box(self.frame, self.box, number, key)
         return self.on_paths(trained, number, key)
@@ -232,13 +232,13 @@ class _Task(AbstractPointwiseTask):
         return WaveVelocity(hamiltonian, trained, "osmotic"), WaveVelocity(hamiltonian, trained, "current")
 
     def solution(
-        self, trained: PyTree, ts: Times, design: AbstractPoints, history: str
+        self, trained: PyTree, ts: Times, design: AbstractDesign, history: str
     ) -> WaveFunctionSolution:
-        x0, weights = self.problem.initial.points(design, self.design_key)
+        x0, weights = self.problem.initial.particles(design, self.design_key)
         return WaveFunctionSolution.of(self.problem, self.method, ts, trained, x0, weights, history)
 
     def settings(self) -> dict[str, str]:
-        names = ("points", "box", "steps", "initial_weight", "boundary_weight")
+        names = ("particles", "box", "steps", "initial_weight", "boundary_weight")
         return {name: text_of(getattr(self.method, name)) for name in names}
 
 

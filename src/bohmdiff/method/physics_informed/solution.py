@@ -57,7 +57,7 @@ class WaveFunctionSolution(AbstractFieldSolution):
 
     ```python
     psi = bd.NeuralWaveFunction(problem, width=4, key=key)
-    trained = bd.solve(problem, bd.PhysicsInformedNetwork(psi, epochs=2, points=16), key=key)
+    trained = bd.solve(problem, bd.PhysicsInformedNetwork(psi, epochs=2, particles=16), key=key)
     trained.wave_function(0.5, x), trained.velocity(0.5, x), trained.history["residual"]
     ```
 

@@ -22,7 +22,7 @@ from ...problem import Problem
 from ...score import require_gradient
 from ...solver import VelocityVerlet
 from ...training import AbstractTask, AbstractTrainedMethod, text_of, training_keys
-from ...wavepacket import AbstractPoints, TruncatedPoints, as_design
+from ...wavepacket import AbstractDesign, TruncatedPoints, as_design
 from ..given_score import FlowSolution
 from ..given_score.method import GivenScore
 from ._loss import ObjectiveLoss
@@ -79,7 +79,7 @@ class SelfConsistentScoreMatching(AbstractTrainedMethod):
     - `resume`: `True` goes on from the last checkpoint in `directory`, if there is one, and ends with the
         parameters that the run would have had without interruption, to the bit; a number goes on from
         the checkpoint of that epoch, and later ones are deleted.
-    - `most_skipped`: an update from a loss or gradient that is not finite is skipped; so many in a row
+    - `max_skipped`: an update from a loss or gradient that is not finite is skipped; so many in a row
         end the training with an error.
 
     Ctrl-C ends the training after the epoch that is running, with a checkpoint, and what has been reached
@@ -108,18 +108,18 @@ class SelfConsistentScoreMatching(AbstractTrainedMethod):
         default_factory=lambda: optax.chain(optax.clip_by_global_norm(1.0), optax.adam(1e-3))
     )
     epochs: int = eqx.field(kw_only=True)
-    particles: int | AbstractPoints = 256
+    particles: int | AbstractDesign = 256
     steps: int = 64
     solver: diffrax.AbstractSolver = VelocityVerlet()
     times: int | None = None
     validate_every: int = 50
-    validation_particles: int | AbstractPoints = 256
-    solution_particles: int | AbstractPoints | None = None
+    validation_particles: int | AbstractDesign = 256
+    solution_particles: int | AbstractDesign | None = None
     directory: str | Path | None = eqx.field(default=None, static=True)
     checkpoint_every: int = 50
     keep: int = 3
     resume: bool | int = False
-    most_skipped: int = 20
+    max_skipped: int = 20
 
     def __check_init__(self):
         if not callable(self.score):
@@ -148,7 +148,7 @@ class SelfConsistentScoreMatching(AbstractTrainedMethod):
 
     def run(self, problem: Problem, ts: Times, *, key: Key | None, progress: bool) -> FlowSolution:
         key, epoch_key, validation_key, final_key = training_keys(key, "particles")
-        x0, weights = problem.initial.points(
+        x0, weights = problem.initial.particles(
             as_design(self.validation_particles, "validation_particles"), validation_key
         )
         problem, score, x0 = check_ensemble(problem, self.score, x0)
@@ -174,7 +174,7 @@ class SelfConsistentScoreMatching(AbstractTrainedMethod):
 class _Task(AbstractTask):
     """Fresh particles in every epoch, and an objective along the flow."""
 
-    shown: ClassVar[str] = "fisher"
+    progress_metric: ClassVar[str] = "fisher"
 
     problem: Problem
     validation: tuple[Points, Weights]
@@ -186,11 +186,11 @@ class _Task(AbstractTask):
             self.problem, fixed, method.objective, method.solver, method.steps, method.times
         )
 
-    def remembered(self) -> None:
+    def carry(self) -> None:
         return None
 
-    def draw(self, trained: PyTree, remembered: None, epoch: int, key: Key) -> tuple[None, Points, Weights]:
-        return None, *self.problem.initial.points(_training_design(self.method.particles), key)
+    def draw(self, trained: PyTree, carry: None, epoch: int, key: Key) -> tuple[None, Points, Weights]:
+        return None, *self.problem.initial.particles(_training_design(self.method.particles), key)
 
     def validate(self, trained: PyTree, devices: Devices) -> dict[str, float]:
         x0, weights = devices.divide(*self.validation)
@@ -207,8 +207,8 @@ class _Task(AbstractTask):
         }
 
 
-def _training_design(particles: int | AbstractPoints) -> AbstractPoints:
-    if isinstance(particles, AbstractPoints):
+def _training_design(particles: int | AbstractDesign) -> AbstractDesign:
+    if isinstance(particles, AbstractDesign):
         return particles
     return TruncatedPoints(as_design(particles, "particles"))
 

@@ -15,22 +15,22 @@ from ..._types import Key, Points, Scalar, Times, Vector, Weights
 from ...flow import check_integration, hermite_acceleration, integrate, require_finite
 from ...problem import Problem
 from ...score import (
-    AbstractTerms,
-    AllTerms,
+    AbstractBasis,
     HermiteScore,
+    TotalDegree,
     cubic_path,
+    default_trust_radius,
     fit_hermite,
     hermite_polynomials,
-    usual_trust_radius,
 )
 from ...solver import BlanesMoan4
-from ...wavepacket import AbstractPoints, as_design, default_points
+from ...wavepacket import AbstractDesign, as_design, default_design
 from ..method import AbstractMethod
 from .solution import EnsembleSolution
 
 # Few coordinates afford more Gauss–Hermite nodes than exactness asks for, and a density that splits or
 # bends needs them: nodes per axis, by dimension.
-_AFFORDABLE_NODES = {1: 200, 2: 32, 3: 12}
+_DEFAULT_NODES = {1: 200, 2: 32, 3: 12}
 
 
 class TooFewParticlesError(ValueError):
@@ -65,7 +65,7 @@ class SequentialScoreMatching(AbstractMethod):
         the polynomial correction's force no longer grows, so that particles in the far tail, where
         nothing determines a polynomial, stay finite. `math.inf` switches it off. If not given, 6, or
         $4 + \sqrt d$ in more than four dimensions, where the bulk of the particles is at $\sqrt d$.
-    - `terms`: which polynomials of that degree. In many coordinates there are too many of them, and
+    - `basis`: which polynomials of that degree. In many coordinates there are too many of them, and
         [`Interactions(2, reach=1)`][bohmdiff.Interactions], pairs of neighbours, or
         [`HyperbolicCross()`][bohmdiff.HyperbolicCross] leave few.
 
@@ -82,11 +82,11 @@ class SequentialScoreMatching(AbstractMethod):
     """
 
     degree: int = 4
-    particles: int | AbstractPoints | None = None
+    particles: int | AbstractDesign | None = None
     steps: int = 64
     solver: diffrax.AbstractSolver = BlanesMoan4()
     trust_radius: float | None = None
-    terms: AbstractTerms = AllTerms()
+    basis: AbstractBasis = TotalDegree()
 
     def __check_init__(self):
         as_positive_integer(self.degree, "degree", "Pass the total degree of the polynomial.")
@@ -97,27 +97,27 @@ class SequentialScoreMatching(AbstractMethod):
         check_integration(self.solver, self.steps)
         if self.particles is not None:
             as_design(self.particles, "particles")
-        if not isinstance(self.terms, AbstractTerms):
-            raise ValueError(f"terms must be a rule such as Interactions(2), but {self.terms!r} was given.")
+        if not isinstance(self.basis, AbstractBasis):
+            raise ValueError(f"basis must be a rule such as Interactions(2), but {self.basis!r} was given.")
         if self.trust_radius is not None and not self.trust_radius > 0:
             raise ValueError(f"trust_radius must be positive, but {self.trust_radius!r} was given.")
 
-    def design(self, dimension: int) -> AbstractPoints:
+    def design(self, dimension: int) -> AbstractDesign:
         """The design of initial points that is used in `dimension` coordinates."""
         if self.particles is None:
-            return default_points(dimension, max(self.degree + 2, _AFFORDABLE_NODES.get(dimension, 0)))
+            return default_design(dimension, max(self.degree + 2, _DEFAULT_NODES.get(dimension, 0)))
         return as_design(self.particles, "particles")
 
     def trust_radius_in(self, dimension: int) -> float:
         """The trust radius that is used in `dimension` coordinates."""
         if self.trust_radius is None:
-            return usual_trust_radius(dimension)
+            return default_trust_radius(dimension)
         return self.trust_radius
 
     def run(self, problem: Problem, ts: Times, *, key: Key | None, progress: bool) -> EnsembleSolution:
         dimension = problem.dimension
-        x0, weights = problem.initial.points(self.design(dimension), key)
-        functions = hermite_polynomials(dimension, self.degree, self.terms).size
+        x0, weights = problem.initial.particles(self.design(dimension), key)
+        functions = hermite_polynomials(dimension, self.degree, self.basis).size
         if x0.shape[0] < functions:
             raise TooFewParticlesError(
                 f"{x0.shape[0]} particles cannot determine the {functions} basis functions of degree "
@@ -166,7 +166,7 @@ def _run(
     trust_radius = method.trust_radius_in(problem.dimension)
 
     def fit(x: Points):
-        return fit_hermite(x, weights, mass, method.degree, trust_radius, method.terms)
+        return fit_hermite(x, weights, mass, method.degree, trust_radius, method.basis)
 
     def kick(t: Any, x: Points, args: Any) -> Points:
         return hermite_acceleration(hamiltonian, fit(x).expansion, t, x)

@@ -61,7 +61,7 @@ class EnsembleSolution(Solution):
     def sample(self, key: Key, n: int) -> Float[Array, "n K d"]:
         """`n` new Bohmian trajectories: random starts from ρ0, moved under the fitted score."""
         n = as_positive_integer(n, "n", "Pass how many trajectories.")
-        return self.trajectories(self.problem.initial.points(RandomPoints(n), key)[0])
+        return self.trajectories(self.problem.initial.particles(RandomPoints(n), key)[0])
 
     @in_full_precision
     def trajectories(self, x0: Numbers) -> Paths:
