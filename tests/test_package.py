@@ -20,12 +20,12 @@ EXPORTED = sorted(
 )
 
 # Each may import those above it, never those below.
-ORDER = ["hamiltonian", "wavepacket", "problem", "score", "flow", "solver"]
-ORDER += ["objective", "network", "solution", "stochastic", "method", "plot", "testing"]
+ORDER = ["hamiltonian", "wavepacket", "solver", "problem", "units", "network", "score", "flow"]
+ORDER += ["objective", "training", "solution", "stochastic", "method", "plot", "testing"]
 # Usable by anyone with Diffrax, without the rest.
 INDEPENDENT = {"solver"}
 # Open to all, and importing none of the above.
-COMMON = {"_check", "_precision", "_types"}
+COMMON = {"_check", "_closure", "_devices", "_errors", "_precision", "_types"}
 
 
 def test_import_changes_no_setting_of_jax():
