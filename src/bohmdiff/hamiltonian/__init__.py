@@ -1,3 +1,4 @@
+from ._time import depends_on_time as depends_on_time
 from .hamiltonian import Hamiltonian as Hamiltonian
 from .potential import AbstractPotential as AbstractPotential
 from .potential import PotentialSum as PotentialSum

@@ -1,0 +1,19 @@
+"""Whether a potential depends on time."""
+
+import jax
+from jax.interpreters import partial_eval
+from jaxtyping import DTypeLike
+
+from .hamiltonian import Hamiltonian
+
+
+def depends_on_time(hamiltonian: Hamiltonian, dimension: int, dtype: DTypeLike) -> bool:
+    """Whether the program of the potential uses t.
+
+    The answer comes from the traced program, not from trial values: `False` means that no operation that leads to
+    the result reads t. `True` may be wrong (`x + 0 * t`), and costs only time.
+    """
+    t, x = jax.ShapeDtypeStruct((), dtype), jax.ShapeDtypeStruct((dimension,), dtype)
+    closed = jax.make_jaxpr(hamiltonian.potential)(t, x)
+    _, used = partial_eval.dce_jaxpr(closed.jaxpr, [True] * len(closed.jaxpr.outvars))
+    return used[0]
