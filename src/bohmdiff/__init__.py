@@ -1,9 +1,13 @@
 """Quantum dynamics with Bohmian trajectories and score matching."""
 
 from . import plot as plot
+from ._errors import BohmdiffError as BohmdiffError
 from ._errors import DegenerateFitError as DegenerateFitError
+from ._errors import NotFiniteError as NotFiniteError
+from ._errors import ParticlesLostError as ParticlesLostError
 from ._errors import ToleranceNotReachedError as ToleranceNotReachedError
 from ._errors import TrainingDivergedError as TrainingDivergedError
+from ._errors import TrainingError as TrainingError
 from ._errors import TrainingNotSavedError as TrainingNotSavedError
 from ._errors import UnavailableError as UnavailableError
 from .flow import FlowState as FlowState
@@ -69,7 +73,11 @@ from .score import Interactions as Interactions
 from .score import NeuralScore as NeuralScore
 from .score import ScoreSum as ScoreSum
 from .score import TotalDegree as TotalDegree
+from .solution import AbstractParticleSolution as AbstractParticleSolution
 from .solution import Comparison as Comparison
+from .solution import Diagnostics as Diagnostics
+from .solution import Figure as Figure
+from .solution import Particles as Particles
 from .solution import Solution as Solution
 from .solution import compare as compare
 from .solver import AbstractSymplecticSolver as AbstractSymplecticSolver
@@ -80,7 +88,6 @@ from .solver import VelocityVerlet as VelocityVerlet
 from .solver import Yoshida4 as Yoshida4
 from .stochastic import HermiteVelocity as HermiteVelocity
 from .stochastic import Velocities as Velocities
-from .stochastic import current_velocity as current_velocity
 from .stochastic import nelson_process as nelson_process
 from .stochastic import velocity_residuals as velocity_residuals
 from .training import scale_by_gauss_newton as scale_by_gauss_newton

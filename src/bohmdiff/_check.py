@@ -23,17 +23,26 @@ def is_concrete(tree: PyTree) -> bool:
     return not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(tree))
 
 
-def require(tree: PyTree, condition: Bool[ArrayLike, ""], message: str) -> PyTree:
+def require(
+    tree: PyTree,
+    condition: Bool[ArrayLike, ""],
+    message: str,
+    error: type[Exception] = ValueError,
+) -> PyTree:
     """Returns `tree` if `condition` holds.
 
-    A condition whose value is known raises a `ValueError` at once; under a transformation of JAX
-    it becomes a check at run time, which is why the returned value must be used.
+    A condition whose value is known raises at once. Under a transformation of JAX it is not known: where it does
+    not hold, every real or complex number in the returned tree is NaN.
     """
     if is_concrete(condition):
         if not bool(condition):
-            raise ValueError(message)
+            raise error(message)
         return tree
-    return eqx.error_if(tree, jnp.logical_not(condition), message)
+
+    def poisoned(leaf: Any) -> Any:
+        return jnp.where(condition, leaf, jnp.nan) if eqx.is_inexact_array(leaf) else leaf
+
+    return jax.tree.map(poisoned, tree)
 
 
 def warn(message: str) -> None:

@@ -9,7 +9,7 @@ from .propagate import require_finite_paths as require_finite_paths
 from .quantum import Score as Score
 from .quantum import acceleration as acceleration
 from .quantum import check_point as check_point
-from .quantum import hermite_acceleration as hermite_acceleration
+from .quantum import hermite_force as hermite_force
 from .quantum import quantum_potential as quantum_potential
 from .state import FlowState as FlowState
 from .state import HalfState as HalfState

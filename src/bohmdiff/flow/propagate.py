@@ -20,6 +20,7 @@ from .._check import (
     require,
 )
 from .._devices import Devices
+from .._errors import ParticlesLostError
 from .._precision import in_full_precision
 from .._types import Numbers, Paths, Points, Times
 from ..problem import Problem, as_problem, saved_times
@@ -104,8 +105,8 @@ def propagate(
     **Returns:** a [`Trajectory`][bohmdiff.Trajectory]. Gradients with respect to anything in `problem`,
     `score` or `x0` go through Diffrax's `RecursiveCheckpointAdjoint`.
 
-    **Raises:** `ValueError` for bad input, before the run; and if a particle becomes non-finite, which
-    is an error at run time under `jax.jit`.
+    **Raises:** `ValueError` for bad input, before the run; [`ParticlesLostError`][bohmdiff.ParticlesLostError]
+    if a particle becomes infinite or NaN. Under `jax.jit` the positions are NaN then.
     """
     problem, score, x0 = check_ensemble(problem, score, x0)
     steps = check_integration(solver, steps)
@@ -291,4 +292,5 @@ def require_finite_paths(position: Paths, ts: Times) -> Paths:
         jnp.all(finite),
         f"Particles became non-finite{detail}. The score drives them out of the region where it is "
         "defined, or the steps are too long: take more steps, or initial points that lie less far out.",
+        ParticlesLostError,
     )

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from .._check import as_real_array, check_output
 from .._precision import in_full_precision
@@ -126,10 +126,13 @@ def _potential(s: Vector, divergence: Scalar, inverse_mass: Vector, hbar: Scalar
     return -0.25 * hbar**2 * (divergence + 0.5 * inverse_mass @ s**2)
 
 
-def hermite_acceleration(
+def hermite_force(
     hamiltonian: Hamiltonian, expansion: HermiteExpansion, t: Time, x: Points
-) -> Points:
-    r"""$-\nabla(V + Q) / m$ of a whole ensemble, shape `(M, d)`, with Q of an expansion in closed form."""
-    classical = -jax.vmap(jax.grad(hamiltonian.potential, argnums=1), in_axes=(None, 0))(t, x)
+) -> tuple[Float[Array, " M"], Points]:
+    r"""$V + Q$ and $-\nabla(V + Q) / m$ of a whole ensemble, shapes `(M,)` and `(M, d)`, with Q of an
+    expansion in closed form."""
+    both = jax.value_and_grad(hamiltonian.potential, argnums=1)
+    potential, gradient = jax.vmap(both, in_axes=(None, 0))(t, x)
     mass = hamiltonian.masses(x.shape[1])
-    return (classical + expansion.quantum_force(x, mass, hamiltonian.hbar)) / mass
+    quantum, force = expansion.quantum(x, mass, hamiltonian.hbar)
+    return potential + quantum, (force - gradient) / mass

@@ -7,95 +7,87 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import xarray
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
-from .._check import as_positive_integer
 from .._precision import in_full_precision
-from .._types import Field, Key, Numbers, Paths, Points, Scalar, Time, Times, Vector, Weights
-from ..flow import as_positions, require_finite_paths
+from .._types import Field, Paths, Points, Scalar, Time, Times, Vector, Weights
+from ..flow import require_finite_paths
 from ..problem import Problem
+from ..solution import AbstractParticleSolution, Particles
 from ..solution._export import attributes
-from ..solution.solution import Solution, place
-from ..training._history import read_history
-from ..wavepacket import RandomPoints
+from ..training import history_dataset
 
 MOST_STEPS = 4096
 
 
-class AbstractFieldSolution(Solution):
+class AbstractFieldSolution(AbstractParticleSolution):
     """Two velocity fields and particles that moved with the current one."""
 
     osmotic: eqx.AbstractVar[Field]
     current: eqx.AbstractVar[Field]
-    position: eqx.AbstractVar[Paths]
-    weights: eqx.AbstractVar[Weights]
-    _history: eqx.AbstractVar[str]
+    _history: eqx.AbstractVar[dict[str, Array]]
 
     @property
     def history(self) -> xarray.Dataset:
         """Of the training: everything that its log has, over `epoch`, with the attributes of `to_xarray`."""
-        return read_history(self._history).assign_attrs(attributes(self.problem, self.method))
-
-    @in_full_precision
-    def mean(self) -> Float[Array, "K d"]:
-        return jnp.einsum("m,mkd->kd", self.weights, self.position)
-
-    @in_full_precision
-    def std(self) -> Float[Array, "K d"]:
-        return jnp.sqrt(jnp.einsum("m,mkd->kd", self.weights, (self.position - self.mean()) ** 2))
+        return history_dataset(self._history).assign_attrs(attributes(self.problem, self.method))
 
     @in_full_precision
     def energy(self) -> Times:
         return _energies(self)
 
-    def sample(self, key: Key, n: int) -> Float[Array, "n K d"]:
-        """`n` new Bohmian trajectories: random starts from ρ0, moved with the current velocity."""
-        n = as_positive_integer(n, "n", "Pass how many trajectories.")
-        return self.trajectories(self.problem.initial.particles(RandomPoints(n), key)[0])
+    def move(self, x0: Points) -> Paths:
+        return moved_paths(self.problem, self.current, x0, self.ts)
 
-    @in_full_precision
-    def trajectories(self, x0: Numbers) -> Paths:
-        """The paths of particles that start at `x0`, shape `(M, d)`, at the saved times: `(M, K, d)`."""
-        x0 = as_positions(x0, self.problem.dimension).astype(self.ts.dtype)
-        return moved(self.problem, self.current, x0, self.ts)
-
-    def velocity(self, t: Time, x: Vector) -> Vector:
-        r"""The current velocity $\nabla S / m$ at one point, shape `(d,)`."""
-        t, x = place(self.problem, t, x)
+    def velocity_at(self, t: Scalar, x: Vector) -> Vector:
         return self.current(t, x)
 
-    def score(self, t: Time, x: Vector) -> Vector:
-        t, x = place(self.problem, t, x)
+    def score_at(self, t: Scalar, x: Vector) -> Vector:
         hamiltonian = self.problem.hamiltonian
         return 2 * hamiltonian.mass / hamiltonian.hbar * self.osmotic(t, x)
 
 
-def moved(problem: Problem, current: Field, x0: Points, ts: Times) -> Paths:
-    """Where particles are that move with a velocity field, at `ts`."""
-    return require_finite_paths(_moved(problem, current, x0, ts), ts)
+def moved(problem: Problem, current: Field, x0: Points, weights: Weights, ts: Times) -> Particles:
+    """Particles that move with a velocity field, at `ts`."""
+    return Particles(require_finite_paths(moved_paths(problem, current, x0, ts), ts), weights)
 
 
 @eqx.filter_jit
-def _moved(problem: Problem, current: Field, x0: Points, ts: Times) -> Paths:
-    def velocity(t: Any, x: Points, args: Any) -> Points:
-        return jax.vmap(lambda y: current(t, y))(x)
+def moved_paths(problem: Problem, current: Field, x0: Points, ts: Times) -> Paths:
+    """Positions at `ts` of particles that move with a velocity field; infinite where they are lost."""
+    (paths,) = along_flow(problem, lambda t, x: (current(t, x),), (x0,), ts)
+    return paths
 
-    tolerance = 1e-6 if x0.dtype == jnp.float64 else 1e-4
-    spread = jnp.max(jnp.std(x0, axis=0)) if x0.shape[0] > 1 else jnp.ones((), x0.dtype)
+
+def along_flow(problem: Problem, rates: Any, y0: tuple[Array, ...], ts: Times) -> tuple[Array, ...]:
+    """What is integrated along the flow, with the particles first, at `ts`.
+
+    `rates(t, *y)` of one particle: its velocity, and those of whatever goes along. Steps are chosen for the
+    positions alone.
+    """
+    x0, dtype = y0[0], y0[0].dtype
+
+    def field(t: Any, y: tuple[Array, ...], args: Any) -> tuple[Array, ...]:
+        return jax.vmap(lambda *one: rates(t, *one))(*y)
+
+    tolerance = 1e-6 if dtype == jnp.float64 else 1e-4
+    spread = jnp.max(jnp.std(x0, axis=0)) if x0.shape[0] > 1 else jnp.ones((), dtype)
     solution = diffrax.diffeqsolve(
-        diffrax.ODETerm(velocity),
+        diffrax.ODETerm(field),
         diffrax.Tsit5(),
-        problem.t0.astype(x0.dtype),
-        problem.t1.astype(x0.dtype),
+        problem.t0.astype(dtype),
+        problem.t1.astype(dtype),
         None,
-        x0,
+        y0,
         saveat=diffrax.SaveAt(ts=ts),
-        stepsize_controller=diffrax.PIDController(rtol=tolerance, atol=tolerance * spread),
+        stepsize_controller=diffrax.PIDController(
+            rtol=tolerance, atol=tolerance * spread, norm=lambda y: jnp.sqrt(jnp.mean(y[0] ** 2))
+        ),
         max_steps=MOST_STEPS,
         throw=False,  # what is missing is infinite, and said by whoever calls
     )
     assert solution.ys is not None
-    return jnp.moveaxis(solution.ys, 0, 1)
+    return tuple(jnp.moveaxis(values, 0, 1) for values in solution.ys)
 
 
 @eqx.filter_jit
@@ -106,5 +98,4 @@ def _energies(solution: AbstractFieldSolution) -> Times:
         fields = (solution.osmotic(t, x), solution.current(t, x))
         return sum(map(hamiltonian.kinetic_energy, fields), hamiltonian.potential(t, x))
 
-    at_times = jax.vmap(jax.vmap(energy, in_axes=(0, 0)), in_axes=(None, 0))(solution.ts, solution.position)
-    return solution.weights @ at_times
+    return solution.average(energy)

@@ -39,7 +39,7 @@ class AutomaticDegree(AbstractMethod):
 
     - `tolerance`: the largest error allowed, in units of the standard deviation of each coordinate.
     - `largest`: the largest degree, at least 4 and at most 12.
-    - `method`: its solver, terms, points and steps are used; the steps are those of degree 4, in
+    - `method`: its solver, basis, particles and steps are used; the steps are those of degree 4, in
         proportion more for larger ones. Its degree and its trust radius are chosen instead, the latter as
         two more than the degree, or $\sqrt d$ more in more than four dimensions. Unless it fixes the points,
         they are a Gauss–Hermite grid that reaches farther out for each degree, where one is affordable, and
@@ -92,7 +92,7 @@ class AutomaticDegree(AbstractMethod):
                 break
             if before is not None:
                 estimate = _SAFETY * float(_largest_change(before, solution))
-                solution = replace(solution, error_estimate=estimate)
+                solution = replace(solution, error_estimate=jnp.asarray(estimate, problem.dtype))
                 estimates.append((estimate, degree, solution))
                 if estimate <= self.tolerance:
                     return solution

@@ -1,10 +1,10 @@
-"""What every method is, and the one door to all of them."""
+"""The interface of a method, and `solve`."""
 
 from abc import abstractmethod
 
 import equinox as eqx
 
-from .._check import as_flag, as_key, cast_floats
+from .._check import as_flag, as_key, cast_floats, warn
 from .._precision import in_full_precision
 from .._types import Key, Numbers, Times
 from ..problem import Problem, as_problem, saved_times
@@ -69,4 +69,16 @@ def solve(
     if key is not None:
         key = as_key(key)
     problem = cast_floats(problem, problem.dtype)
-    return method.run(problem, saved_times(problem, ts), key=key, progress=as_flag(progress, "progress"))
+    solution = method.run(problem, saved_times(problem, ts), key=key, progress=as_flag(progress, "progress"))
+    _warn_of_failed_figures(solution)
+    return solution
+
+
+def _warn_of_failed_figures(solution: Solution) -> None:
+    """One warning for all figures that exceed their limits, as far as their values are known."""
+    failed = solution.diagnostics.failed()
+    if failed:
+        said = " ".join(
+            f"{name} is {figure}: {figure.meaning} {figure.remedy}" for name, figure in failed.items()
+        )
+        warn(f"The solution by {type(solution.method).__name__} may be wrong. {said}")

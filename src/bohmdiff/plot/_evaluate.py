@@ -11,9 +11,6 @@ from jaxtyping import Array
 
 from .._check import as_float
 from .._types import Numbers, Points, Time
-from ..method.gaussian_dynamics import GaussianSolution
-from ..method.given_score import FlowSolution
-from ..method.sequential import EnsembleSolution
 from ..solution import Solution
 from ._style import Units
 
@@ -24,18 +21,14 @@ _SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 def density_at(solution: Solution, t: Numbers, x: np.ndarray) -> np.ndarray:
     """ρ(t, x) at points of shape `(..., d)`, any number at once."""
     points = jnp.asarray(x.reshape(-1, x.shape[-1]), solution.ts.dtype)
-    # On a grid the time must be a number, and of a user's own solutions nothing is known.
-    compiles = isinstance(solution, EnsembleSolution | FlowSolution | GaussianSolution)
-    log_density = (_compiled if compiles else _log_density)(solution, jnp.asarray(t), points)
+    log_density = _log_density(solution, jnp.asarray(t), points)
     with np.errstate(over="ignore"):
         return np.exp(np.asarray(log_density)).reshape(x.shape[:-1])
 
 
+@eqx.filter_jit
 def _log_density(solution: Solution, t: Time, points: Points) -> Array:
     return jax.vmap(lambda y: solution.log_density(t, y))(points)
-
-
-_compiled = eqx.filter_jit(_log_density)
 
 
 def reach(

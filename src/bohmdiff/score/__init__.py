@@ -12,7 +12,7 @@ from .hermite import HermiteFit as HermiteFit
 from .hermite import HermiteScore as HermiteScore
 from .hermite import default_trust_radius as default_trust_radius
 from .hermite import fit_hermite as fit_hermite
-from .hermite import fit_velocity as fit_velocity
+from .hermite import fit_phase as fit_phase
 from .neural import NeuralScore as NeuralScore
 from .score import AbstractScore as AbstractScore
 from .score import BlendedScore as BlendedScore

@@ -84,8 +84,9 @@ class HermiteExpansion(eqx.Module):
         r"""$\nabla\sum_\alpha c_\alpha h_\alpha(\xi)$ at the points `x`, shape `(M, d)`."""
         return self._correction_gradient(self._trusted(self._into_frame(x))) @ self._inverse
 
-    def quantum_force(self, x: Points, mass: Vector, hbar: Scalar) -> Points:
-        r"""$-\nabla Q$ at the points `x`, shape `(M, d)`: one product of basis and coefficients.
+    def quantum(self, x: Points, mass: Vector, hbar: Scalar) -> tuple[Float[Array, " M"], Points]:
+        r"""$Q$ and $-\nabla Q$ at the points `x`, shapes `(M,)` and `(M, d)`: one product of basis and
+        coefficients.
 
         In the frame $Q = -\tfrac{\hbar^2}{4}[\mathrm{tr}(A\,\nabla\nabla\varphi) +
         \tfrac12 \nabla\varphi^\top A \nabla\varphi]$ with $A = L^{-1} m^{-1} L^{-\top}$.
@@ -104,7 +105,10 @@ class HermiteExpansion(eqx.Module):
         in_frame = values[:, d + d * d :] + jnp.einsum("mij,mj->mi", curvature, score @ metric)
         # Beyond the trust radius the Gaussian's own force goes on growing.
         in_frame = in_frame + (xi - trusted) @ metric
-        return 0.25 * hbar**2 * in_frame @ self._inverse
+        score = score - (xi - trusted)
+        laplacian = jnp.einsum("mij,ij->m", curvature, metric)
+        potential = -0.25 * hbar**2 * (laplacian + 0.5 * jnp.einsum("mi,ij,mj->m", score, metric, score))
+        return potential, 0.25 * hbar**2 * in_frame @ self._inverse
 
     def derivatives(self, x: Vector, inverse_mass: Vector, order: int = 1) -> tuple[LocalScore, ...]:
         """The score at one point with what the quantum force needs of it, and their derivatives.
@@ -147,11 +151,15 @@ class HermiteExpansion(eqx.Module):
         return self.mean + self.cholesky @ self._trusted(self._into_frame(x[None]))[0]
 
     def log_density(self, x: Vector) -> Scalar:
-        r"""$\ln\rho(x)$ at one point; worth something where the particles of the fit are."""
-        xi = self._into_frame(x[None])
-        _, log_determinant = jnp.linalg.slogdet(self.cholesky)
-        log_normal = -0.5 * jnp.sum(xi**2) - 0.5 * self.dimension * jnp.log(2 * jnp.pi).astype(x.dtype)
-        return log_normal - log_determinant + self._correction(xi)[0] - self.log_partition
+        r"""$\ln\rho(x)$ at one point; reliable only where the fitted particles are."""
+        return self.log_densities(x[None])[0]
+
+    def log_densities(self, x: Points) -> Float[Array, " M"]:
+        r"""$\ln\rho$ at the points `x`, shape `(M,)`."""
+        xi = self._into_frame(x)
+        log_determinant = jnp.sum(jnp.log(jnp.abs(jnp.diag(self.cholesky))))
+        log_normal = -0.5 * jnp.sum(xi**2, axis=1) - 0.5 * self.dimension * math.log(2 * math.pi)
+        return log_normal - log_determinant + self._correction(xi) - self.log_partition
 
     def _into_frame(self, x: Points) -> Points:
         return (x - self.mean) @ self._inverse.T
@@ -265,7 +273,7 @@ def fit_hermite(
     return HermiteFit(expansion, information, (jnp.max(pivots) / jnp.min(pivots)) ** 2)
 
 
-def fit_velocity(
+def fit_phase(
     x: Points,
     velocity: Points,
     weights: Weights,

@@ -1,6 +1,15 @@
 from .compare import Comparison as Comparison
 from .compare import compare as compare
+from .diagnostics import Diagnostics as Diagnostics
+from .diagnostics import Figure as Figure
+from .diagnostics import energy_figure as energy_figure
+from .diagnostics import worst as worst
+from .particles import AbstractParticleSolution as AbstractParticleSolution
+from .particles import Particles as Particles
+from .particles import moved_draws as moved_draws
+from .particles import moved_measure as moved_measure
+from .particles import particle_average as particle_average
+from .particles import particle_covariance as particle_covariance
+from .particles import particle_projection as particle_projection
 from .solution import Solution as Solution
 from .solution import as_solution as as_solution
-from .solution import place as place
-from .solution import within_span as within_span

@@ -1,7 +1,5 @@
 """Solutions as labelled data: what the attributes of a dataset say about the problem and the method."""
 
-import re
-from collections.abc import Iterable
 from dataclasses import fields
 from importlib import metadata
 from typing import Any
@@ -12,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import xarray
 
+from .._text import shortest, text_of
 from ..problem import Problem
 from ..units import Units, as_units
 
@@ -23,17 +22,35 @@ Attribute = str | int | float | np.ndarray
 
 
 def moments_dataset(
-    mean: np.ndarray, std: np.ndarray, energy: np.ndarray, ts: np.ndarray, units: Units
+    mean: np.ndarray,
+    std: np.ndarray,
+    energy: np.ndarray,
+    ts: np.ndarray,
+    observables: dict[str, np.ndarray],
+    units: Units,
 ) -> xarray.Dataset:
-    """Moments and energy over time, each with its name and units."""
+    """Moments, energy and observables over time, each with its name and units."""
     units = as_units(units)
+    extra = {}
+    for name, values in observables.items():
+        axes = ("time", *(f"{name}_{i}" for i in range(1, values.ndim)))
+        if np.iscomplexobj(values):
+            for part, numbers in (("real", np.real(values)), ("imag", np.imag(values))):
+                extra[f"{name}_{part}"] = (
+                    axes,
+                    numbers,
+                    {"long_name": f"expectation value of {name}, {part}"},
+                )
+        else:
+            extra[name] = (axes, values, {"long_name": f"expectation value of {name}"})
     both = ("time", "coordinate")
     return xarray.Dataset(
         {
             "mean": (both, mean, {"long_name": "mean position", "units": units.length}),
             "std": (both, std, {"long_name": "standard deviation of the position", "units": units.length}),
             "energy": ("time", energy, {"long_name": "mean energy", "units": units.energy}),
-        },
+        }
+        | extra,
         coords={
             "time": ("time", ts, {"long_name": "time", "units": units.time}),
             "coordinate": (
@@ -68,47 +85,10 @@ def attributes(problem: Problem, method: eqx.Module) -> dict[str, Attribute]:
     }
 
 
-def text_of(value: Any, most: int) -> str:
-    """A module in words: all its options, defaults too, and the numbers of arrays that have at most `most`.
-
-    The same in every process, so without addresses.
-    """
-
-    def named(pairs: Iterable[tuple[str, Any]]) -> str:
-        return ", ".join(f"{name}={text_of(one, most)}" for name, one in pairs)
-
-    if hasattr(value, "__self__") and hasattr(value, "__func__"):
-        # A bound method: written out it would be all of the solution that a score was taken from.
-        return f"<{type(value.__self__).__name__}.{value.__func__.__name__}>"
-    if isinstance(value, eqx.Module):
-        options = ((field.name, getattr(value, field.name)) for field in fields(value))
-        return f"{type(value).__name__}({named(options)})"
-    if isinstance(value, jax.Array | np.ndarray):
-        if value.size <= most and value.dtype.kind in "biufc":
-            return repr(_shortest(value).tolist())
-        return f"{value.dtype.name}{list(value.shape)}"
-    if isinstance(value, tuple) and (names := getattr(value, "_fields", ())):
-        return f"{type(value).__name__}({named((name, getattr(value, name)) for name in names)})"
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{key!r}: {text_of(one, most)}" for key, one in value.items()) + "}"
-    if isinstance(value, tuple | list):
-        inside = ", ".join(text_of(one, most) for one in value)
-        return f"({inside}{',' * (len(value) == 1)})" if isinstance(value, tuple) else f"[{inside}]"
-    if callable(value) and hasattr(value, "__qualname__"):
-        return f"<{'class' if isinstance(value, type) else 'function'} {value.__qualname__}>"
-    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
-
-
 def _numbers(value: Any) -> float | np.ndarray:
     """One number, or a list of them, matrices row by row: NetCDF has no others, and no lists of one."""
-    flat = _shortest(value).astype(float).reshape(-1)
+    flat = shortest(value).astype(float).reshape(-1)
     return float(flat[0]) if flat.size == 1 else flat
-
-
-def _shortest(array: jax.Array | np.ndarray) -> np.ndarray:
-    """Single precision in as many digits as it has: 0.2 rather than 0.20000000298."""
-    values = np.asarray(array)
-    return values.astype(str).astype(float) if values.dtype == np.float32 else values
 
 
 def _version() -> str:

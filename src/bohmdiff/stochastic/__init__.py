@@ -4,4 +4,3 @@ from .nelson import nelson_process as nelson_process
 from .nelson import process_paths as process_paths
 from .velocity import HermiteVelocity as HermiteVelocity
 from .velocity import Velocities as Velocities
-from .velocity import current_velocity as current_velocity

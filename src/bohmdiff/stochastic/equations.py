@@ -25,9 +25,8 @@ def velocity_residuals(
     - \frac{\hbar}{2m}\nabla\,\mathrm{div}\,u$$
 
     ```python
-    velocity = bd.current_velocity(solution)
-    osmotic = bd.Velocities(problem, solution.score, velocity).osmotic
-    bd.velocity_residuals(hamiltonian, osmotic, velocity, t, x)
+    velocities = bd.Velocities(problem, solution.score, solution.velocity)
+    bd.velocity_residuals(hamiltonian, velocities.osmotic, velocities.velocity, t, x)
     ```
 
     Both vanish for the velocities of a nodeless $\psi$. The gradients of both divergences come from one reverse

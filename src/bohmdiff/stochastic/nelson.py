@@ -28,7 +28,7 @@ from ..hamiltonian import Hamiltonian
 from ..problem import Problem, saved_times
 from ..solution import Solution
 from ..wavepacket import RandomPoints
-from .velocity import Velocities, as_velocities
+from .velocity import Velocities
 
 
 @in_full_precision
@@ -61,9 +61,7 @@ def nelson_process(
 
     **Arguments:**
 
-    - `source`: a solution by any method, or [`Velocities`][bohmdiff.Velocities], of any score and velocity
-        field. Of a solution without a velocity field, that of [`current_velocity`][bohmdiff.current_velocity] is
-        taken; a ψ on a grid is [`tabulated`][bohmdiff.GridSolution.tabulated].
+    - `source`: a solution by any method, or [`Velocities`][bohmdiff.Velocities] of any score and velocity field.
     - `start`: a number of random draws from the density at the start, or positions there, shape `(M, d)`. The
         start is `t0`; backward it is `t1`, and draws are random points of $\rho_0$ that the flow has moved.
     - `key`: for the Wiener process, and all other random choices.
@@ -89,8 +87,12 @@ def nelson_process(
         500 (2024), for the solver.
     """
     key, backward = as_key(key), as_flag(backward, "backward")
-    fit_key, start_key, flow_key, noise_key = jax.random.split(key, 4)
-    velocities = as_velocities(source, fit_key)
+    start_key, flow_key, noise_key = jax.random.split(key, 3)
+    if not isinstance(source, Solution | Velocities):
+        raise ValueError(
+            f"source must be a solution, as solve returns, or Velocities, but {type(source).__name__} was given."
+        )
+    velocities = Velocities(source.problem, source.score, source.velocity)
     dtype = velocities.problem.dtype
     velocities = cast_floats(velocities, dtype)
     problem = velocities.problem
@@ -109,7 +111,7 @@ def nelson_process(
             "grad."
         )
     move = partial(
-        process_paths, problem.hamiltonian, velocities.osmotic, velocities.current, solver=solver
+        process_paths, problem.hamiltonian, velocities.osmotic, velocities.velocity, solver=solver
     )
     if isinstance(start, int | np.integer):
         number = as_positive_integer(start, "start", "Pass a number of draws, or positions.")

@@ -7,13 +7,15 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Complex
+from jaxtyping import Array, Bool, Complex, Float
 
 from ..._check import require
-from ..._types import Paths, Points, Scalar, Time, Times, Vector, Weights
+from ..._errors import ParticlesLostError
+from ..._types import Field, Paths, Points, Scalar, Time, Times, Vector, Weights
+from ...flow import require_finite_paths
 from ...problem import Problem
-from ...solution.solution import place
-from .._field_solution import MOST_STEPS, AbstractFieldSolution, moved
+from ...solution import Diagnostics, Particles
+from .._field_solution import MOST_STEPS, AbstractFieldSolution, along_flow
 
 
 class VelocitySolution(AbstractFieldSolution):
@@ -27,8 +29,7 @@ class VelocitySolution(AbstractFieldSolution):
     ```
 
     - `osmotic`, `current`: the fields themselves, modules: after training, the trained ones.
-    - `position`: particles that moved with the current velocity, at the saved times, shape `(M, K, d)`.
-    - `weights`: of the particles, shape `(M,)`.
+    - `particles`: [`Particles`][bohmdiff.Particles] that moved with the current velocity, with density and phase.
     - `history`: of the training, an `xarray.Dataset` over `epoch`.
 
     Moments are those of the particles, without noise; [`nelson_process`][bohmdiff.nelson_process] samples the
@@ -43,9 +44,9 @@ class VelocitySolution(AbstractFieldSolution):
     ts: Times
     osmotic: Callable[..., Array]
     current: Callable[..., Array]
-    position: Paths
-    weights: Weights
-    _history: str = eqx.field(static=True)
+    particles: Particles
+    diagnostics: Diagnostics
+    _history: dict[str, Array]
 
     @staticmethod
     def of(
@@ -55,31 +56,66 @@ class VelocitySolution(AbstractFieldSolution):
         fields: tuple[Callable[..., Array], Callable[..., Array]],
         x0: Points,
         weights: Weights,
-        history: str,
+        history: dict[str, Array],
     ) -> "VelocitySolution":
         """The solution whose particles start at `x0`."""
+        position, log_density, phase = _with_amplitudes(problem, *fields, x0, ts)
+        particles = Particles(require_finite_paths(position, ts), weights, log_density, phase)
         return VelocitySolution(
-            problem, method, ts, *fields, moved(problem, fields[1], x0, ts), weights, history
+            problem=problem,
+            method=method,
+            ts=ts,
+            osmotic=fields[0],
+            current=fields[1],
+            particles=particles,
+            diagnostics=Diagnostics(),
+            _history=history,
         )
 
-    def log_density(self, t: Time, x: Vector) -> Scalar:
+    def log_density_at(self, t: Scalar, x: Vector) -> Scalar:
         return self._traced_back(t, x)[0]
 
-    def wave_function(self, t: Time, x: Vector) -> Complex[Array, ""]:
+    def wave_function_at(self, t: Scalar, x: Vector) -> Complex[Array, ""]:
         log_density, phase = self._traced_back(t, x)
         return jnp.exp(jax.lax.complex(0.5 * log_density, phase / self.problem.hamiltonian.hbar))
 
-    def _traced_back(self, t: Time, x: Vector) -> tuple[Scalar, Scalar]:
+    def _traced_back(self, t: Scalar, x: Vector) -> tuple[Scalar, Scalar]:
         """ln ρ and S at one point."""
-        t, x = place(self.problem, t, x)
-        x = jnp.asarray(x, self.ts.dtype)
-        (log_density, phase), arrived = _traced_back(self, jnp.asarray(t, x.dtype), x)
+        found, arrived = _traced_back(self, t, x)
         return require(
-            (log_density, phase),
+            found,
             arrived,
-            "The flow that comes to this place can't be followed back to the start: the velocities are too rough "
-            "on the way, or grow without bound. Ask for a place where there are particles.",
+            "Could not trace x back to t0: the velocities are too rough on the way, or grow without bound. Ask for a "
+            "place where there are particles.",
+            ParticlesLostError,
         )
+
+
+def _rates(
+    problem: Problem, osmotic: Field, current: Field, t: Time, x: Vector
+) -> tuple[Vector, Scalar, Scalar]:
+    """Velocity, its divergence, and the rate of the phase along the flow."""
+    hamiltonian = problem.hamiltonian
+    v = current(t, x)
+    kinetic = hamiltonian.kinetic_energy(v) + hamiltonian.kinetic_energy(osmotic(t, x))
+    spreading = 0.5 * hamiltonian.hbar * _divergence(lambda y: osmotic(t, y), x)
+    action = kinetic + spreading - hamiltonian.potential(t, x)
+    return v, _divergence(lambda y: current(t, y), x), action
+
+
+@eqx.filter_jit
+def _with_amplitudes(
+    problem: Problem, osmotic: Field, current: Field, x0: Points, ts: Times
+) -> tuple[Paths, Float[Array, "M K"], Float[Array, "M K"]]:
+    """Positions, ln ρ and S of particles that start at `x0`."""
+    initial = problem.initial
+    phase = jax.vmap(initial.phase)(x0)
+
+    def rates(t: Any, x: Vector, *_: Scalar) -> tuple[Array, ...]:
+        return _rates(problem, osmotic, current, t, x)
+
+    position, expansion, phases = along_flow(problem, rates, (x0, jnp.zeros_like(phase), phase), ts)
+    return position, jax.vmap(initial.log_density)(x0)[:, None] - expansion, phases
 
 
 @eqx.filter_jit
@@ -87,16 +123,10 @@ def _traced_back(
     solution: VelocitySolution, t: Scalar, x: Vector
 ) -> tuple[tuple[Scalar, Scalar], Bool[Array, ""]]:
     """ln ρ and S, and whether the start was reached with finite numbers."""
-    problem = solution.problem
-    hamiltonian, initial = problem.hamiltonian, problem.initial
+    problem, initial = solution.problem, solution.problem.initial
 
     def rates(t: Any, y: Any, args: Any) -> tuple[Vector, Scalar, Scalar]:
-        x, _, _ = y
-        v = solution.current(t, x)
-        kinetic = hamiltonian.kinetic_energy(v) + hamiltonian.kinetic_energy(solution.osmotic(t, x))
-        spreading = 0.5 * hamiltonian.hbar * _divergence(lambda y: solution.osmotic(t, y), x)
-        action = kinetic + spreading - hamiltonian.potential(t, x)
-        return v, _divergence(lambda y: solution.current(t, y), x), action
+        return _rates(problem, solution.osmotic, solution.current, t, y[0])
 
     tolerance = 1e-8 if x.dtype == jnp.float64 else 1e-5
     zero = jnp.zeros((), x.dtype)

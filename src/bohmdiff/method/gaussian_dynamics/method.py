@@ -6,8 +6,10 @@ import jax
 import jax.numpy as jnp
 
 from ..._check import as_positive_integer, require
+from ..._errors import NotFiniteError
 from ..._types import Key, Times
 from ...problem import Problem
+from ...solution import Diagnostics, Figure
 from ...solver import AbstractSymplecticSolver, BlanesMoan6
 from ...wavepacket import GaussianWavePacket
 from ..method import AbstractMethod
@@ -47,7 +49,8 @@ class GaussianDynamics(AbstractMethod):
     **Returns** from [`solve`][bohmdiff.solve]: a `GaussianSolution`. `key` is not used.
 
     **Raises:** `ValueError` if the initial state is not a
-    [`GaussianWavePacket`][bohmdiff.GaussianWavePacket], or if the solution does not stay finite.
+    [`GaussianWavePacket`][bohmdiff.GaussianWavePacket]; [`NotFiniteError`][bohmdiff.NotFiniteError] if the
+    solution does not stay finite.
 
     ??? cite "Reference"
 
@@ -58,9 +61,10 @@ class GaussianDynamics(AbstractMethod):
 
     steps: int = eqx.field(
         default=1000,
+        static=True,
         converter=lambda n: as_positive_integer(n, "steps", "Pass the number of steps from t0 to t1."),
     )
-    solver: AbstractSymplecticSolver = eqx.field(default_factory=BlanesMoan6)
+    solver: AbstractSymplecticSolver = eqx.field(default_factory=BlanesMoan6, static=True)
 
     def __check_init__(self):
         if not isinstance(self.solver, AbstractSymplecticSolver):
@@ -84,8 +88,21 @@ class GaussianDynamics(AbstractMethod):
             f"GaussianDynamics(steps={self.steps}) met numbers that are not finite between t0 and t1: more "
             "steps help if they are too long; otherwise the potential, or the path of the centre in it, "
             "is not finite.",
+            NotFiniteError,
         )
-        return GaussianSolution(problem, self, ts, interpolation)
+        lost = Figure(
+            1 - finite.astype(problem.dtype),
+            limit=0.0,
+            meaning="The packet became infinite or NaN between t0 and t1.",
+            remedy="Pass more steps, or a potential that is finite on the path of the centre.",
+        )
+        return GaussianSolution(
+            problem=problem,
+            method=self,
+            ts=ts,
+            interpolation=interpolation,
+            diagnostics=Diagnostics({"not finite": lost}),
+        )
 
 
 @eqx.filter_jit
@@ -136,6 +153,7 @@ def _integrate(
         saveat=diffrax.SaveAt(t1=True, dense=True),
         stepsize_controller=diffrax.StepTo(ts=jnp.linspace(t0, t1, steps + 1, dtype=problem.dtype)),
         max_steps=steps,
+        throw=False,  # numbers that are not finite are found below
         progress_meter=diffrax.TqdmProgressMeter() if progress else diffrax.NoProgressMeter(),
     )
     finite = jnp.all(jnp.array([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(solution.ys)]))

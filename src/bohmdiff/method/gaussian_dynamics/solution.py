@@ -1,20 +1,27 @@
 """A wave function that is a Gaussian at all times."""
 
 import math
+from collections.abc import Callable
 
 import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.scipy.linalg as jsl
-import numpy as np
-from jaxtyping import Array, Complex, Float
+from jaxtyping import Array, Bool, Complex, Float, PyTree
 
-from ..._check import as_key, as_positive_integer, require
-from ..._types import Key, Matrix, Scalar, Time, Times, Vector
+from ..._types import Key, Matrix, Paths, Points, Scalar, Time, Times, Vector
 from ...problem import Problem
 from ...score import GaussianScore, MovingGaussian, cubic_path
-from ...solution.solution import Solution, place
+from ...solution import (
+    Diagnostics,
+    Particles,
+    Solution,
+    moved_draws,
+    moved_measure,
+    particle_average,
+    particle_projection,
+)
 from ...wavepacket import GaussHermitePoints, GaussianWavePacket, SobolPoints
 
 # For the part of the potential that its expansion to second order leaves out.
@@ -63,16 +70,14 @@ class GaussianSolution(Solution):
     solution.covariance()[-1], solution.velocity(0.5, x)
     ```
 
-    Everything can be evaluated at any time in $[t_0, t_1]$, not only the saved ones, under `jax.jit`,
-    `jax.vmap` and derivatives in `t` and `x`. Derivatives in parameters of the problem are reverse-mode.
-
-    **Raises:** `ValueError`, or an error at run time under `jax.jit`, for times outside of $[t_0, t_1]$.
+    Derivatives in parameters of the problem are reverse-mode.
     """
 
     problem: Problem
     method: eqx.Module
     ts: Times
     interpolation: diffrax.DenseInterpolation
+    diagnostics: Diagnostics
 
     def mean(self) -> Float[Array, "K d"]:
         return self._saved().mean
@@ -80,9 +85,6 @@ class GaussianSolution(Solution):
     def covariance(self) -> Float[Array, "K d d"]:
         """Of the density at the saved times, shape `(K, d, d)`."""
         return self._saved().covariance
-
-    def std(self) -> Float[Array, "K d"]:
-        return jnp.sqrt(jnp.diagonal(self._saved().covariance, axis1=1, axis2=2))
 
     def energy(self) -> Times:
         r"""$\langle H \rangle$ at the saved times, shape `(K,)`, under the full potential, not only its
@@ -93,34 +95,59 @@ class GaussianSolution(Solution):
         """
         return _energies(self)
 
-    def sample(self, key: Key, n: int) -> Float[Array, "n K d"]:
-        """`n` Bohmian trajectories, shape `(n, K, d)`: the flow of a Gaussian is affine."""
-        n = as_positive_integer(n, "n", "Pass how many trajectories.")
-        initial, packets = self._initial, self._saved()
-        normal = jax.random.normal(as_key(key), (n, self.problem.dimension), self.problem.dtype)
-        start = normal @ jnp.linalg.cholesky(initial.covariance).T
+    def move(self, x0: Points) -> Paths:
+        packets = self._saved()
+        start = x0 - self._initial.mean
         return packets.mean + jnp.einsum("kij,nj->nki", packets.flow, start)
 
-    def score(self, t: Time, x: Vector) -> Vector:
-        t, x = place(self.problem, t, x)
+    def average(self, f: Callable[[Scalar, Vector], PyTree]) -> PyTree:
+        return particle_average(self._quadrature_particles(), self.ts, f)
+
+    def measure(self, inside: Callable[[Vector], Bool[Array, ""]]) -> tuple[Times, Times]:
+        return moved_measure(self, inside)
+
+    def draw(self, key: Key, n: int) -> Float[Array, "n K d"]:
+        return moved_draws(self, key, n)
+
+    def project(self, psi: Callable[[Scalar, Vector], Complex[Array, ""]]) -> Complex[Array, " K"]:
+        particles = self._quadrature_particles()
+        at_times = jax.vmap(jax.vmap(lambda packet, x: _phase(packet, x - packet.mean), in_axes=(None, 0)))
+        density = jax.vmap(
+            jax.vmap(lambda packet, x: _log_normal(packet, x - packet.mean), in_axes=(None, 0))
+        )
+        packets, position = self._saved(), jnp.moveaxis(particles.position, 1, 0)
+        known = Particles(
+            particles.position,
+            particles.weights,
+            density(packets, position).T,
+            at_times(packets, position).T,
+        )
+        return particle_projection(self.problem, known, self.ts, psi)
+
+    def _quadrature_particles(self) -> Particles:
+        """Nodes that the flow, which is affine, has moved: a quadrature of the density at each time."""
+        nodes, weights = (jnp.asarray(a, self.problem.dtype) for a in _quadrature(self.problem.dimension))
+        packets = self._saved()
+        cholesky = jnp.linalg.cholesky(packets.covariance)
+        position = packets.mean + jnp.einsum("kij,nj->nki", cholesky, nodes)
+        return Particles(position, weights)
+
+    def score_at(self, t: Scalar, x: Vector) -> Vector:
         packet = self._at(t)
         return -_solve(packet.covariance, x - packet.mean)
 
-    def log_density(self, t: Time, x: Vector) -> Scalar:
-        t, x = place(self.problem, t, x)
+    def log_density_at(self, t: Scalar, x: Vector) -> Scalar:
         packet = self._at(t)
         return _log_normal(packet, x - packet.mean)
 
-    def wave_function(self, t: Time, x: Vector) -> Complex[Array, ""]:
-        t, x = place(self.problem, t, x)
+    def wave_function_at(self, t: Scalar, x: Vector) -> Complex[Array, ""]:
         packet = self._at(t)
         y = x - packet.mean
-        phase = 0.5 * y @ packet.chirp @ y + packet.momentum @ y + packet.action
-        return jnp.exp(0.5 * _log_normal(packet, y) + 1j * phase / self.problem.hamiltonian.hbar)
+        return jnp.exp(
+            0.5 * _log_normal(packet, y) + 1j * _phase(packet, y) / self.problem.hamiltonian.hbar
+        )
 
-    def velocity(self, t: Time, x: Vector) -> Vector:
-        r"""The Bohmian velocity $\nabla S / m$ at one point, shape `(d,)`."""
-        t, x = place(self.problem, t, x)
+    def velocity_at(self, t: Scalar, x: Vector) -> Vector:
         packet = self._at(t)
         return (packet.momentum + packet.chirp @ (x - packet.mean)) / self.problem.hamiltonian.mass
 
@@ -136,15 +163,6 @@ class GaussianSolution(Solution):
 
     def _at(self, t: Time) -> _Packet:
         t = jnp.asarray(t, self.problem.dtype)
-        t0, t1 = self.interpolation.t0, self.interpolation.t1
-        slack = 4 * np.finfo(self.problem.dtype).eps * jnp.maximum(jnp.abs(t0), jnp.abs(t1))
-        t = require(
-            t,
-            (t >= t0 - slack) & (t <= t1 + slack),
-            "A GaussianSolution was evaluated at a time outside of the [t0, t1] of its problem.",
-        )
-        # Not jnp.clip, which halves derivatives in t at t0 and t1.
-        t = jnp.where(t < t0, t0, jnp.where(t > t1, t1, t))
         positions, momenta = self.interpolation.evaluate(t)
         initial = self._initial.covariance
         covariance = positions.covariance(initial)
@@ -178,6 +196,10 @@ def _fitted(solution: GaussianSolution) -> GaussianScore:
 
 def _solve(covariance: Matrix, y: Vector) -> Vector:
     return jsl.cho_solve((jnp.linalg.cholesky(covariance), True), y)
+
+
+def _phase(packet: _Packet, y: Vector) -> Scalar:
+    return 0.5 * y @ packet.chirp @ y + packet.momentum @ y + packet.action
 
 
 def _log_normal(packet: _Packet, y: Vector) -> Scalar:

@@ -3,18 +3,19 @@
 from collections.abc import Callable
 
 import diffrax
+import equinox as eqx
+import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array
 
-from ..._check import is_concrete, warn
-from ..._types import Key, Paths, Points, Times, Weights
-from ...flow import check_integration, propagate
+from ..._types import Key, Paths, Points, Times, Vector, Weights
+from ...flow import check_integration
 from ...problem import Problem
+from ...solution import Diagnostics, Figure, Particles, worst
 from ...solver import BlanesMoan4
 from ...wavepacket import AbstractDesign, as_design, default_design
 from ..method import AbstractMethod
-from .solution import FlowSolution
+from .solution import FlowSolution, flow_and_velocity
 
 _NODES = {1: 64, 2: 24, 3: 14, 4: 10}
 # What is little of a density, and how much of a variance it may make up beyond what it does at the start.
@@ -50,15 +51,16 @@ class GivenScore(AbstractMethod):
 
     **Returns** from [`solve`][bohmdiff.solve]: a [`FlowSolution`][bohmdiff.FlowSolution].
 
-    **Raises:** `ValueError` for bad options, and if particles become non-finite. Warns where the farthest
+    **Raises:** `ValueError` for bad options; [`ParticlesLostError`][bohmdiff.ParticlesLostError] if particles
+    become infinite or NaN. Warns where the farthest
     thousandth of the probability makes up much of a variance: particles in the far tails, where a fitted or
     trained score is not known well, have then run away.
     """
 
     score: Callable[..., Array]
-    particles: int | AbstractDesign | None = None
-    steps: int = 64
-    solver: diffrax.AbstractSolver = BlanesMoan4()
+    particles: int | AbstractDesign | None = eqx.field(default=None, static=True)
+    steps: int = eqx.field(default=64, static=True)
+    solver: diffrax.AbstractSolver = eqx.field(default=BlanesMoan4(), static=True)
 
     def __check_init__(self):
         if not callable(self.score):
@@ -76,45 +78,45 @@ class GivenScore(AbstractMethod):
         else:
             design = as_design(self.particles, "particles")
         x0, weights = problem.initial.particles(design, key)
-        flow = propagate(problem, self.score, x0, ts=ts, solver=self.solver, steps=self.steps)
-        _warn_of_runaways(x0, weights, flow.position, ts)
+        weights = jnp.asarray(weights, x0.dtype)
+        flow, current = flow_and_velocity(problem, self.score, x0, weights, ts, self.solver, self.steps)
         return FlowSolution(
             problem=problem,
             method=self,
             ts=ts,
             fitted=self.score,
             flow=flow,
-            weights=jnp.asarray(weights, x0.dtype),
+            particles=Particles(flow.position, weights, flow.log_density, flow.phase),
+            current=current,
+            diagnostics=Diagnostics({"runaways": _runaways(x0, weights, flow.position, ts)}),
             solver=self.solver,
             steps=self.steps,
         )
 
 
-def _warn_of_runaways(x0: Points, weights: Weights, position: Paths, ts: Times) -> None:
-    if not is_concrete((x0, weights, position, ts)):
-        return
-    of_weight = np.asarray(weights)
-    before = _share_of_farthest(np.asarray(x0), of_weight)
-    shares = np.stack([_share_of_farthest(x, of_weight) for x in np.moveaxis(np.asarray(position), 1, 0)])
-    time, coordinate = np.unravel_index(np.argmax(shares - before), shares.shape)
-    if shares[time, coordinate] > before[coordinate] + _MOST:
-        warn(
-            f"The farthest thousandth of the probability makes up {shares[time, coordinate]:.0%} of the "
-            f"variance of coordinate {coordinate} at t = {np.asarray(ts)[time]:g}: particles that started far "
-            "out have run away, where the score is not known well, and the moments are not to be trusted. Move "
-            "particles that reach less far out: GivenScore(score, particles=SobolPoints(8192)), with "
-            "solution.fitted as the score after training, or StandardizedPoints(TruncatedPoints(SobolPoints("
-            "8192))), which leave that thousandth out and keep the covariance.",
-        )
+def _runaways(x0: Points, weights: Weights, position: Paths, ts: Times) -> Figure:
+    """How much more of a variance the farthest thousandth makes up than at the start."""
+    before = _share_of_farthest(x0, weights)
+    shares = jax.lax.map(lambda x: _share_of_farthest(x, weights), jnp.moveaxis(position, 1, 0))
+    return Figure(
+        **worst(jnp.max(shares - before, axis=1), ts),
+        limit=_MOST,
+        meaning="The farthest thousandth of the probability makes up that much more of a variance than at the "
+        "start: particles that started far out have run away, where the score is not known well, and the moments "
+        "are not to be trusted.",
+        remedy="Move particles that reach less far out: GivenScore(score, particles=SobolPoints(8192)), with "
+        "solution.fitted as the score after training, or StandardizedPoints(TruncatedPoints(SobolPoints(8192))), "
+        "which leave that thousandth out and keep the covariance.",
+    )
 
 
-def _share_of_farthest(x: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def _share_of_farthest(x: Points, weights: Weights) -> Vector:
     """What the particles that are farthest from the mean, and together have a thousandth of the weight at most,
     contribute to the variance of each coordinate."""
     square = (x - weights @ x) ** 2
-    order = np.argsort(-square, axis=0)
+    order = jnp.argsort(-square, axis=0)
     sizes = weights[order]
-    parts = sizes * np.take_along_axis(square, order, axis=0)
-    far = np.sum(np.where(np.cumsum(sizes, axis=0) <= _FAR_OUT * weights.sum(), parts, 0), axis=0)
-    total = parts.sum(axis=0)
-    return np.divide(far, total, out=np.zeros_like(far), where=total > 0)
+    parts = sizes * jnp.take_along_axis(square, order, axis=0)
+    far = jnp.sum(jnp.where(jnp.cumsum(sizes, axis=0) <= _FAR_OUT * jnp.sum(weights), parts, 0), axis=0)
+    total = jnp.sum(parts, axis=0)
+    return jnp.where(total > 0, far / jnp.where(total > 0, total, 1), 0)

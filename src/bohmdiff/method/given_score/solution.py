@@ -1,27 +1,36 @@
 """The solution that a score makes by its own flow."""
 
-from typing import Any, NoReturn
-
 import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import xarray
-from jaxtyping import Array, Float
+from jaxtyping import Array, Complex, Float
 
-from ..._check import as_positive_integer
+from ..._check import is_concrete
 from ..._precision import in_full_precision
-from ..._types import Key, Numbers, Paths, Scalar, Time, Times, Vector, Weights
+from ..._types import Paths, Points, Scalar, Times, Vector, Weights
 from ...flow import Trajectory, propagate
 from ...problem import Problem
-from ...score import scalar_of
+from ...score import (
+    AbstractScore,
+    cubic_path,
+    default_trust_radius,
+    fit_phase,
+    hermite_polynomials,
+    scalar_of,
+)
+from ...solution import AbstractParticleSolution, Diagnostics, Particles
 from ...solution._export import attributes
-from ...solution.solution import Solution, place
-from ...training._history import read_history
-from ...wavepacket import RandomPoints
+from ...stochastic import HermiteVelocity
+from ...training import history_dataset
+
+# Of the polynomial phase: its degree, how many polynomials and times it may take.
+_LARGEST_DEGREE, _MOST_FUNCTIONS, _KNOTS = 6, 500, 65
 
 
-class FlowSolution(Solution):
+class FlowSolution(AbstractParticleSolution):
     r"""Particles that moved under a score: what [`GivenScore`][bohmdiff.GivenScore] and
     [`SelfConsistentScoreMatching`][bohmdiff.SelfConsistentScoreMatching] return.
 
@@ -32,8 +41,10 @@ class FlowSolution(Solution):
 
     - `flow`: the [`Trajectory`][bohmdiff.Trajectory] of the particles, with the density, phase and energy
         of each.
-    - `weights`: of the particles, shape `(M,)`.
+    - `particles`: position, weight, density and phase of the same [`Particles`][bohmdiff.Particles].
     - `fitted`: the score itself, a module: after training, the trained one.
+    - `current`: the velocity, a [`HermiteVelocity`][bohmdiff.HermiteVelocity]: the gradient of the polynomial
+        phase that comes closest to the particles' momenta; `None` if there are too few particles for one.
     - `history`: of the training, an `xarray.Dataset` over `epoch`, or `None` if there was none.
 
     Moments are those of the particles. `log_density` is the score's own, normalised by the particles at
@@ -43,44 +54,27 @@ class FlowSolution(Solution):
     problem: Problem
     method: eqx.Module
     ts: Times
-    fitted: Any
+    fitted: AbstractScore
     flow: Trajectory
-    weights: Weights
-    solver: diffrax.AbstractSolver
+    particles: Particles
+    current: HermiteVelocity | None
+    diagnostics: Diagnostics
+    solver: diffrax.AbstractSolver = eqx.field(static=True)
     steps: int = eqx.field(static=True)
-    _history: str | None = eqx.field(static=True, default=None)
-
-    @property
-    def particles(self) -> int:
-        """How many there are."""
-        return self.weights.shape[0]
+    _history: dict[str, Array] | None = None
 
     @property
     def history(self) -> xarray.Dataset | None:
         """Of the training: everything that its log has, over `epoch`, with the attributes of `to_xarray`."""
         if self._history is None:
             return None
-        return read_history(self._history).assign_attrs(attributes(self.problem, self.method))
-
-    @in_full_precision
-    def mean(self) -> Float[Array, "K d"]:
-        return jnp.einsum("m,mkd->kd", self.weights, self.flow.position)
-
-    @in_full_precision
-    def std(self) -> Float[Array, "K d"]:
-        return jnp.sqrt(jnp.einsum("m,mkd->kd", self.weights, (self.flow.position - self.mean()) ** 2))
+        return history_dataset(self._history).assign_attrs(attributes(self.problem, self.method))
 
     @in_full_precision
     def energy(self) -> Times:
-        return self.weights @ self.flow.energy
+        return self.particles.weights @ self.flow.energy
 
-    def sample(self, key: Key, n: int) -> Float[Array, "n K d"]:
-        """`n` new Bohmian trajectories: random starts from ρ0, moved under the score."""
-        n = as_positive_integer(n, "n", "Pass how many trajectories.")
-        return self.trajectories(self.problem.initial.particles(RandomPoints(n), key)[0])
-
-    def trajectories(self, x0: Numbers) -> Paths:
-        """The paths of particles that start at `x0`, shape `(M, d)`, at the saved times: `(M, K, d)`."""
+    def move(self, x0: Points) -> Paths:
         return propagate(
             self.problem,
             self.fitted,
@@ -91,27 +85,24 @@ class FlowSolution(Solution):
             tangents=False,
         ).position
 
-    def score(self, t: Time, x: Vector) -> Vector:
-        t, x = place(self.problem, t, x)
+    def score_at(self, t: Scalar, x: Vector) -> Vector:
         return self.fitted(t, x)
 
-    @in_full_precision
-    def log_density(self, t: Time, x: Vector) -> Scalar:
-        if not hasattr(self.fitted, "log_density"):
-            self._unavailable(
-                "log_density",
-                "Its score is a vector field without a scalar. flow.log_density has ln ρ on the particles; "
-                "give the score a method log_density(t, x), or write it as GradientScore(scalar).",
+    def velocity_at(self, t: Scalar, x: Vector) -> Vector:
+        if self.current is None:
+            raise self.unavailable(
+                "velocity", f"{self.particles.weights.size} particles do not determine one: pass more particles."
             )
-        t, x = place(self.problem, t, x)
+        return self.current(t, x)
+
+    def log_density_at(self, t: Scalar, x: Vector) -> Scalar:
         return scalar_of(self.fitted)(t, x) - jnp.interp(t, self.ts, self._offsets())
 
-    def wave_function(self, t: Time, x: Vector) -> NoReturn:
-        self._unavailable(
+    def wave_function_at(self, t: Scalar, x: Vector) -> Complex[Array, ""]:
+        raise self.unavailable(
             "wave_function",
-            "It has the density (log_density), and density and phase on the particles (flow.log_density, "
-            "flow.phase). For ψ anywhere use SplitOperator (d ≤ 4), or GaussianDynamics for quadratic "
-            "potentials.",
+            "It has the density (log_density), and density and phase on its particles (particles.log_density, "
+            "particles.phase). For ψ anywhere use SplitOperator (d ≤ 4), or GaussianDynamics for quadratic potentials.",
         )
 
     def _offsets(self) -> Times:
@@ -120,4 +111,70 @@ class FlowSolution(Solution):
         scalar = scalar_of(self.fitted)
         at_time = jax.vmap(scalar, in_axes=(None, 0))
         own = jax.vmap(at_time, in_axes=(0, 1), out_axes=1)(self.ts, self.flow.position)
-        return self.weights @ (own - self.flow.log_density)
+        return self.particles.weights @ (own - self.flow.log_density)
+
+
+def flow_and_velocity(
+    problem: Problem,
+    score: AbstractScore,
+    x0: Points,
+    weights: Weights,
+    ts: Times,
+    solver: diffrax.AbstractSolver,
+    steps: int,
+) -> tuple[Trajectory, HermiteVelocity | None]:
+    """The flow of a score at the saved times, and the velocity field that fits that of its particles."""
+    knots = jnp.linspace(problem.t0, problem.t1, _KNOTS, dtype=problem.dtype)
+    if is_concrete((ts, knots)):
+        # One run for both.
+        times = np.union1d(np.asarray(ts), np.asarray(knots))
+        everywhere = propagate(problem, score, x0, ts=times, solver=solver, steps=steps)
+        flow = _at(everywhere, np.searchsorted(times, np.asarray(ts)))
+        moving = _at(everywhere, np.searchsorted(times, np.asarray(knots)))
+    else:
+        flow = propagate(problem, score, x0, ts=ts, solver=solver, steps=steps)
+        moving = propagate(problem, score, x0, ts=knots, solver=solver, steps=steps, tangents=False)
+    degree = _phase_degree(problem.dimension, x0.shape[0])
+    if degree is None:
+        return flow, None
+    mass = problem.hamiltonian.masses(problem.dimension)
+    return flow, _fitted_velocity(moving, weights, mass, degree)
+
+
+def _at(flow: Trajectory, index: np.ndarray) -> Trajectory:
+    """The trajectory at some of its times."""
+    return jax.tree.map(lambda leaf: leaf[index] if leaf.ndim == 1 else leaf[:, index], flow)
+
+
+def _phase_degree(dimension: int, particles: int) -> int | None:
+    """The largest degree whose polynomials are few enough, or `None` if not even a quadratic phase is determined."""
+    most = min(_MOST_FUNCTIONS, particles // 2)
+    degrees = range(_LARGEST_DEGREE, 1, -1)
+    return next((n for n in degrees if hermite_polynomials(dimension, n).size <= most), None)
+
+
+@eqx.filter_jit
+def _fitted_velocity(moving: Trajectory, weights: Weights, mass: Vector, degree: int) -> HermiteVelocity:
+    trust_radius = default_trust_radius(mass.size)
+
+    def fit(at: tuple[Points, Points]):
+        x, v = at
+        phase = fit_phase(x, v, weights, mass, degree, trust_radius)
+        error = v - phase.correction_gradient(x) / mass
+        return phase, jnp.sqrt(weights @ (error**2 @ mass) / jnp.sum(mass))
+
+    phases, misfit = jax.lax.map(
+        fit, jax.tree.map(lambda p: jnp.moveaxis(p, 1, 0), (moving.position, moving.velocity))
+    )
+    rates = jax.tree.map(lambda values: _rates(values, moving.ts[1] - moving.ts[0]), phases)
+    return HermiteVelocity(cubic_path(moving.ts, phases, rates), mass, misfit)
+
+
+def _rates(values: Float[Array, "N *n"], step: Scalar) -> Float[Array, "N *n"]:
+    """Derivatives of values at equal steps, by differences of fourth order."""
+    inner = (values[:-4] - 8 * values[1:-3] + 8 * values[3:-1] - values[4:]) / 12
+    # One-sided at the two ends: the same weights from either side.
+    outer = jnp.array([[-25, 48, -36, 16, -3], [-3, -10, 18, -6, 1]], values.dtype) / 12
+    first = jnp.tensordot(outer, values[:5], axes=1)
+    last = -jnp.tensordot(outer, values[-1:-6:-1], axes=1)[::-1]
+    return jnp.concatenate([first, inner, last]) / step

@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Complex
 
-from ..._types import Paths, Points, Scalar, Time, Times, Vector, Weights
+from ..._types import Points, Scalar, Time, Times, Vector, Weights
 from ...hamiltonian import Hamiltonian
 from ...problem import Problem
-from ...solution.solution import place
+from ...solution import Diagnostics, Particles
 from .._field_solution import AbstractFieldSolution, moved
 
 WaveFunction = Callable[..., Complex[Array, ""]]
@@ -64,8 +64,8 @@ class WaveFunctionSolution(AbstractFieldSolution):
     - `psi`: the wave function itself, a module: after training, the trained one.
     - `osmotic`, `current`: its velocities, real and imaginary part of $\tfrac\hbar m \nabla\psi / \psi$, as
         functions of a time and one point.
-    - `position`: particles that moved with the current velocity, at the saved times, shape `(M, K, d)`.
-    - `weights`: of the particles, shape `(M,)`.
+    - `particles`: [`Particles`][bohmdiff.Particles] that moved with the current velocity, with the density and
+        phase of ψ.
     - `history`: of the training, an `xarray.Dataset` over `epoch`.
 
     Moments are those of the particles. The score is that of $|\psi|^2$, and $\ln\rho = \ln|\psi|^2$ as it is,
@@ -79,9 +79,9 @@ class WaveFunctionSolution(AbstractFieldSolution):
     psi: WaveFunction
     osmotic: WaveVelocity
     current: WaveVelocity
-    position: Paths
-    weights: Weights
-    _history: str = eqx.field(static=True)
+    particles: Particles
+    diagnostics: Diagnostics
+    _history: dict[str, Array]
 
     @staticmethod
     def of(
@@ -91,7 +91,7 @@ class WaveFunctionSolution(AbstractFieldSolution):
         psi: WaveFunction,
         x0: Points,
         weights: Weights,
-        history: str,
+        history: dict[str, Array],
     ) -> "WaveFunctionSolution":
         """The solution whose particles start at `x0`."""
         osmotic = WaveVelocity(problem.hamiltonian, psi, "osmotic")
@@ -103,15 +103,30 @@ class WaveFunctionSolution(AbstractFieldSolution):
             psi=psi,
             osmotic=osmotic,
             current=current,
-            position=moved(problem, current, x0, ts),
-            weights=weights,
+            particles=_with_amplitudes(problem, psi, moved(problem, current, x0, weights, ts), ts),
+            diagnostics=Diagnostics(),
             _history=history,
         )
 
-    def log_density(self, t: Time, x: Vector) -> Scalar:
-        parts, size = _relative(self.wave_function(t, x))
-        return jnp.log(jnp.sum(parts**2)) + 2 * jnp.log(size)
+    def log_density_at(self, t: Scalar, x: Vector) -> Scalar:
+        return _log_density(self.psi(t, x))
 
-    def wave_function(self, t: Time, x: Vector) -> Complex[Array, ""]:
-        t, x = place(self.problem, t, x)
+    def wave_function_at(self, t: Scalar, x: Vector) -> Complex[Array, ""]:
         return self.psi(t, x)
+
+
+def _log_density(value: Complex[Array, ""]) -> Scalar:
+    parts, size = _relative(value)
+    return jnp.log(jnp.sum(parts**2)) + 2 * jnp.log(size)
+
+
+@eqx.filter_jit
+def _with_amplitudes(problem: Problem, psi: WaveFunction, particles: Particles, ts: Times) -> Particles:
+    """The particles with the density and the phase of ψ."""
+
+    def at(t: Scalar, x: Vector) -> tuple[Scalar, Scalar]:
+        value = psi(t, x)
+        return _log_density(value), problem.hamiltonian.hbar * jnp.angle(value)
+
+    amplitudes = jax.vmap(jax.vmap(at), in_axes=(None, 0))(ts, particles.position)
+    return Particles(particles.position, particles.weights, *amplitudes)

@@ -7,30 +7,37 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.scipy.linalg as jsl
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from ..._check import as_positive_integer, describe, is_concrete
 from ..._errors import DegenerateFitError
-from ..._types import Key, Points, Scalar, Times, Vector, Weights
-from ...flow import check_integration, hermite_acceleration, integrate, require_finite
+from ..._types import Key, Paths, Points, Scalar, Times, Weights
+from ...flow import HalfState, check_integration, hermite_force, integrate, require_finite
 from ...problem import Problem
 from ...score import (
     AbstractBasis,
+    HermiteExpansion,
+    HermiteFit,
     HermiteScore,
     TotalDegree,
     cubic_path,
     default_trust_radius,
     fit_hermite,
+    fit_phase,
     hermite_polynomials,
 )
+from ...solution import Diagnostics, Figure, Particles, energy_figure, worst
 from ...solver import BlanesMoan4
+from ...stochastic import HermiteVelocity
 from ...wavepacket import AbstractDesign, as_design, default_design
 from ..method import AbstractMethod
-from .solution import EnsembleSolution
+from .solution import EnsembleSolution, initial_ensemble, sequential_terms
 
 # Few coordinates afford more Gauss–Hermite nodes than exactness asks for, and a density that splits or
 # bends needs them: nodes per axis, by dimension.
 _DEFAULT_NODES = {1: 200, 2: 32, 3: 12}
+# Velocities of particles in the tails do not determine polynomials of a higher degree.
+_LARGEST_PHASE_DEGREE = 6
 
 
 class TooFewParticlesError(ValueError):
@@ -81,12 +88,12 @@ class SequentialScoreMatching(AbstractMethod):
         energy-conserving fits of the quantum potential.
     """
 
-    degree: int = 4
-    particles: int | AbstractDesign | None = None
-    steps: int = 64
-    solver: diffrax.AbstractSolver = BlanesMoan4()
-    trust_radius: float | None = None
-    basis: AbstractBasis = TotalDegree()
+    degree: int = eqx.field(default=4, static=True)
+    particles: int | AbstractDesign | None = eqx.field(default=None, static=True)
+    steps: int = eqx.field(default=64, static=True)
+    solver: diffrax.AbstractSolver = eqx.field(default=BlanesMoan4(), static=True)
+    trust_radius: float | None = eqx.field(default=None, static=True)
+    basis: AbstractBasis = eqx.field(default=TotalDegree(), static=True)
 
     def __check_init__(self):
         as_positive_integer(self.degree, "degree", "Pass the total degree of the polynomial.")
@@ -125,30 +132,73 @@ class SequentialScoreMatching(AbstractMethod):
                 "many, or a lower degree."
             )
         x0 = require_finite(problem, problem.hamiltonian.potential, x0, "potential")
-        saved, path, condition_numbers = _run(problem, self, x0, weights, ts, progress)
-        _refuse_degenerate(self, problem, functions, path.ts, condition_numbers, saved)
+        saved, steps = _run(problem, self, x0, weights, ts, progress)
+        self._refuse_degenerate(problem, functions, steps, saved)
+        score = HermiteScore(cubic_path(steps.t, steps.score, steps.score_rate))
+        current = HermiteVelocity(
+            cubic_path(steps.t, steps.phase, steps.phase_rate),
+            problem.hamiltonian.masses(dimension),
+            steps.misfit,
+        )
         return EnsembleSolution(
             problem=problem,
             method=self,
             ts=ts,
-            fitted=HermiteScore(path),
+            particles=Particles(saved.position, weights, saved.log_density, saved.phase),
+            fitted=score,
+            current=current,
             condition_number=saved.condition_number,
             farthest=saved.farthest,
+            diagnostics=_diagnostics(problem, steps),
             solver=self.solver,
             steps=self.steps,
-            particles=x0.shape[0],
-            _mean=saved.mean,
-            _std=saved.std,
             _energy=saved.energy,
+        )
+
+    def _refuse_degenerate(
+        self, problem: Problem, functions: int, steps: "_Steps", saved: "_Saved"
+    ) -> None:
+        """Raises where a fit was singular to working precision, and says when; not under a transformation."""
+        if not is_concrete((steps.condition_number, saved)):
+            return
+        limit = _largest_condition_number(problem)
+        bad = ~(steps.condition_number < limit)
+        bad = bad.at[-1].set(bad[-1] | ~jnp.all(jnp.isfinite(saved.energy)))
+        if not bool(jnp.any(bad)):
+            return
+        first = int(jnp.argmax(bad))
+        raise DegenerateFitError(
+            f"The score fit became singular at t = {describe(steps.t[first])}, in step {first} of {self.steps}: "
+            f"the condition number of its {functions - 1} x {functions - 1} linear system is "
+            f"{float(steps.condition_number[first]):.1e}, and {limit:.0e} is the limit. Either particles ran away "
+            "(pass a smaller trust_radius, or a design that reaches less far out), or they are too few "
+            "for the basis (pass more particles or a lower degree), or the steps are too long (pass more)."
         )
 
 
 class _Saved(NamedTuple):
-    mean: Vector
-    std: Vector
-    energy: Scalar
-    condition_number: Scalar
-    farthest: Scalar
+    """At the saved times; particles first."""
+
+    position: Paths
+    log_density: Float[Array, "M K"]
+    phase: Float[Array, "M K"]
+    energy: Times
+    condition_number: Times
+    farthest: Times
+
+
+class _Steps(NamedTuple):
+    """At the start and after each step: the fits of score and phase, and their rates."""
+
+    t: Times
+    score: HermiteExpansion
+    score_rate: HermiteExpansion
+    phase: HermiteExpansion
+    phase_rate: HermiteExpansion
+    condition_number: Times
+    misfit: Times
+    energy: Times
+    kinetic: Times
 
 
 @eqx.filter_jit
@@ -159,52 +209,59 @@ def _run(
     weights: Weights,
     ts: Times,
     progress: bool,
-) -> tuple[_Saved, diffrax.CubicInterpolation, Array]:
+) -> tuple[_Saved, _Steps]:
     hamiltonian = problem.hamiltonian
     mass = hamiltonian.masses(problem.dimension)
-
     trust_radius = method.trust_radius_in(problem.dimension)
+    phase_degree = min(method.degree, _LARGEST_PHASE_DEGREE)
 
-    def fit(x: Points):
+    def fit(x: Points) -> HermiteFit:
         return fit_hermite(x, weights, mass, method.degree, trust_radius, method.basis)
 
-    def kick(t: Any, x: Points, args: Any) -> Points:
-        return hermite_acceleration(hamiltonian, fit(x).expansion, t, x)
-
-    def moments(t: Any, y: tuple[Points, Points], args: Any) -> _Saved:
-        x, velocity = y
-        fitted = fit(x)
-        kinetic = weights @ jax.vmap(hamiltonian.kinetic_energy)(velocity)
+    def energies(t: Any, x: Points, velocity: Points, fitted: HermiteFit) -> tuple[Scalar, Scalar]:
+        """The mean energy, and its kinetic part, the quantum potential included."""
         classical = weights @ jax.vmap(hamiltonian.potential, in_axes=(None, 0))(t, x)
-        quantum = 0.125 * hamiltonian.hbar**2 * fitted.fisher_information
-        centred = x - fitted.expansion.mean
-        xi = jsl.solve_triangular(fitted.expansion.cholesky, centred.T, lower=True)
+        kinetic = weights @ jax.vmap(hamiltonian.kinetic_energy)(velocity)
+        kinetic = kinetic + 0.125 * hamiltonian.hbar**2 * fitted.fisher_information
+        return kinetic + classical, kinetic
+
+    def save(t: Any, y: tuple[HalfState, HalfState], args: Any):
+        (x, action, _, _), (velocity, more_action, _, _) = y
+        fitted = fit(x)
+        xi = jsl.solve_triangular(fitted.expansion.cholesky, (x - fitted.expansion.mean).T, lower=True)
         return _Saved(
-            mean=fitted.expansion.mean,
-            std=jnp.sqrt(weights @ centred**2),
-            energy=kinetic + classical + quantum,
+            position=x,
+            log_density=fitted.expansion.log_densities(x),
+            phase=action + more_action,
+            energy=energies(t, x, velocity, fitted)[0],
             condition_number=fitted.condition_number,
             farthest=jnp.sqrt(jnp.max(jnp.sum(xi**2, axis=0))),
         )
 
-    def moving_fit(t: Any, y: tuple[Points, Points], args: Any):
-        def expansion_and_condition(x: Points):
+    def step(t: Any, y: tuple[HalfState, HalfState], args: Any):
+        x, velocity = y[0].motion, y[1].motion
+
+        def both(x: Points, v: Points):
             fitted = fit(x)
-            return fitted.expansion, fitted.condition_number
+            phase = fit_phase(x, v, weights, mass, phase_degree, trust_radius, method.basis)
+            return (fitted.expansion, phase), fitted.condition_number
 
-        # The derivative of the fit along the motion makes its interpolation in time cubic.
-        (expansion, condition_number), (rate, _) = jax.jvp(expansion_and_condition, y[:1], y[1:])
-        return expansion, rate, condition_number
+        here = fit(x)
+        _, acceleration = hermite_force(hamiltonian, here.expansion, t, x)
+        # The derivative of the fits along the motion makes their interpolation in time cubic.
+        (fits, condition_number), (rates, _) = jax.jvp(both, (x, velocity), (velocity, acceleration))
+        error = velocity - fits[1].correction_gradient(x) / mass
+        misfit = jnp.sqrt(weights @ (error**2 @ mass) / jnp.sum(mass))
+        return fits, rates, condition_number, misfit, *energies(t, x, velocity, here)
 
-    velocity0 = jax.vmap(lambda x: problem.initial.velocity(x, hamiltonian.mass))(x0)
     solution = integrate(
         problem,
-        (diffrax.ODETerm(lambda t, velocity, args: velocity), diffrax.ODETerm(kick)),
-        (x0, velocity0),
+        sequential_terms(problem, lambda t, x: fit(x).expansion),
+        initial_ensemble(problem, x0),
         diffrax.SaveAt(
             subs=[
-                diffrax.SubSaveAt(ts=ts, fn=moments),
-                diffrax.SubSaveAt(t0=True, steps=True, fn=moving_fit),
+                diffrax.SubSaveAt(ts=ts, fn=save),
+                diffrax.SubSaveAt(t0=True, steps=True, fn=step),
             ]
         ),
         method.solver,
@@ -213,31 +270,24 @@ def _run(
     )
     assert solution.ts is not None
     assert solution.ys is not None
-    saved, (expansions, rates, condition_numbers) = solution.ys
-    return saved, cubic_path(solution.ts[1], expansions, rates), condition_numbers
-
-
-def _refuse_degenerate(
-    method: SequentialScoreMatching,
-    problem: Problem,
-    functions: int,
-    ts: Times,
-    condition_numbers: Times,
-    saved: _Saved,
-) -> None:
-    """Raises where a fit was singular to working precision, and says when; not under a transformation."""
-    if not is_concrete((condition_numbers, saved)):
-        return
-    limit = 0.1 / float(jnp.finfo(problem.dtype).eps)
-    bad = ~(condition_numbers < limit)
-    bad = bad.at[-1].set(bad[-1] | ~jnp.all(jnp.isfinite(saved.energy)))
-    if not bool(jnp.any(bad)):
-        return
-    first = int(jnp.argmax(bad))
-    raise DegenerateFitError(
-        f"The score fit became singular at t = {describe(ts[first])}, in step {first} of {method.steps}: "
-        f"the condition number of its {functions - 1} x {functions - 1} linear system is "
-        f"{float(condition_numbers[first]):.1e}, and {limit:.0e} is the limit. Either particles ran away "
-        "(pass a smaller trust_radius, or a design that reaches less far out), or they are too few "
-        "for the basis (pass more particles or a lower degree), or the steps are too long (pass more)."
+    saved, ((score, phase), (score_rate, phase_rate), *figures) = solution.ys
+    saved = saved._replace(
+        position=jnp.moveaxis(saved.position, 0, 1), log_density=saved.log_density.T, phase=saved.phase.T
     )
+    return saved, _Steps(solution.ts[1], score, score_rate, phase, phase_rate, *figures)
+
+
+def _largest_condition_number(problem: Problem) -> float:
+    return 0.1 / float(jnp.finfo(problem.dtype).eps)
+
+
+def _diagnostics(problem: Problem, steps: _Steps) -> Diagnostics:
+    figures = {
+        "condition number": Figure(
+            **worst(steps.condition_number, steps.t),
+            limit=_largest_condition_number(problem),
+            meaning="The linear system of the score fit is nearly singular.",
+            remedy="Pass more particles, a lower degree or a smaller trust_radius.",
+        )
+    }
+    return Diagnostics(figures | energy_figure(problem, steps.t, steps.energy, steps.kinetic))

@@ -1,33 +1,32 @@
 """The solution of a method that moves particles under a score it has found."""
 
-from typing import Any, NoReturn
-
 import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Complex
 
-from ..._check import as_positive_integer
-from ..._precision import in_full_precision
-from ..._types import Key, Numbers, Paths, Points, Scalar, Time, Times, Vector
-from ...flow import check_ensemble, hermite_acceleration, integrate, require_finite_paths
+from ..._types import Paths, Points, Scalar, Times, Vector
+from ...flow import HalfState, hermite_force, integrate
 from ...problem import Problem
 from ...score import HermiteScore
-from ...solution.solution import Solution, place, within_span
-from ...wavepacket import RandomPoints
+from ...solution import AbstractParticleSolution, Diagnostics, Particles
+from ...stochastic import HermiteVelocity
 
 
-class EnsembleSolution(Solution):
-    """What [`SequentialScoreMatching`][bohmdiff.SequentialScoreMatching] returns: the moments of its
-    particles, and the score as a function of time and place.
+class EnsembleSolution(AbstractParticleSolution):
+    """The solution by [`SequentialScoreMatching`][bohmdiff.SequentialScoreMatching]: its particles, and score and
+    velocity as functions of time and place.
 
     ```python
     solution = bd.solve(problem, bd.SequentialScoreMatching(degree=4))
-    solution.condition_number[-1], solution.trajectories([[1.0, 0.0], [1.5, 0.0]])
+    solution.condition_number[-1], solution.particles.position[:, -1]
     ```
 
-    - `particles`: how many there are.
+    - `particles`: the weighted [`Particles`][bohmdiff.Particles]. Their density is that of the fitted score.
+    - `fitted`: the score, a [`HermiteScore`][bohmdiff.HermiteScore].
+    - `current`: the velocity, a [`HermiteVelocity`][bohmdiff.HermiteVelocity]: the gradient of the polynomial
+        phase that comes closest to the particles' momenta.
     - `condition_number`: of the fit at the saved times, a lower bound, shape `(K,)`.
     - `farthest`: the distance of the outermost particle from the centre, in standard deviations of the
         ensemble, shape `(K,)`.
@@ -38,72 +37,73 @@ class EnsembleSolution(Solution):
     problem: Problem
     method: eqx.Module
     ts: Times
+    particles: Particles
     fitted: HermiteScore
+    current: HermiteVelocity
     condition_number: Times
     farthest: Times
-    solver: diffrax.AbstractSolver
+    diagnostics: Diagnostics
+    solver: diffrax.AbstractSolver = eqx.field(static=True)
     steps: int = eqx.field(static=True)
-    particles: int = eqx.field(static=True)
-    _mean: Float[Array, "K d"]
-    _std: Float[Array, "K d"]
     _energy: Times
-    error_estimate: float | None = None
-
-    def mean(self) -> Float[Array, "K d"]:
-        return self._mean
-
-    def std(self) -> Float[Array, "K d"]:
-        return self._std
+    error_estimate: Scalar | None = None
 
     def energy(self) -> Times:
         return self._energy
 
-    def sample(self, key: Key, n: int) -> Float[Array, "n K d"]:
-        """`n` new Bohmian trajectories: random starts from ρ0, moved under the fitted score."""
-        n = as_positive_integer(n, "n", "Pass how many trajectories.")
-        return self.trajectories(self.problem.initial.particles(RandomPoints(n), key)[0])
+    def move(self, x0: Points) -> Paths:
+        return _paths(self, x0)
 
-    @in_full_precision
-    def trajectories(self, x0: Numbers) -> Paths:
-        """The paths of particles that start at `x0`, shape `(M, d)`, at the saved times: `(M, K, d)`.
+    def score_at(self, t: Scalar, x: Vector) -> Vector:
+        return self.fitted(t, x)
 
-        Positions only, with the force in closed form; [`propagate`][bohmdiff.propagate] gives all else.
-        """
-        problem, fitted, x0 = check_ensemble(self.problem, self.fitted, x0)
-        return require_finite_paths(_paths(problem, fitted, x0, self.ts, self.solver, self.steps), self.ts)
+    def velocity_at(self, t: Scalar, x: Vector) -> Vector:
+        return self.current(t, x)
 
-    def score(self, t: Time, x: Vector) -> Vector:
-        t, x = place(self.problem, t, x)
-        return self.fitted(within_span(self.problem, t), x)
+    def log_density_at(self, t: Scalar, x: Vector) -> Scalar:
+        return self.fitted.log_density(t, x)
 
-    def log_density(self, t: Time, x: Vector) -> Scalar:
-        t, x = place(self.problem, t, x)
-        return self.fitted.log_density(within_span(self.problem, t), x)
-
-    def wave_function(self, t: Time, x: Vector) -> NoReturn:
-        self._unavailable(
+    def wave_function_at(self, t: Scalar, x: Vector) -> Complex[Array, ""]:
+        raise self.unavailable(
             "wave_function",
-            "It has the density (log_density), and the phase along trajectories "
-            "(propagate(problem, solution.score, ...).phase). For ψ anywhere use SplitOperator (d ≤ 4), or "
-            "GaussianDynamics for quadratic potentials.",
+            "It has the density (log_density), and density and phase on its particles (particles.log_density, "
+            "particles.phase). For ψ anywhere use SplitOperator (d ≤ 4), or GaussianDynamics for quadratic potentials.",
         )
 
 
-@eqx.filter_jit
-def _paths(
-    problem: Problem,
-    fitted: HermiteScore,
-    x0: Points,
-    ts: Times,
-    solver: diffrax.AbstractSolver,
-    steps: int,
-) -> Paths:
-    def kick(t: Any, x: Points, args: Any) -> Points:
-        return hermite_acceleration(problem.hamiltonian, fitted.at(t), t, x)
+def sequential_terms(problem: Problem, expansion_at) -> tuple[diffrax.ODETerm, diffrax.ODETerm]:
+    """Drift and kick of a whole ensemble under a Hermite expansion, `expansion_at(t, x)`; the action goes along."""
+    hamiltonian = problem.hamiltonian
 
-    velocity0 = jax.vmap(lambda x: problem.initial.velocity(x, problem.hamiltonian.mass))(x0)
-    terms = (diffrax.ODETerm(lambda t, velocity, args: velocity), diffrax.ODETerm(kick))
-    saveat = diffrax.SaveAt(ts=ts, fn=lambda t, y, args: y[0])
-    paths = integrate(problem, terms, (x0, velocity0), saveat, solver, steps).ys
+    def drift(t, velocity: HalfState, args) -> HalfState:
+        return velocity._replace(action=jax.vmap(hamiltonian.kinetic_energy)(velocity.motion))
+
+    def kick(t, position: HalfState, args) -> HalfState:
+        potential, acceleration = hermite_force(
+            hamiltonian, expansion_at(t, position.motion), t, position.motion
+        )
+        return HalfState(acceleration, -potential, None, None)
+
+    return diffrax.ODETerm(drift), diffrax.ODETerm(kick)
+
+
+def initial_ensemble(problem: Problem, x0: Points) -> tuple[HalfState, HalfState]:
+    """Positions and velocities at `t0`, with the initial phase."""
+    initial, mass = problem.initial, problem.hamiltonian.mass
+    phase = jax.vmap(initial.phase)(x0)
+    velocity = jax.vmap(lambda x: initial.velocity(x, mass))(x0)
+    return HalfState(x0, phase, None, None), HalfState(velocity, jnp.zeros_like(phase), None, None)
+
+
+@eqx.filter_jit
+def _paths(solution: EnsembleSolution, x0: Points) -> Paths:
+    paths = integrate(
+        solution.problem,
+        sequential_terms(solution.problem, lambda t, x: solution.fitted.at(t)),
+        initial_ensemble(solution.problem, x0),
+        diffrax.SaveAt(ts=solution.ts, fn=lambda t, y, args: y[0].motion),
+        solution.solver,
+        solution.steps,
+    ).ys
     assert paths is not None
     return jnp.moveaxis(paths, 0, 1)
