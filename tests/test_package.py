@@ -25,7 +25,7 @@ ORDER += ["objective", "training", "solution", "stochastic", "method", "plot", "
 # Usable by anyone with Diffrax, without the rest.
 INDEPENDENT = {"solver"}
 # Open to all, and importing none of the above.
-COMMON = {"_check", "_closure", "_devices", "_errors", "_precision", "_types"}
+COMMON = {"_check", "_closure", "_devices", "_errors", "_precision", "_text", "_types"}
 
 
 def test_import_changes_no_setting_of_jax():

@@ -8,7 +8,7 @@ from tests.objective.oracle import HBAR, MASS, MEAN, SCORE, VARIANCE, setting
 
 import bohmdiff as bd
 from bohmdiff.flow import HalfState
-from bohmdiff.objective import Ensemble, own_score
+from bohmdiff.objective import Ensemble, own_score, squared_residuals
 
 T = 0.4
 STIFFNESS, STRENGTH = 1.5 - 0.2 * T, 0.3
@@ -52,7 +52,7 @@ def at(objective, state):
 
 
 def residuals(objective, state):
-    return jax.jit(lambda t: objective.residuals(PROBLEM, SCORE, t, state))(jnp.asarray(T))
+    return jax.jit(lambda t: squared_residuals(objective, PROBLEM, SCORE, t, state))(jnp.asarray(T))
 
 
 def cauchy(square, scale):

@@ -10,7 +10,7 @@ import pytest
 from tests.objective.oracle import SCORE, T1, Score, oracle, potential, setting
 
 import bohmdiff as bd
-from bohmdiff.objective import evaluate, residual_rows
+from bohmdiff.objective import evaluate, residual_rows, squared_residuals
 
 STEPS = 4
 WEIGHTS = jnp.array([0.5, 0.2, 0.3])
@@ -28,7 +28,7 @@ class Squares(bd.AbstractObjective):
     objective: Any
 
     def at(self, problem, score, t, ensemble):
-        return jnp.sum(self.objective.residuals(problem, score, t, ensemble) ** 2)
+        return jnp.sum(squared_residuals(self.objective, problem, score, t, ensemble) ** 2)
 
 
 @eqx.filter_jit
@@ -121,7 +121,7 @@ def test_particles_without_weight_and_masked_ones_say_nothing():
 def test_an_objective_without_residuals_is_refused():
     problem, x0 = setting(1)
     for objective in (bd.LogDensityVariance(), bd.EnergyDrift() + 0.0 * bd.FisherDivergence()):
-        with pytest.raises(ValueError, match="need an objective that is a mean of squares"):
+        with pytest.raises(ValueError, match="need an objective that is a sum of squares"):
             residual_rows(
                 problem, SCORE, FIXED, objective, x0, WEIGHTS, SOLVER, STEPS, projections=1, key=KEY
             )

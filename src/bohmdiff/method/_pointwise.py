@@ -1,4 +1,4 @@
-"""Losses that are sums over single points, and trainings on paths that the fields of the moment make."""
+"""Losses that are sums over single points, and training on paths sampled from the current fields."""
 
 import math
 from abc import abstractmethod
@@ -11,15 +11,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from .._devices import Devices
-from .._errors import TrainingDivergedError
+from .._errors import ParticlesLostError, TrainingDivergedError
 from .._types import Field, Key, Points, Scalar, Times, Vector, Weights
 from ..network import SpreadingFrame
 from ..problem import Problem
 from ..solution import Solution
 from ..stochastic import process_paths
-from ..training._update import AbstractLoss
-from ..training._validation import energy_figures
-from ..training.training import AbstractTask
+from ..training import AbstractLoss, AbstractTask, Keys, Training, energy_figures, train
 from ..wavepacket import AbstractDesign, RandomPoints, SobolPoints, StandardizedPoints
 
 # Fields may have ripples that are finer than any grid of particles.
@@ -31,7 +29,7 @@ Rows = Float[Array, "M columns"]
 
 
 class AbstractPointwiseLoss(AbstractLoss):
-    """The mean square of residuals at single points, of which the columns are for whoever defines them."""
+    """The mean square of residuals at single points. The layout of a row is up to the subclass."""
 
     outlier_scale: eqx.AbstractVar[float]
 
@@ -68,7 +66,7 @@ class AbstractPointwiseLoss(AbstractLoss):
 
 
 class AbstractPointwiseTask(AbstractTask):
-    """Residuals at single points: on paths of Nelson's process under the fields of the moment, or elsewhere."""
+    """Residuals at single points: on paths of Nelson's process under the current fields, or elsewhere."""
 
     progress_metric: ClassVar[str] = "residual"
 
@@ -91,15 +89,17 @@ class AbstractPointwiseTask(AbstractTask):
         """Fresh ones."""
 
     @abstractmethod
-    def solution(self, trained: PyTree, ts: Times, design: AbstractDesign, history: str) -> Solution:
+    def solution(
+        self, trained: PyTree, ts: Times, design: AbstractDesign, history: dict[str, Array]
+    ) -> Solution:
         """What was trained so far, with particles of that design."""
 
-    def solved(self, start: PyTree, ts: Times, key: Key, epoch_key: Key, progress: bool) -> Any:
-        """Trains from the start to the end; keys as for `train`."""
-        trained, epoch, history = self.method.train(start, self, key, epoch_key, progress)
+    def solved(self, start: PyTree, training: Training, ts: Times, keys: Keys, progress: bool) -> Any:
+        """Trains from the start to the end."""
+        trained, epoch, history = train(start, self, training, keys, progress)
         try:
             return self.solution(trained, ts, _SOLUTION_PARTICLES, history)
-        except ValueError as error:
+        except ParticlesLostError as error:
             raise TrainingDivergedError(
                 f"Training ended after epoch {epoch}, but the current velocity loses particles: {error} What was "
                 "trained is kept as `fitted` of this error; train longer, or with smaller steps.",
@@ -113,7 +113,7 @@ class AbstractPointwiseTask(AbstractTask):
         return _paths(self.problem, self.frame, self.velocities(trained), x0, self.method.steps, noise_key)
 
     def on_paths(self, trained: PyTree, number: int, key: Key) -> Rows:
-        """A point of each of so many fresh paths."""
+        """One point of each of `number` fresh paths."""
         paths_key, times_key = jax.random.split(key)
         return at_random_times(self.frame, self.paths(trained, number, paths_key), times_key)
 
@@ -124,7 +124,7 @@ class AbstractPointwiseTask(AbstractTask):
         residual = float(_mean_square(self.loss(fixed), parameters, points))
 
         def energies_at(ts: Times) -> Times:
-            return self.solution(trained, ts, _VALIDATION_PARTICLES, "").energy()
+            return self.solution(trained, ts, _VALIDATION_PARTICLES, {}).energy()
 
         return {"residual": residual} | energy_figures(self.problem, energies_at)
 

@@ -7,8 +7,11 @@ from .energy import EnergyDrift as EnergyDrift
 from .evaluate import ObjectiveReport as ObjectiveReport
 from .evaluate import evaluate as evaluate
 from .fisher import fisher_divergence as fisher_divergence
+from .objective import AbstractLeastSquares as AbstractLeastSquares
 from .objective import AbstractObjective as AbstractObjective
 from .objective import Ensemble as Ensemble
 from .objective import ObjectiveSum as ObjectiveSum
 from .objective import own_score as own_score
+from .objective import squared_residuals as squared_residuals
+from .objective import squared_terms as squared_terms
 from .residuals import residual_rows as residual_rows

@@ -10,10 +10,10 @@ from jaxtyping import Array, Float
 from .._types import Scalar, Time
 from ..flow import Score
 from ..problem import Problem
-from .objective import AbstractObjective, Ensemble, positive
+from .objective import AbstractLeastSquares, Ensemble, positive
 
 
-class CausticPenalty(AbstractObjective):
+class CausticPenalty(AbstractLeastSquares):
     r"""The mean over particles of $\max(0, 1 - \det F/f)^2$, which pushes a flow away from caustics.
 
     Bohmian trajectories never cross, so $\det F$ stays positive; under a score that is wrong in the tails it

@@ -13,6 +13,7 @@ from ..flow import HalfState, Score
 from ..problem import Problem
 from ..score import scalar_of
 from .objective import (
+    AbstractLeastSquares,
     AbstractObjective,
     Ensemble,
     determinant_limit,
@@ -29,12 +30,12 @@ def _outlier_scale() -> Any:
     return eqx.field(static=True, default=math.inf, converter=lambda v: positive(v, "outlier_scale"))
 
 
-class FisherDivergence(AbstractObjective):
+class FisherDivergence(AbstractLeastSquares):
     r"""$E_\rho\,|s_\theta - s_\rho|^2$, with the score $s_\rho$ of the density that the flow itself has
     made: what the exactness theorem is about. It carries `d` second tangents.
 
     ```python
-    method = bd.SelfConsistentScoreMatching(score, bd.FisherDivergence(), epochs=1000)
+    method = bd.SelfConsistentScoreMatching(score, bd.FisherDivergence(), training=bd.Training(epochs=30))
     ```
 
     **Arguments:**
@@ -75,7 +76,7 @@ class FisherDivergence(AbstractObjective):
         return jax.vmap(score, in_axes=(None, 0))(t, ensemble.position.motion) - own
 
 
-class DirectionalDivergence(AbstractObjective):
+class DirectionalDivergence(AbstractLeastSquares):
     r"""$E\,|\nabla_{x_0} e|^2$ with $e = \ln\rho_\theta(x(t), t) - \ln\rho(x(t), t)$, estimated along one
     random direction for each particle, which needs one second tangent instead of `d`.
 
@@ -84,7 +85,8 @@ class DirectionalDivergence(AbstractObjective):
     is needed, not its scalar.
 
     ```python
-    method = bd.SelfConsistentScoreMatching(score, bd.DirectionalDivergence(), epochs=1000)
+    objective = bd.DirectionalDivergence()
+    method = bd.SelfConsistentScoreMatching(score, objective, training=bd.Training(epochs=30))
     ```
 
     **Arguments:**
@@ -138,7 +140,8 @@ class LogDensityVariance(AbstractObjective):
     `log_density(t, x)`.
 
     ```python
-    method = bd.SelfConsistentScoreMatching(score, bd.LogDensityVariance(), epochs=1000)
+    adam = bd.Training(optax.adam(1e-3), epochs=1000)
+    method = bd.SelfConsistentScoreMatching(score, bd.LogDensityVariance(), training=adam)
     ```
 
     **Arguments:**
@@ -181,7 +184,8 @@ class ImplicitScoreMatching(AbstractObjective):
     repeated steps need not converge.
 
     ```python
-    method = bd.SelfConsistentScoreMatching(score, bd.ImplicitScoreMatching(), epochs=1000)
+    adam = bd.Training(optax.adam(1e-3), epochs=1000)
+    method = bd.SelfConsistentScoreMatching(score, bd.ImplicitScoreMatching(), training=adam)
     ```
 
     **Arguments:**

@@ -65,9 +65,8 @@ class AbstractObjective(eqx.Module):
             return ensemble.weights @ jnp.sum(s**2, axis=1)
     ```
 
-    An objective that is a sum of squares may have a method `residuals(problem, score, t, ensemble)` of shape
-    `(M, c)`: what is squared, weights included, where row `i` depends on particle `i` alone.
-    [`scale_by_gauss_newton`][bohmdiff.scale_by_gauss_newton] needs it.
+    Gauss-Newton steps need more: for them subclass
+    [`AbstractLeastSquares`][bohmdiff.AbstractLeastSquares].
 
     `second_tangents` says which derivatives of $F$ with respect to the start the flow must carry:
     `"none"`, `"random"` (along one random direction for each particle) or `"all"`; `through_flow` whether
@@ -90,6 +89,35 @@ class AbstractObjective(eqx.Module):
 
     def __rmul__(self, factor: float | int) -> "ObjectiveSum":
         return _summed(tuple((float(factor) * weight, term) for weight, term in _terms(self)))
+
+
+class AbstractLeastSquares(AbstractObjective):
+    r"""An objective that is a sum of squares over single particles, which Gauss-Newton steps need.
+
+    A subclass gives `residuals` as well as `at`:
+
+    ```python
+    class Distance(bd.AbstractLeastSquares):
+        second_tangents = "none"
+        min_determinant: float = 0.1
+
+        def residuals(self, problem, score, t, ensemble):
+            s = jax.vmap(score, in_axes=(None, 0))(t, ensemble.position.motion)
+            return jnp.sqrt(ensemble.weights)[:, None] * (s + ensemble.position.motion)
+
+        def at(self, problem, score, t, ensemble):
+            return jnp.sum(self.residuals(problem, score, t, ensemble) ** 2)
+    ```
+
+    The squares need not sum to the value where outliers count less: then the residuals are those whose
+    squares have the same gradient. See [`scale_by_gauss_newton`][bohmdiff.scale_by_gauss_newton].
+    """
+
+    @abstractmethod
+    def residuals(
+        self, problem: Problem, score: Score, t: Time, ensemble: Ensemble
+    ) -> Float[Array, "M components"]:
+        """What is squared at one time, weights included, shape `(M, c)`; row `i` depends on particle `i` only."""
 
 
 def target_limit() -> Any:
@@ -163,16 +191,6 @@ class ObjectiveSum(AbstractObjective):
         values = (weight * term.at(problem, score, t, ensemble) for weight, term in others)
         return sum(values, factor * first.at(problem, score, t, ensemble))
 
-    def residuals(
-        self, problem: Problem, score: Score, t: Time, ensemble: Ensemble
-    ) -> Float[Array, "M components"]:
-        """Those of the terms that have some; the others have no say in the direction of a step."""
-        parts = [
-            math.sqrt(factor) * term.residuals(problem, score, t, ensemble)
-            for factor, term in squared_terms(self)
-        ]
-        return jnp.concatenate(parts, axis=1)
-
 
 def own_score(problem: Problem, ensemble: Ensemble, largest: float | Scalar) -> Points:
     r"""The score of the density that the flow itself has made, $F^{-\top}(\nabla\ln\rho_0 - \nabla\ln\det F)$, at
@@ -210,11 +228,24 @@ def own_score(problem: Problem, ensemble: Ensemble, largest: float | Scalar) -> 
     return jnp.clip(own, -largest, largest)
 
 
-def squared_terms(objective: AbstractObjective) -> list[tuple[float, Any]]:
-    """The parts of an objective that are sums of squares and give what is squared, with their factors."""
+def squared_terms(objective: AbstractObjective) -> list[tuple[float, AbstractLeastSquares]]:
+    """The terms of an objective that are sums of squares, with their factors."""
     return [
-        (factor, term) for factor, term in _terms(objective) if factor > 0 and hasattr(term, "residuals")
+        (factor, term)
+        for factor, term in _terms(objective)
+        if factor > 0 and isinstance(term, AbstractLeastSquares)
     ]
+
+
+def squared_residuals(
+    objective: AbstractObjective, problem: Problem, score: Score, t: Time, ensemble: Ensemble
+) -> Float[Array, "M components"]:
+    """The residuals of all terms that are sums of squares; the others have no say in the direction of a step."""
+    parts = [
+        math.sqrt(factor) * term.residuals(problem, score, t, ensemble)
+        for factor, term in squared_terms(objective)
+    ]
+    return jnp.concatenate(parts, axis=1)
 
 
 def random_directions(objective: AbstractObjective, x0: Points, key: Key | None):

@@ -12,7 +12,7 @@ from .._types import Key, Points, Scalar, Vector, Weights
 from ..flow import HalfState, bohmian_terms, initial_halves, integrate
 from ..problem import Problem
 from .evaluate import checkpoints_for, masked
-from .objective import AbstractObjective, Ensemble, random_directions, squared_terms
+from .objective import AbstractObjective, Ensemble, random_directions, squared_residuals, squared_terms
 
 
 def residual_rows(
@@ -40,7 +40,7 @@ def residual_rows(
     """
     if not squared_terms(objective):
         raise ValueError(
-            f"Gauss-Newton steps need an objective that is a mean of squares over single particles, such as "
+            "Gauss-Newton steps need an objective that is a sum of squares over single particles, such as "
             f"FisherDivergence or DirectionalDivergence, or a sum with one, but {objective!r} was given."
         )
     directions_key, signs_key = jax.random.split(key)
@@ -69,7 +69,7 @@ def residual_rows(
                 determinant,
                 jnp.where(weight > 0, equal_weight, 0)[None],
             )
-            return objective.residuals(problem, score, t, one)[0]  # pyright: ignore[reportAttributeAccessIssue]
+            return squared_residuals(objective, problem, score, t, one)[0]
 
         solution = integrate(
             problem,

@@ -5,7 +5,6 @@ from importlib import metadata
 from typing import Any
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray

@@ -5,7 +5,6 @@ import hashlib
 import json
 import math
 import os
-import re
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jaxtyping import PyTree
 
+from .._text import text_of
 from ._update import TrainingState, is_key
 
 # Of what is written beside the arrays. One more whenever it means something else than before.
@@ -224,15 +224,10 @@ DIGESTS = ("problem", "key")
 
 def digest(tree: PyTree) -> str:
     """Some letters that stand for a tree with the values of all its arrays."""
-    out = hashlib.sha256(text_of(tree).encode())
+    out = hashlib.sha256(text_of(tree, 0).encode())
     for array in _arrays(tree).values():
         out.update(np.ascontiguousarray(array).tobytes())
     return out.hexdigest()[:16]
-
-
-def text_of(tree: PyTree) -> str:
-    """A tree in words that are the same in another process."""
-    return re.sub(r"\bat 0x[0-9a-f]+", "", repr(tree))
 
 
 def _arrays(tree: PyTree) -> dict[str, np.ndarray]:

@@ -25,23 +25,29 @@ class GaussNewtonState(NamedTuple):
 def scale_by_gauss_newton(
     damping: float = 1e-5, decay: float = 0.9, projections: int = 2
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Gauss-Newton steps for [`SelfConsistentScoreMatching`][bohmdiff.SelfConsistentScoreMatching], to be
-    chained with optax's schedules and clipping.
+    r"""Gauss-Newton steps: an optax transformation, to be chained with schedules and clipping.
 
-    The objective is a sum of squares of residuals $r$ with the Jacobian $J$ in the parameters, and a step is
-    $(J^\top J + \lambda)^{-1} \tfrac12 \nabla L$: a rate of 1 would solve the linearised problem. Each
-    particle contributes random combinations of its residuals, each for about the cost of one more gradient,
-    which makes $J^\top J$ right in the mean; a running mean over epochs makes up for the few.
+    It works in every [`Training`][bohmdiff.Training] whose loss is a sum of squares of residuals: that of
+    [`SelfConsistentScoreMatching`][bohmdiff.SelfConsistentScoreMatching] with a
+    [`FisherDivergence`][bohmdiff.FisherDivergence] or another
+    [`AbstractLeastSquares`][bohmdiff.AbstractLeastSquares] objective, and those of
+    [`DeepStochasticMechanics`][bohmdiff.DeepStochasticMechanics] and
+    [`PhysicsInformedNetwork`][bohmdiff.PhysicsInformedNetwork]. The default optimizers of all three use it.
+
+    With the residuals $r$ and their Jacobian $J$ in the parameters, a step is
+    $(J^\top J + \lambda)^{-1} \tfrac12 \nabla L$: a rate of 1 would solve the linearised problem. Each particle
+    contributes random combinations of its residuals, each for about the cost of one more gradient, which makes
+    $J^\top J$ right in the mean. A running mean over epochs makes up for the small number of combinations.
 
     ```python
     rate = optax.warmup_cosine_decay_schedule(0.1, 0.5, 5, 60, 0.01)
     optimizer = optax.chain(
         bd.scale_by_gauss_newton(), optax.clip_by_global_norm(6.0), optax.scale_by_learning_rate(rate)
     )
-    method = bd.SelfConsistentScoreMatching(score, bd.FisherDivergence(), optimizer, epochs=60)
+    training = bd.Training(optimizer, epochs=60)
     ```
 
-    The matrix has the square of the number of parameters as entries and is factorised in every epoch: for
+    The matrix has the square of the number of parameters as entries and is factorised in every epoch: use it for
     networks of up to several thousand parameters.
 
     **Arguments:**
@@ -52,7 +58,7 @@ def scale_by_gauss_newton(
 
     **Units:** of the parameters, which have none.
 
-    **Returns:** an optax transformation. Its `update` needs `residual_rows`, which the method gives it.
+    **Returns:** an optax transformation. Its `update` needs `residual_rows`, which the training passes to it.
 
     **Raises:** `ValueError` for options that are not allowed, and in training for an objective that is not a
     sum of squares over single particles.
@@ -87,8 +93,8 @@ def scale_by_gauss_newton(
     ) -> tuple[PyTree, GaussNewtonState]:
         if residual_rows is None:
             raise ValueError(
-                "scale_by_gauss_newton needs residual_rows, which SelfConsistentScoreMatching gives to its "
-                "optimizer: pass it there, chained with optax's transformations."
+                "scale_by_gauss_newton needs residual_rows, which a training passes to its optimizer. Use it in "
+                "bd.Training(optimizer, epochs=...), alone or in optax.chain."
             )
         gradient, unravel = ravel_pytree(updates)
         rows = jax.vmap(lambda row: ravel_pytree(row)[0])(residual_rows(projections))

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from pathlib import Path
+from functools import cache
 from typing import ClassVar
 
 import equinox as eqx
@@ -12,29 +12,31 @@ import optax
 from jaxtyping import Array, Float, PyTree
 
 from ..._check import as_float, as_positive_integer, check_output
+from ..._text import text_of
 from ..._types import Field, Key, Points, Times, Weights
 from ...network import SpreadingFrame, trainable
 from ...problem import Problem
 from ...stochastic import residuals_at
-from ...training import AbstractTrainedMethod, scale_by_gauss_newton, text_of, training_keys
+from ...training import Training, as_training, scale_by_gauss_newton, training_keys
 from ...wavepacket import AbstractDesign
 from .._pointwise import AbstractPointwiseLoss, AbstractPointwiseTask, Columns, Rows, at_random_times
+from ..method import AbstractMethod
 from .solution import VelocitySolution
 
 
-class DeepStochasticMechanics(AbstractTrainedMethod):
+class DeepStochasticMechanics(AbstractMethod):
     r"""Trains an osmotic velocity `u` and a current velocity `v` to solve the equations of motion of Nelson's
-    process on paths of the process that they make themselves.
+    process, on paths of the process with these velocities.
 
-    In every epoch paths start at random from $\rho_0$ and move by Euler and Maruyama's steps under $v + u$; on
-    each of them one time is chosen at random; the loss is the mean square of the
-    [residuals][bohmdiff.velocity_residuals] there, and of what the fields miss of the initial velocities. Paths
-    are held fixed: no derivative goes through them. Residuals are made of order one by the velocities and the
-    times that the problem starts with.
+    In every epoch, paths start at random from $\rho_0$ and move by Euler–Maruyama steps under $v + u$. On each
+    of them, one time is chosen at random. The loss is the mean square of the
+    [residuals][bohmdiff.velocity_residuals] there, plus that of the error of the initial velocities. No
+    derivative goes through the paths. The velocities and times that the problem starts with scale the residuals
+    to order one.
 
     ```python
     u, v = bd.velocity_networks(problem, width=8, key=key)
-    method = bd.DeepStochasticMechanics(u, v, epochs=3, particles=32)
+    method = bd.DeepStochasticMechanics(u, v, training=bd.Training(epochs=3), particles=32)
     solution = bd.solve(problem, method, key=key)
     solution.std(), solution.velocity(0.5, x)
     ```
@@ -47,63 +49,42 @@ class DeepStochasticMechanics(AbstractTrainedMethod):
 
     - `u`, `v`: modules `(t, x) -> (d,)` with arrays of real numbers as parameters, such as those of
         [`velocity_networks`][bohmdiff.velocity_networks].
-    - `optimizer`: of optax. By default Gauss-Newton steps, see
-        [`scale_by_gauss_newton`][bohmdiff.scale_by_gauss_newton], which take tens of epochs instead of thousands.
-    - `epochs`: the number of updates in all, those before a resumption included.
-    - `particles`: how many paths, each of which is asked at one time.
+    - `training`: the optimizer, the number of epochs, log and checkpoints: a [`Training`][bohmdiff.Training].
+        The default optimizer takes clipped Gauss-Newton steps with a rate that rises to one half in ten epochs.
+    - `particles`: how many paths; the residuals are evaluated at one time of each.
     - `steps`: of a path, equal by the clock of the problem, which is slow while a narrow packet spreads.
-    - `resample_every`: for how many epochs paths are kept, and asked at other times: 1 for fresh ones each
-        epoch.
-    - `initial_weight`: of the mean square of what is missing of the initial velocities, on the starts of the
-        paths. It is nothing for networks with an exact start.
-    - `outlier_scale`: a residual counts logarithmically beyond that many times the scale of the problem, so that
-        a few points in the tails do not rule; `math.inf` for squares.
-    - `validation_particles`: how many paths, drawn once and moved by the fields of the moment, are asked for the
-        mean square of the residuals every `validate_every` epochs.
-    - `directory`, `checkpoint_every`, `keep`, `resume`, `max_skipped`: as for
-        [`SelfConsistentScoreMatching`][bohmdiff.SelfConsistentScoreMatching].
+    - `resample_every`: for how many epochs paths are kept and evaluated at other times; 1 for fresh paths in
+        each epoch.
+    - `initial_weight`: of the mean square of the error of the initial velocities, at the starts of the paths.
+        It has no effect on networks with an exact start.
+    - `outlier_scale`: beyond this many times the scale of the problem a residual counts logarithmically, so that
+        a few points in the tails do not dominate; `math.inf` for squares.
+    - `validation_particles`: how many paths, with random numbers drawn once and moved by the current fields, the
+        mean square of the residuals is found on in validations.
 
     **Units:** those of the problem; loss and residuals have none. Moments have the shape `(K, d)`.
 
     **Returns** from [`solve`][bohmdiff.solve]: a [`VelocitySolution`][bohmdiff.VelocitySolution].
 
-    **Raises:** `ValueError` for bad options, fields without anything to train, and checkpoints that are damaged
-    or of another run; `TrainingDivergedError` if no update is finite any more or the current velocity loses
-    particles, `TrainingNotSavedError` if log or checkpoint can't be written, both with the two fields as
-    `fitted`.
+    **Raises:** `ValueError` for bad options, fields without parameters, and checkpoints that are damaged or of
+    another run; [`TrainingDivergedError`][bohmdiff.TrainingDivergedError] if updates are no longer finite or the
+    current velocity loses particles, [`TrainingNotSavedError`][bohmdiff.TrainingNotSavedError] if log or
+    checkpoint cannot be written, both with the two fields as `fitted`.
 
     ??? cite "Reference"
 
         E. Orlova, A. Ustimenko, R. Jiang, P. Y. Lu and R. Willett, *Deep stochastic mechanics*, ICML (2024).
     """
 
-    advice: ClassVar[str] = (
-        "Paths escape, or the fields are too rough. Lower the learning rate, clip the steps "
-        "(optax.clip_by_global_norm), raise the damping of Gauss-Newton, or pass an outlier_scale."
-    )
-
     u: Callable[..., Array]
     v: Callable[..., Array]
-    optimizer: optax.GradientTransformation = eqx.field(
-        default_factory=lambda: optax.chain(
-            scale_by_gauss_newton(damping=1e-4, decay=0.7),
-            optax.clip_by_global_norm(10.0),
-            optax.scale_by_learning_rate(optax.linear_schedule(0.05, 0.5, 10)),
-        )
-    )
-    epochs: int = eqx.field(kw_only=True)
-    particles: int = 256
-    steps: int = 32
-    resample_every: int = 1
-    initial_weight: float = 1.0
-    outlier_scale: float = math.inf
-    validate_every: int = 50
-    validation_particles: int = 256
-    directory: str | Path | None = eqx.field(default=None, static=True)
-    checkpoint_every: int = 50
-    keep: int = 3
-    resume: bool | int = False
-    max_skipped: int = 20
+    training: Training = eqx.field(kw_only=True)
+    particles: int = eqx.field(default=256, static=True)
+    steps: int = eqx.field(default=32, static=True)
+    resample_every: int = eqx.field(default=1, static=True)
+    initial_weight: float = eqx.field(default=1.0, static=True)
+    outlier_scale: float = eqx.field(default=math.inf, static=True)
+    validation_particles: int = eqx.field(default=256, static=True)
 
     def __check_init__(self):
         for name in ("u", "v"):
@@ -116,7 +97,7 @@ class DeepStochasticMechanics(AbstractTrainedMethod):
                 "u and v have no parameters that could be trained: their fields must have arrays of real numbers "
                 "outside of frozen modules, as those of velocity_networks(problem, key=key)."
             )
-        self.check_training()
+        as_training(self.training)
         for name in ("particles", "validation_particles"):
             as_positive_integer(getattr(self, name), name, "Pass a number of paths.")
         as_positive_integer(self.steps, "steps", "Pass the number of steps of a path.")
@@ -127,7 +108,7 @@ class DeepStochasticMechanics(AbstractTrainedMethod):
             raise ValueError(f"outlier_scale must be positive, but {self.outlier_scale!r} was given.")
 
     def run(self, problem: Problem, ts: Times, *, key: Key | None, progress: bool) -> VelocitySolution:
-        key, epoch_key, validation_key, final_key = training_keys(key, "paths")
+        keys = training_keys(key, "paths")
         fields = (self.u, self.v)
         d = problem.dimension
         for name, field in zip("uv", fields, strict=True):
@@ -136,10 +117,20 @@ class DeepStochasticMechanics(AbstractTrainedMethod):
             problem=problem,
             frame=SpreadingFrame.of(problem),
             method=self,
-            validation_key=validation_key,
-            design_key=final_key,
+            validation_key=keys.validation,
+            design_key=keys.solution,
         )
-        return task.solved(fields, ts, key, epoch_key, progress)
+        return task.solved(fields, self.training, ts, keys, progress)
+
+
+@cache
+def default_optimizer() -> optax.GradientTransformation:
+    """One object: what is compiled for an optimizer is kept for that very object."""
+    return optax.chain(
+        scale_by_gauss_newton(damping=1e-4, decay=0.7),
+        optax.clip_by_global_norm(10.0),
+        optax.scale_by_learning_rate(optax.linear_schedule(0.05, 0.5, 10)),
+    )
 
 
 class ResidualLoss(AbstractPointwiseLoss):
@@ -177,11 +168,19 @@ class ResidualLoss(AbstractPointwiseLoss):
 class _Task(AbstractPointwiseTask):
     """Residuals on paths that may be kept for some epochs."""
 
+    advice: ClassVar[str] = (
+        "Paths escape, or the fields are too rough. Lower the learning rate, clip the steps "
+        "(optax.clip_by_global_norm), raise the damping of Gauss-Newton, or pass an outlier_scale."
+    )
+
     problem: Problem
     frame: SpreadingFrame
     method: DeepStochasticMechanics
     validation_key: Key
     design_key: Key
+
+    def default_optimizer(self, epochs: int) -> optax.GradientTransformation:
+        return default_optimizer()
 
     def loss(self, fixed: PyTree) -> ResidualLoss:
         method = self.method
@@ -216,11 +215,11 @@ class _Task(AbstractPointwiseTask):
         return trained
 
     def solution(
-        self, trained: PyTree, ts: Times, design: AbstractDesign, history: str
+        self, trained: PyTree, ts: Times, design: AbstractDesign, history: dict[str, Array]
     ) -> VelocitySolution:
         x0, weights = self.problem.initial.particles(design, self.design_key)
         return VelocitySolution.of(self.problem, self.method, ts, trained, x0, weights, history)
 
     def settings(self) -> dict[str, str]:
         names = ("particles", "steps", "resample_every", "initial_weight", "outlier_scale")
-        return {name: text_of(getattr(self.method, name)) for name in names}
+        return {name: text_of(getattr(self.method, name), 0) for name in names}

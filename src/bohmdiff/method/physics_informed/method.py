@@ -1,7 +1,7 @@
 """Physics-informed training: a wave function that is a network, until it solves the Schrödinger equation."""
 
 import math
-from pathlib import Path
+from functools import cache
 from typing import Any, ClassVar
 
 import equinox as eqx
@@ -11,31 +11,33 @@ import optax
 from jaxtyping import Array, Float, PyTree
 
 from ..._check import as_float, as_positive_integer, as_real_array, check_output
+from ..._text import text_of
 from ..._types import Field, Key, Points, Scalar, Times, Vector, Weights
 from ...hamiltonian import Hamiltonian
 from ...network import SpreadingFrame, trainable
 from ...problem import Problem
-from ...training import AbstractTrainedMethod, scale_by_gauss_newton, text_of, training_keys
+from ...training import Training, as_training, scale_by_gauss_newton, training_keys
 from ...wavepacket import AbstractDesign
 from .._pointwise import AbstractPointwiseLoss, AbstractPointwiseTask, Columns, Rows
+from ..method import AbstractMethod
 from .solution import WaveFunction, WaveFunctionSolution, WaveVelocity, parts_of
 
 
-class PhysicsInformedNetwork(AbstractTrainedMethod):
+class PhysicsInformedNetwork(AbstractMethod):
     r"""Trains a wave function to solve the Schrödinger equation at points of time and space.
 
     The loss is the time average, by the clock of the problem, of
-    $\int |\hbar^{-1}(i\hbar\,\partial_t\psi - H\psi)|^2\,dx$, which has no unit once multiplied by the time that
-    the clock takes, squared. As $H$ is self-adjoint, what is missing adds up and does not grow: the distance
+    $\int |\hbar^{-1}(i\hbar\,\partial_t\psi - H\psi)|^2\,dx$, which has no unit once multiplied by the square of
+    the time that the clock takes. As $H$ is self-adjoint, residuals add up and do not grow: the distance
     $\|\psi - \psi_\text{exact}\|$ is never more than the square root of the loss, if the start is exact.
 
-    There are two ways to take the integral. Without a `box`, points lie on paths of Nelson's process that ψ makes
-    itself, so that their density becomes $|\psi|^2$ as ψ is learned, and what is missing is divided by ψ there.
-    With one, they are uniform in it, and ψ is to vanish on its walls.
+    There are two ways to take the integral. Without a `box`, points lie on paths of Nelson's process with the
+    velocities of ψ, so that their density becomes $|\psi|^2$ as ψ is learned, and the residual is divided by ψ.
+    With a `box`, points are uniform in it, and ψ has to vanish on its walls.
 
     ```python
     psi = bd.NeuralWaveFunction(problem, width=8, key=key)
-    method = bd.PhysicsInformedNetwork(psi, epochs=3, particles=32)
+    method = bd.PhysicsInformedNetwork(psi, training=bd.Training(epochs=3), particles=32)
     solution = bd.solve(problem, method, key=key)
     solution.std(), solution.wave_function(0.5, x)
     ```
@@ -44,28 +46,26 @@ class PhysicsInformedNetwork(AbstractTrainedMethod):
 
     - `psi`: a module `(t, x) ->` complex number with arrays of real numbers as parameters, such as a
         [`NeuralWaveFunction`][bohmdiff.NeuralWaveFunction].
-    - `optimizer`: of optax. By default Gauss-Newton steps, see
-        [`scale_by_gauss_newton`][bohmdiff.scale_by_gauss_newton].
-    - `epochs`: the number of updates in all, those before a resumption included.
+    - `training`: the optimizer, the number of epochs, log and checkpoints: a [`Training`][bohmdiff.Training].
+        The default optimizer takes clipped Gauss-Newton steps with a rate that rises to one half in ten epochs.
     - `particles`: how many points an epoch has, each with a time of its own.
     - `box`: lower and upper ends, two numbers or two of shape `(d,)` each, for points that are uniform between
         them.
-    - `steps`: of a path, equal by the clock of the problem; of no use with a `box`.
-    - `initial_weight`: of $\int|\psi(t_0) - \psi_0|^2\,dx$, by the starts of the paths, or by uniform points,
-        which is nothing for networks with an exact start.
+    - `steps`: of a path, equal by the clock of the problem; not used with a `box`.
+    - `initial_weight`: of $\int|\psi(t_0) - \psi_0|^2\,dx$, found at the starts of the paths, or at uniform
+        points. It has no effect on networks with an exact start.
     - `boundary_weight`: of the mean of $|\psi|^2$ on the walls of the box, times its volume.
-    - `validation_particles`: how many points, drawn once, the loss is evaluated at every `validate_every`
-        epochs. On paths they move with ψ.
-    - `directory`, `checkpoint_every`, `keep`, `resume`, `max_skipped`: as for
-        [`SelfConsistentScoreMatching`][bohmdiff.SelfConsistentScoreMatching].
+    - `validation_particles`: how many points the loss is evaluated at in validations. Their random numbers are
+        drawn once; those on paths move with ψ.
 
     **Units:** those of the problem; the loss has none. Moments have the shape `(K, d)`.
 
     **Returns** from [`solve`][bohmdiff.solve]: a [`WaveFunctionSolution`][bohmdiff.WaveFunctionSolution].
 
-    **Raises:** `ValueError` for bad options, a ψ without anything to train, and checkpoints that are damaged
-    or of another run; `TrainingDivergedError` if no update is finite any more or the flow of ψ loses particles,
-    `TrainingNotSavedError` if log or checkpoint can't be written, both with ψ as `fitted`.
+    **Raises:** `ValueError` for bad options, a ψ without parameters, and checkpoints that are damaged or of
+    another run; [`TrainingDivergedError`][bohmdiff.TrainingDivergedError] if updates are no longer finite or the
+    flow of ψ loses particles, [`TrainingNotSavedError`][bohmdiff.TrainingNotSavedError] if log or checkpoint
+    cannot be written, both with ψ as `fitted`.
 
     ??? cite "Reference"
 
@@ -73,32 +73,14 @@ class PhysicsInformedNetwork(AbstractTrainedMethod):
         686 (2019).
     """
 
-    advice: ClassVar[str] = (
-        "ψ has nodes where particles are, or is too rough. Lower the learning rate, clip the steps "
-        "(optax.clip_by_global_norm), raise the damping of Gauss-Newton, or pass a box."
-    )
-
     psi: WaveFunction
-    optimizer: optax.GradientTransformation = eqx.field(
-        default_factory=lambda: optax.chain(
-            scale_by_gauss_newton(damping=1e-4, decay=0.7),
-            optax.clip_by_global_norm(30.0),
-            optax.scale_by_learning_rate(optax.linear_schedule(0.05, 0.5, 10)),
-        )
-    )
-    epochs: int = eqx.field(kw_only=True)
-    particles: int = 512
+    training: Training = eqx.field(kw_only=True)
+    particles: int = eqx.field(default=512, static=True)
     box: tuple[Array, Array] | None = eqx.field(default=None, converter=lambda box: _as_box(box))
-    steps: int = 32
-    initial_weight: float = 1.0
-    boundary_weight: float = 1.0
-    validate_every: int = 50
-    validation_particles: int = 256
-    directory: str | Path | None = eqx.field(default=None, static=True)
-    checkpoint_every: int = 50
-    keep: int = 3
-    resume: bool | int = False
-    max_skipped: int = 20
+    steps: int = eqx.field(default=32, static=True)
+    initial_weight: float = eqx.field(default=1.0, static=True)
+    boundary_weight: float = eqx.field(default=1.0, static=True)
+    validation_particles: int = eqx.field(default=256, static=True)
 
     def __check_init__(self):
         if not callable(self.psi):
@@ -110,7 +92,7 @@ class PhysicsInformedNetwork(AbstractTrainedMethod):
                 "psi has no parameters that could be trained: it must have arrays of real numbers outside of "
                 "frozen modules, as NeuralWaveFunction(problem, key=key)."
             )
-        self.check_training()
+        as_training(self.training)
         for name in ("particles", "validation_particles"):
             as_positive_integer(getattr(self, name), name, "Pass a number of points.")
         as_positive_integer(self.steps, "steps", "Pass the number of steps of a path.")
@@ -120,7 +102,7 @@ class PhysicsInformedNetwork(AbstractTrainedMethod):
                 raise ValueError(f"{name} must not be negative, but {value!r} was given.")
 
     def run(self, problem: Problem, ts: Times, *, key: Key | None, progress: bool) -> WaveFunctionSolution:
-        key, epoch_key, validation_key, final_key = training_keys(key, "particles")
+        keys = training_keys(key, "particles")
         d = problem.dimension
         check_output(self.psi, (problem.t0, jnp.zeros(d, problem.dtype)), (), "psi", complex_valued=True)
         task = _Task(
@@ -128,14 +110,24 @@ class PhysicsInformedNetwork(AbstractTrainedMethod):
             frame=SpreadingFrame.of(problem),
             box=_box_of(self.box, problem),
             method=self,
-            validation_key=validation_key,
-            design_key=final_key,
+            validation_key=keys.validation,
+            design_key=keys.solution,
         )
-        return task.solved(self.psi, ts, key, epoch_key, progress)
+        return task.solved(self.psi, self.training, ts, keys, progress)
+
+
+@cache
+def default_optimizer() -> optax.GradientTransformation:
+    """One object: what is compiled for an optimizer is kept for that very object."""
+    return optax.chain(
+        scale_by_gauss_newton(damping=1e-4, decay=0.7),
+        optax.clip_by_global_norm(30.0),
+        optax.scale_by_learning_rate(optax.linear_schedule(0.05, 0.5, 10)),
+    )
 
 
 class SchroedingerLoss(AbstractPointwiseLoss):
-    """What is missing of the Schrödinger equation, of the initial state, and of nothing on the walls."""
+    """The residuals of the Schrödinger equation, of the initial state, and of ψ = 0 on the walls."""
 
     problem: Problem
     frame: SpreadingFrame
@@ -195,7 +187,12 @@ def _ratio(above: Array, below: Array) -> Array:
 
 
 class _Task(AbstractPointwiseTask):
-    """Points on paths that ψ makes itself, or in the box."""
+    """Points on paths of the process of ψ, or in the box."""
+
+    advice: ClassVar[str] = (
+        "ψ has nodes where particles are, or is too rough. Lower the learning rate, clip the steps "
+        "(optax.clip_by_global_norm), raise the damping of Gauss-Newton, or pass a box."
+    )
 
     problem: Problem
     frame: SpreadingFrame
@@ -203,6 +200,9 @@ class _Task(AbstractPointwiseTask):
     method: PhysicsInformedNetwork
     validation_key: Key
     design_key: Key
+
+    def default_optimizer(self, epochs: int) -> optax.GradientTransformation:
+        return default_optimizer()
 
     def loss(self, fixed: PyTree) -> SchroedingerLoss:
         method = self.method
@@ -232,14 +232,14 @@ class _Task(AbstractPointwiseTask):
         return WaveVelocity(hamiltonian, trained, "osmotic"), WaveVelocity(hamiltonian, trained, "current")
 
     def solution(
-        self, trained: PyTree, ts: Times, design: AbstractDesign, history: str
+        self, trained: PyTree, ts: Times, design: AbstractDesign, history: dict[str, Array]
     ) -> WaveFunctionSolution:
         x0, weights = self.problem.initial.particles(design, self.design_key)
         return WaveFunctionSolution.of(self.problem, self.method, ts, trained, x0, weights, history)
 
     def settings(self) -> dict[str, str]:
         names = ("particles", "box", "steps", "initial_weight", "boundary_weight")
-        return {name: text_of(getattr(self.method, name)) for name in names}
+        return {name: text_of(getattr(self.method, name), 2) for name in names}
 
 
 @eqx.filter_jit

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from pathlib import Path
+from functools import lru_cache
 from typing import Any, ClassVar
 
 import diffrax
@@ -13,113 +13,103 @@ from jaxtyping import Array, PyTree
 
 from ..._check import as_positive_integer, warn
 from ..._devices import Devices
-from ..._errors import TrainingDivergedError
+from ..._errors import ParticlesLostError, TrainingDivergedError
+from ..._text import text_of
 from ..._types import Key, Points, Times, Weights
 from ...flow import check_ensemble, check_integration
 from ...network import trainable
-from ...objective import AbstractObjective, FisherDivergence
+from ...objective import AbstractObjective, FisherDivergence, squared_terms
 from ...problem import Problem
 from ...score import require_gradient
-from ...solver import VelocityVerlet
-from ...training import AbstractTask, AbstractTrainedMethod, text_of, training_keys
+from ...solver import BlanesMoan4
+from ...training import (
+    AbstractTask,
+    Training,
+    as_training,
+    scale_by_gauss_newton,
+    train,
+    training_keys,
+)
 from ...wavepacket import AbstractDesign, TruncatedPoints, as_design
 from ..given_score import FlowSolution
 from ..given_score.method import GivenScore
+from ..method import AbstractMethod
 from ._loss import ObjectiveLoss
 from ._validation import largest_asymmetry, validate
 
 _NOT_A_GRADIENT = 1e-3
+# Arrays of up to that many entries are compared, number by number, when a run goes on.
+_MOST_NUMBERS = 1024
 
 
-class SelfConsistentScoreMatching(AbstractTrainedMethod):
-    r"""Trains a score by gradient descent through the whole flow that it drives.
+class SelfConsistentScoreMatching(AbstractMethod):
+    r"""Trains a score by descent through the whole flow that it drives.
 
-    In every epoch fresh particles move under the score, with tangents from which the density that this
-    flow makes is known exactly; an objective measures how far the score is from the score of that
-    density; and its gradient goes back through all steps, with recursive checkpoints. When the Fisher
-    divergence is zero, the flow is the solution of the Schrödinger equation.
+    In every epoch, fresh particles move under the score. They carry tangents from which the density that this
+    flow makes is known exactly. An objective measures how far the score is from the score of that density, and
+    its gradient goes back through all steps, with recursive checkpoints. When the Fisher divergence is zero, the
+    flow is the solution of the Schrödinger equation.
 
     ```python
     baseline = bd.solve(problem, bd.SequentialScoreMatching(degree=4))
-    score = bd.NeuralScore(problem, baseline=baseline, key=jax.random.key(0))
-    method = bd.SelfConsistentScoreMatching(score, bd.LogDensityVariance(), epochs=20, particles=64)
+    score = bd.NeuralScore(problem, baseline=baseline, width=8, key=jax.random.key(0))
+    method = bd.SelfConsistentScoreMatching(score, training=bd.Training(epochs=4), particles=64)
     solution = bd.solve(problem, method, key=jax.random.key(1))
     solution.history["fisher"]
     ```
 
-    Where to start decides how long it takes: a [`NeuralScore`][bohmdiff.NeuralScore] on top of a solution
-    by [`SequentialScoreMatching`][bohmdiff.SequentialScoreMatching] is most of the way there, while from
-    a harmonic baseline half of the particles may be close to caustics at first.
+    The start decides how long the training takes. A [`NeuralScore`][bohmdiff.NeuralScore] on top of a solution
+    by [`SequentialScoreMatching`][bohmdiff.SequentialScoreMatching] is most of the way there. From a harmonic
+    baseline, half of the particles may be close to caustics at first.
+
+    The default optimizer takes Gauss-Newton steps: [`scale_by_gauss_newton`][bohmdiff.scale_by_gauss_newton],
+    clipped, with a rate that rises to one half and then falls as the cosine over `epochs`. It needs an objective
+    that is a sum of squares, such as the default one, and at most 10,000 parameters. With
+    [`LogDensityVariance`][bohmdiff.LogDensityVariance] and
+    [`ImplicitScoreMatching`][bohmdiff.ImplicitScoreMatching], pass an optimizer: `Training(optax.adam(1e-3),
+    epochs=1000)`.
 
     Particles are divided among all devices that JAX sees, in all processes that `jax.distributed` has joined
-    (of processors one in each process); their number need not be a multiple. Every process runs the same
-    program with the same key, the first of them writes, and `directory` is a folder that all can read.
+    (one processor in each process); their number need not be a multiple of that of the devices. Every process
+    runs the same program with the same key. The first one writes, and all must be able to read `directory`.
 
     **Arguments:**
 
     - `score`: what is trained, any module `s(t, x) -> (d,)` with arrays of real numbers as parameters.
         Nothing inside a [`FrozenScore`][bohmdiff.FrozenScore] changes.
-    - `objective`: e.g. [`FisherDivergence()`][bohmdiff.FisherDivergence], or a weighted sum of some.
-    - `optimizer`: of optax: any, chained with gradient clipping and schedules as you like. It is given the
-        loss as `value`, as `optax.contrib.reduce_on_plateau` wants it.
-    - `epochs`: the number of updates in all, those before a resumption included.
-    - `particles`: for each epoch, drawn afresh: a design of points, or a number of scrambled Sobol
-        points, without the thousandth of the probability that lies farthest out
-        ([`TruncatedPoints`][bohmdiff.TruncatedPoints]).
+    - `objective`: e.g. [`FisherDivergence()`][bohmdiff.FisherDivergence], or a weighted sum of objectives.
+    - `training`: the optimizer, the number of epochs, log and checkpoints: a [`Training`][bohmdiff.Training].
+    - `particles`: of each epoch, drawn afresh: a design, or the number of scrambled Sobol points, without the
+        thousandth of the probability that lies farthest out ([`TruncatedPoints`][bohmdiff.TruncatedPoints]).
     - `steps`, `solver`: of the flow, in training and validation.
-    - `times`: if given, the objective is evaluated at a random subset of so many of the `steps + 1` times.
-    - `validation_particles`: on which the Fisher divergence, the mean energy and its drift are found
-        every `validate_every` epochs and at the end: drawn once, a design, or a number of Sobol points.
-    - `solution_particles`: that the solution has its moments of, as the `particles` of
-        [`GivenScore`][bohmdiff.GivenScore]. Where fields have ripples or the tails are not known well, pass a
-        number of Sobol points.
-    - `directory`: for `log.jsonl`, which has a line for every epoch, and `checkpoints/`. Nothing is
-        written without one.
-    - `checkpoint_every`, `keep`: how often a checkpoint is written, and how many of the last are kept.
-    - `resume`: `True` goes on from the last checkpoint in `directory`, if there is one, and ends with the
-        parameters that the run would have had without interruption, to the bit; a number goes on from
-        the checkpoint of that epoch, and later ones are deleted.
-    - `max_skipped`: an update from a loss or gradient that is not finite is skipped; so many in a row
-        end the training with an error.
-
-    Ctrl-C ends the training after the epoch that is running, with a checkpoint, and what has been reached
-    is returned; pressed twice, at once.
+    - `times`: if given, the objective is evaluated at a random subset of this size of the `steps + 1` times.
+    - `validation_particles`: for the Fisher divergence, the mean energy and its drift in validations: a design,
+        or the number of Sobol points, drawn once.
+    - `solution_particles`: used for the moments of the returned solution, as the `particles` of
+        [`GivenScore`][bohmdiff.GivenScore]. Where the score has ripples or is not known well in the tails, pass
+        a number of Sobol points.
 
     **Units:** those of the problem; the log has the Fisher divergence in 1 / length². Moments have the shape
     `(K, d)`.
 
     **Returns** from [`solve`][bohmdiff.solve]: a [`FlowSolution`][bohmdiff.FlowSolution]. Its solver and steps
-    are like those of [`GivenScore`][bohmdiff.GivenScore], its `history` has what the log has.
+    are like those of [`GivenScore`][bohmdiff.GivenScore]; its `history` is the log of the training.
 
-    **Raises:** `ValueError` for bad options, a score without anything to train, and checkpoints that are
-    damaged or of another run; `TrainingDivergedError` if no update is finite any more; `TrainingNotSavedError`
-    if log or checkpoint can't be written.
+    **Raises:** `ValueError` for bad options, a score without parameters, an objective that does not suit the
+    optimizer, and checkpoints that are damaged or of another run;
+    [`TrainingDivergedError`][bohmdiff.TrainingDivergedError] if updates are no longer finite;
+    [`TrainingNotSavedError`][bohmdiff.TrainingNotSavedError] if log or checkpoint cannot be written.
     """
 
-    advice: ClassVar[str] = (
-        "Particles escape, or come close to caustics. Start closer to the solution (baseline=solve(problem, "
-        "SequentialScoreMatching())), lower the learning rate, clip the gradient (optax.clip_by_global_norm), "
-        "take particles that lie less far out (TruncatedPoints), or more steps."
-    )
-
     score: Callable[..., Array]
-    objective: AbstractObjective = FisherDivergence()
-    optimizer: optax.GradientTransformation = eqx.field(
-        default_factory=lambda: optax.chain(optax.clip_by_global_norm(1.0), optax.adam(1e-3))
-    )
-    epochs: int = eqx.field(kw_only=True)
-    particles: int | AbstractDesign = 256
-    steps: int = 64
-    solver: diffrax.AbstractSolver = VelocityVerlet()
-    times: int | None = None
-    validate_every: int = 50
-    validation_particles: int | AbstractDesign = 256
-    solution_particles: int | AbstractDesign | None = None
-    directory: str | Path | None = eqx.field(default=None, static=True)
-    checkpoint_every: int = 50
-    keep: int = 3
-    resume: bool | int = False
-    max_skipped: int = 20
+    objective: AbstractObjective = eqx.field(default=FisherDivergence(), static=True)
+    training: Training = eqx.field(kw_only=True)
+    particles: int | AbstractDesign = eqx.field(default=256, static=True)
+    steps: int = eqx.field(default=8, static=True)
+    solver: diffrax.AbstractSolver = eqx.field(default=BlanesMoan4(), static=True)
+    times: int | None = eqx.field(default=None, static=True)
+    validation_particles: int | AbstractDesign = eqx.field(default=256, static=True)
+    solution_particles: int | AbstractDesign | None = eqx.field(default=None, static=True)
 
     def __check_init__(self):
         if not callable(self.score):
@@ -133,7 +123,12 @@ class SelfConsistentScoreMatching(AbstractTrainedMethod):
             raise ValueError(
                 f"objective must be an objective such as FisherDivergence(), but {self.objective!r} was given."
             )
-        self.check_training()
+        if as_training(self.training).optimizer is None and not squared_terms(self.objective):
+            raise ValueError(
+                "The default optimizer takes Gauss-Newton steps, which need an objective that is a sum of "
+                f"squares over single particles, such as FisherDivergence(), but {self.objective!r} was given. "
+                "Pass another optimizer: training=Training(optax.adam(1e-3), epochs=1000)."
+            )
         check_integration(self.solver, self.steps)
         as_design(self.particles, "particles")
         as_design(self.validation_particles, "validation_particles")
@@ -147,9 +142,9 @@ class SelfConsistentScoreMatching(AbstractTrainedMethod):
                 )
 
     def run(self, problem: Problem, ts: Times, *, key: Key | None, progress: bool) -> FlowSolution:
-        key, epoch_key, validation_key, final_key = training_keys(key, "particles")
+        keys = training_keys(key, "particles")
         x0, weights = problem.initial.particles(
-            as_design(self.validation_particles, "validation_particles"), validation_key
+            as_design(self.validation_particles, "validation_particles"), keys.validation
         )
         problem, score, x0 = check_ensemble(problem, self.score, x0)
         if self.objective.needs_gradient:
@@ -157,11 +152,11 @@ class SelfConsistentScoreMatching(AbstractTrainedMethod):
         _warn_unless_gradient(problem, score, x0)
 
         task = _Task(problem, (x0, weights), self)
-        score, epoch, history = self.train(score, task, key, epoch_key, progress)
+        score, epoch, history = train(score, task, self.training, keys, progress)
         given = GivenScore(score, self.solution_particles, steps=max(self.steps, GivenScore.steps))
         try:
-            solution = given.run(problem, ts, key=final_key, progress=False)
-        except ValueError as error:
+            solution = given.run(problem, ts, key=keys.solution, progress=False)
+        except ParticlesLostError as error:
             raise TrainingDivergedError(
                 f"Training ended after epoch {epoch}, but the flow of the trained score loses "
                 f"particles: {error} The score is kept as `fitted` of this error; train longer, or evaluate it "
@@ -175,10 +170,18 @@ class _Task(AbstractTask):
     """Fresh particles in every epoch, and an objective along the flow."""
 
     progress_metric: ClassVar[str] = "fisher"
+    advice: ClassVar[str] = (
+        "Particles escape, or come close to caustics. Start closer to the solution (baseline=solve(problem, "
+        "SequentialScoreMatching())), lower the learning rate, clip the gradient (optax.clip_by_global_norm), "
+        "take particles that lie less far out (TruncatedPoints), or more steps."
+    )
 
     problem: Problem
     validation: tuple[Points, Weights]
     method: SelfConsistentScoreMatching
+
+    def default_optimizer(self, epochs: int) -> optax.GradientTransformation:
+        return default_optimizer(epochs)
 
     def loss(self, fixed: PyTree) -> ObjectiveLoss:
         method = self.method
@@ -199,12 +202,24 @@ class _Task(AbstractTask):
     def settings(self) -> dict[str, str]:
         method = self.method
         return {
-            "objective": text_of(method.objective),
-            "particles": text_of(method.particles),
+            "objective": text_of(method.objective, _MOST_NUMBERS),
+            "particles": text_of(method.particles, _MOST_NUMBERS),
             "steps": str(method.steps),
             "times": str(method.times),
             "solver": type(method.solver).__name__,
         }
+
+
+# One object for each number: what is compiled for an optimizer is kept for that very object.
+@lru_cache
+def default_optimizer(epochs: int) -> optax.GradientTransformation:
+    """Up to half of the step that would solve the linearised problem; less in the end, to average over epochs."""
+    rate = optax.warmup_cosine_decay_schedule(0.1, 0.5, min(6, epochs // 4), epochs, 0.01)
+    return optax.chain(
+        scale_by_gauss_newton(damping=3e-6),
+        optax.clip_by_global_norm(6.0),
+        optax.scale_by_learning_rate(rate),
+    )
 
 
 def _training_design(particles: int | AbstractDesign) -> AbstractDesign:
