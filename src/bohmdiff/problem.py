@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import DTypeLike
 
-from ._check import as_real_array, check_output, describe, require
+from ._check import as_real_array, check_output, describe, is_concrete, require
 from ._types import Numbers, Scalar, Times
 from .hamiltonian import Hamiltonian
 from .wavepacket import AbstractInitialState
@@ -89,6 +89,13 @@ class Problem(eqx.Module):
     def dtype(self) -> DTypeLike:
         """The precision in which the problem is solved: that of the initial state."""
         return self.initial.dtype
+
+    def __repr__(self) -> str:
+        parts = f"{type(self.hamiltonian.potential).__name__}, {type(self.initial).__name__}, d = {self.dimension}"
+        if not is_concrete((self.t0, self.t1)):
+            return f"Problem({parts}, traced)"
+        dtype = np.dtype(self.dtype).name
+        return f"Problem({parts}, t from {float(self.t0):.6g} to {float(self.t1):.6g}, {dtype})"
 
 
 def as_problem(problem: Any) -> Problem:

@@ -13,6 +13,7 @@ from .hermite import HermiteScore as HermiteScore
 from .hermite import default_trust_radius as default_trust_radius
 from .hermite import fit_hermite as fit_hermite
 from .hermite import fit_phase as fit_phase
+from .hermite import moving_fits as moving_fits
 from .neural import NeuralScore as NeuralScore
 from .score import AbstractScore as AbstractScore
 from .score import BlendedScore as BlendedScore

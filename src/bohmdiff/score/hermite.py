@@ -1,6 +1,7 @@
 """Hermite scores: ln ρ as a polynomial in a frame that moves and breathes with the ensemble."""
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import diffrax
@@ -262,15 +263,7 @@ def fit_hermite(
         J. Mach. Learn. Res. 6, 695 (2005). S. Garashchuk and V. A. Rassolov, *Energy conserving
         approximations to the quantum potential*, J. Chem. Phys. 120, 1181 (2004).
     """
-    moments = _moments(x, weights, mass, degree, basis)
-    gradients, linear, laplacian = moments.gradients, moments.linear, moments.laplacian
-    coefficients, pivots = _solve_definite(gradients, linear - laplacian)
-    information = jnp.trace(moments.metric) - 2 * coefficients @ linear
-    information = information + coefficients @ gradients @ coefficients
-    expansion = moments.expansion(coefficients, degree, trust_radius, basis)
-    partition = _log_partition(expansion, moments.xi, weights)
-    expansion = eqx.tree_at(lambda e: e.log_partition, expansion, partition)
-    return HermiteFit(expansion, information, (jnp.max(pivots) / jnp.min(pivots)) ** 2)
+    return _score_of(_moments(x, weights, mass, degree, basis), weights, degree, trust_radius, basis)
 
 
 def fit_phase(
@@ -291,10 +284,64 @@ def fit_phase(
     **Returns:** an expansion whose `correction_gradient` is $\nabla S$.
     """
     moments = _moments(x, weights, mass, degree, basis)
+    return moments.expansion(_phase_coefficients(moments, velocity, weights), degree, trust_radius, basis)
+
+
+class MovingFits(NamedTuple):
+    """Fits of the score and of the phase at one time, and the rates at which they change."""
+
+    score: HermiteFit
+    phase: HermiteExpansion
+    score_rate: HermiteExpansion
+    phase_rate: HermiteExpansion
+
+
+def moving_fits(
+    x: Points,
+    velocity: Points,
+    acceleration: Callable[[HermiteExpansion], Points],
+    weights: Weights,
+    mass: Vector,
+    degree: int,
+    trust_radius: float,
+    basis: AbstractBasis = TotalDegree(),  # noqa: B008
+) -> MovingFits:
+    """Score and phase of an ensemble, and their derivatives in time along its motion; `acceleration` gives that of
+    the particles once the score is known."""
+
+    def both(x: Points):
+        moments = _moments(x, weights, mass, degree, basis)
+        score = _score_of(moments, weights, degree, trust_radius, basis)
+        coefficients = _phase_coefficients(moments, velocity, weights)
+        phase = moments.expansion(coefficients, degree, trust_radius, basis)
+        # The polynomials are no arrays, which is what a derivative is taken of.
+        return (score, phase), moments._replace(polynomials=None)
+
+    ((score, phase), moments), ((score_rate, phase_rate), _) = jax.jvp(both, (x,), (velocity,))
+    moments = moments._replace(polynomials=phase.polynomials)
+    # The phase is linear in the velocity, which changes as well.
+    pushed = _phase_coefficients(moments, acceleration(score.expansion), weights)
+    phase_rate = eqx.tree_at(lambda e: e.coefficients, phase_rate, phase_rate.coefficients + pushed)
+    return MovingFits(score, phase, score_rate.expansion, phase_rate)
+
+
+def _score_of(
+    moments: "_Moments", weights: Weights, degree: int, trust_radius: float, basis: AbstractBasis
+) -> HermiteFit:
+    gradients, linear, laplacian = moments.gradients, moments.linear, moments.laplacian
+    coefficients, pivots = _solve_definite(gradients, linear - laplacian)
+    information = jnp.trace(moments.metric) - 2 * coefficients @ linear
+    information = information + coefficients @ gradients @ coefficients
+    expansion = moments.expansion(coefficients, degree, trust_radius, basis)
+    partition = _log_partition(expansion, moments.xi, weights)
+    expansion = eqx.tree_at(lambda e: e.log_partition, expansion, partition)
+    return HermiteFit(expansion, information, (jnp.max(pivots) / jnp.min(pivots)) ** 2)
+
+
+def _phase_coefficients(moments: "_Moments", velocity: Points, weights: Weights) -> Float[Array, " n"]:
     in_frame = jsl.solve_triangular(moments.cholesky, velocity.T, lower=True) * weights
     along = expected_derivatives(in_frame @ moments.values, moments.polynomials)[1:]
-    coefficients, _ = _solve_definite(moments.gradients, along)
-    return moments.expansion(coefficients, degree, trust_radius, basis)
+    return _solve_definite(moments.gradients, along)[0]
 
 
 class _Moments(NamedTuple):
@@ -303,7 +350,7 @@ class _Moments(NamedTuple):
     mean: Vector
     cholesky: Matrix
     metric: Matrix
-    polynomials: HermitePolynomials
+    polynomials: Any  # HermitePolynomials
     xi: Points
     values: Float[Array, "M low"]
     gradients: Float[Array, "n n"]

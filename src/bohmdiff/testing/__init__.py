@@ -16,6 +16,7 @@ from .law import LawError as LawError
 from .method import check_method as check_method
 from .potential import check_potential as check_potential
 from .score import check_score as check_score
+from .solution import check_solution as check_solution
 from .solver import check_solver as check_solver
 from .strategies import driven_gaussians as driven_gaussians
 from .strategies import gaussian_wave_packets as gaussian_wave_packets

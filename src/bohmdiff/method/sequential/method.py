@@ -23,8 +23,8 @@ from ...score import (
     cubic_path,
     default_trust_radius,
     fit_hermite,
-    fit_phase,
     hermite_polynomials,
+    moving_fits,
 )
 from ...solution import Diagnostics, Figure, Particles, energy_figure, worst
 from ...solver import BlanesMoan4
@@ -36,8 +36,6 @@ from .solution import EnsembleSolution, initial_ensemble, sequential_terms
 # Few coordinates afford more Gauss–Hermite nodes than exactness asks for, and a density that splits or
 # bends needs them: nodes per axis, by dimension.
 _DEFAULT_NODES = {1: 200, 2: 32, 3: 12}
-# Velocities of particles in the tails do not determine polynomials of a higher degree.
-_LARGEST_PHASE_DEGREE = 6
 
 
 class TooFewParticlesError(ValueError):
@@ -213,7 +211,6 @@ def _run(
     hamiltonian = problem.hamiltonian
     mass = hamiltonian.masses(problem.dimension)
     trust_radius = method.trust_radius_in(problem.dimension)
-    phase_degree = min(method.degree, _LARGEST_PHASE_DEGREE)
 
     def fit(x: Points) -> HermiteFit:
         return fit_hermite(x, weights, mass, method.degree, trust_radius, method.basis)
@@ -241,18 +238,26 @@ def _run(
     def step(t: Any, y: tuple[HalfState, HalfState], args: Any):
         x, velocity = y[0].motion, y[1].motion
 
-        def both(x: Points, v: Points):
-            fitted = fit(x)
-            phase = fit_phase(x, v, weights, mass, phase_degree, trust_radius, method.basis)
-            return (fitted.expansion, phase), fitted.condition_number
+        def acceleration(expansion: HermiteExpansion) -> Points:
+            return hermite_force(hamiltonian, expansion, t, x)[1]
 
-        here = fit(x)
-        _, acceleration = hermite_force(hamiltonian, here.expansion, t, x)
-        # The derivative of the fits along the motion makes their interpolation in time cubic.
-        (fits, condition_number), (rates, _) = jax.jvp(both, (x, velocity), (velocity, acceleration))
-        error = velocity - fits[1].correction_gradient(x) / mass
-        misfit = jnp.sqrt(weights @ (error**2 @ mass) / jnp.sum(mass))
-        return fits, rates, condition_number, misfit, *energies(t, x, velocity, here)
+        # Derivatives of the fits along the motion make their interpolation in time cubic.
+        fits = moving_fits(
+            x, velocity, acceleration, weights, mass, method.degree, trust_radius, method.basis
+        )
+        error = velocity - fits.phase.correction_gradient(x) / mass
+        energy, kinetic = energies(t, x, velocity, fits.score)
+        return _Steps(
+            t=t,
+            score=fits.score.expansion,
+            score_rate=fits.score_rate,
+            phase=fits.phase,
+            phase_rate=fits.phase_rate,
+            condition_number=fits.score.condition_number,
+            misfit=jnp.sqrt(weights @ (error**2 @ mass) / jnp.sum(mass)),
+            energy=energy,
+            kinetic=kinetic,
+        )
 
     solution = integrate(
         problem,
@@ -268,13 +273,12 @@ def _run(
         method.steps,
         progress=progress,
     )
-    assert solution.ts is not None
     assert solution.ys is not None
-    saved, ((score, phase), (score_rate, phase_rate), *figures) = solution.ys
+    saved, steps = solution.ys
     saved = saved._replace(
         position=jnp.moveaxis(saved.position, 0, 1), log_density=saved.log_density.T, phase=saved.phase.T
     )
-    return saved, _Steps(solution.ts[1], score, score_rate, phase, phase_rate, *figures)
+    return saved, steps
 
 
 def _largest_condition_number(problem: Problem) -> float:
