@@ -402,7 +402,7 @@ CALLS = {
     ),
     "Velocities": Call(
         bd.Velocities,
-        {"problem": problem(), "score": gaussian, "current": gaussian},
+        {"problem": problem(), "score": gaussian, "velocity": gaussian},
         lambda v: bd.nelson_process(v, 4, key=KEY, ts=[0.5], steps=2),
         dear=True,
     ),
@@ -484,18 +484,6 @@ CALLS = {
             "t": 0.0,
             "x": X,
         },
-    ),
-    "current_velocity": Call(
-        bd.current_velocity,
-        {
-            "solution": flow_solution(),
-            "degree": 2,
-            "terms": bd.TotalDegree(),
-            "particles": bd.GaussHermitePoints(4),
-            "key": KEY,
-        },
-        lambda v: v(0.1, X),
-        dear=True,
     ),
     "nelson_process": Call(
         bd.nelson_process,

@@ -39,7 +39,7 @@ def test_exact_scores_give_exact_solutions(case):
     problem = case.problem()
     solution = bd.solve(problem, bd.GivenScore(Unnormalised(case), NODES, steps=48), ts=TS)
     assert isinstance(solution, bd.FlowSolution)
-    assert solution.particles == 9
+    assert solution.particles.weights.size == 9
     mean, std, energy = case.moments(TS)
     np.testing.assert_allclose(solution.mean(), mean, **close)
     np.testing.assert_allclose(solution.std(), std, **close)
@@ -82,7 +82,7 @@ def wide():
 def test_default_particles_and_moments(wide):
     expected, weights = WIDE.initial.particles(bd.GaussHermitePoints(64, discard=1e-5))
     np.testing.assert_allclose(wide.flow.position[:, 0], expected, atol=1e-12)
-    np.testing.assert_allclose(wide.weights, weights, rtol=1e-12)
+    np.testing.assert_allclose(wide.particles.weights, weights, rtol=1e-12)
     data = wide.to_xarray()
     np.testing.assert_allclose(data["std"].sel(coordinate=0), WIDTH, rtol=1e-3)
     assert data.attrs["method"].startswith("GivenScore(")

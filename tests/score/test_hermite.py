@@ -203,7 +203,7 @@ def place(expansion, xi):
 
 @eqx.filter_jit
 def score_and_force(expansion, x, mass, hbar):
-    return expansion.score(x), expansion.quantum_force(x, mass, hbar)
+    return expansion.score(x), expansion.quantum(x, mass, hbar)[1]
 
 
 @eqx.filter_jit
@@ -371,7 +371,7 @@ def force_two_ways(x, weights, mass, hbar, degree):
         return 0.125 * hbar**2 * fit_hermite(x, weights, mass, degree, math.inf).fisher_information
 
     expansion = fit_hermite(x, weights, mass, degree, math.inf).expansion
-    return -jax.grad(quantum_energy)(x), weights[:, None] * expansion.quantum_force(x, mass, hbar)
+    return -jax.grad(quantum_energy)(x), weights[:, None] * expansion.quantum(x, mass, hbar)[1]
 
 
 @pytest.mark.parametrize(("d", "degree"), [(1, 4), (2, 3)])

@@ -91,37 +91,41 @@ def test_printed(table):
     assert lines[-1].endswith(f"Kullback-Leibler divergence: {float(table.divergence):.1e} nats")
 
 
-class WithoutDensity(bd.Solution):
+class WithoutDensity(bd.AbstractParticleSolution):
     """Moments alone."""
 
     problem: bd.Problem
     method: bd.AbstractMethod
     ts: jax.Array
-
-    def mean(self):
-        return jnp.zeros((self.ts.size, 2))
-
-    def std(self):
-        return jnp.ones((self.ts.size, 2))
+    particles: bd.Particles
+    diagnostics: bd.Diagnostics
 
     def energy(self):
         return jnp.zeros(self.ts.size)
 
-    def sample(self, key, n):
-        self._unavailable("sample", "Ask another.")
+    def move(self, x0):
+        raise self.unavailable("trajectories", "Ask another.")
 
-    def score(self, t, x):
-        self._unavailable("score", "Ask another.")
+    def score_at(self, t, x):
+        raise self.unavailable("score", "Ask another.")
 
-    def log_density(self, t, x):
-        self._unavailable("log_density", "SplitOperator has one.")
+    def velocity_at(self, t, x):
+        raise self.unavailable("velocity", "Ask another.")
 
-    def wave_function(self, t, x):
-        self._unavailable("wave_function", "Ask another.")
+    def log_density_at(self, t, x):
+        raise self.unavailable("log_density", "SplitOperator has one.")
+
+    def wave_function_at(self, t, x):
+        raise self.unavailable("wave_function", "Ask another.")
+
+
+def without_density(problem, method, ts=TS):
+    particles = bd.Particles(jnp.zeros((1, ts.size, problem.dimension)), jnp.ones(1))
+    return WithoutDensity(problem, method, ts, particles, bd.Diagnostics())
 
 
 def test_without_a_density(solution):
-    bare = WithoutDensity(solution.problem, bd.SequentialScoreMatching(), TS)
+    bare = without_density(solution.problem, bd.SequentialScoreMatching())
     with pytest.raises(
         bd.UnavailableError,
         match=r"A solution by SequentialScoreMatching has no log_density\. SplitOperator has one\.",
@@ -134,15 +138,14 @@ def test_without_a_density(solution):
 
 
 def test_refuses_what_cannot_be_compared(solution):
-    line = WithoutDensity(
+    line = without_density(
         bd.Problem(bd.Hamiltonian(lambda t, x: x[0]), bd.GaussianWavePacket([0.0], 1.0), t1=1.0),
         bd.GaussianDynamics(),
-        TS,
     )
     with pytest.raises(ValueError, match="have 2 and 1 coordinates; compare two solutions of the same"):
         bd.compare(solution, line)
     for ts in (TS[:2], 0.9 * TS):
-        other = WithoutDensity(solution.problem, solution.method, ts)
+        other = without_density(solution.problem, solution.method, ts)
         with pytest.raises(ValueError, match=r"saved at different times: pass the same ts=\.\.\."):
             bd.compare(solution, other)
 

@@ -177,7 +177,7 @@ def test_bad_options(options, match):
 def test_what_no_process_can_follow():
     problem = ground_state().problem
     runaway = bd.Velocities(problem, lambda t, x: -x, lambda t, x: 1e3 * x**3)
-    with pytest.raises(ValueError, match=r"non-finite \(8 of 8"):
+    with pytest.raises(bd.ParticlesLostError, match=r"non-finite \(8 of 8"):
         bd.nelson_process(runaway, 8, key=KEY)
     solution = ground_state()
     with pytest.raises(ValueError, match=r"must be known, .* traced"):

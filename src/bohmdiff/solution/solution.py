@@ -169,7 +169,7 @@ class Solution(eqx.Module):
         return (p, error) if with_error else p
 
     @in_full_precision
-    def score(self, t: Time, x: Vector) -> Vector:
+    def score(self, t: Time, x: Numbers) -> Vector:
         r"""$\nabla\ln\rho(t, x)$ at one point, shape `(d,)`.
 
         `t` must lie in `[t0, t1]`: a `ValueError` where its value is known, NaN where it is traced.
@@ -177,17 +177,17 @@ class Solution(eqx.Module):
         return self._evaluated(self.score_at, t, x)
 
     @in_full_precision
-    def velocity(self, t: Time, x: Vector) -> Vector:
+    def velocity(self, t: Time, x: Numbers) -> Vector:
         r"""The Bohmian velocity $v_i = \partial_i S / m_i$ at one point, shape `(d,)`; times as for `score`."""
         return self._evaluated(self.velocity_at, t, x)
 
     @in_full_precision
-    def log_density(self, t: Time, x: Vector) -> Scalar:
+    def log_density(self, t: Time, x: Numbers) -> Scalar:
         r"""$\ln\rho(t, x)$ at one point; times as for `score`."""
         return self._evaluated(self.log_density_at, t, x)
 
     @in_full_precision
-    def wave_function(self, t: Time, x: Vector) -> Complex[Array, ""]:
+    def wave_function(self, t: Time, x: Numbers) -> Complex[Array, ""]:
         r"""$\psi(t, x)$ at one point; times as for `score`."""
         return self._evaluated(self.wave_function_at, t, x)
 
@@ -346,21 +346,21 @@ class Solution(eqx.Module):
             ]
         )
 
-    def _evaluated(self, function: Callable[[Scalar, Vector], Array], t: Time, x: Vector) -> Array:
+    def _evaluated(self, function: Callable[[Scalar, Vector], Array], t: Time, x: Numbers) -> Array:
         t, x, inside = self._placed(t, x)
         value = function(t, x)
         return value if inside is None else jnp.where(inside, value, jnp.nan)
 
-    def _placed(self, t: Time, x: Vector) -> tuple[Scalar, Vector, Bool[Array, ""] | None]:
+    def _placed(self, t: Time, x: Numbers) -> tuple[Scalar, Vector, Bool[Array, ""] | None]:
         """A time and one point, checked, and whether the time lies in the span where that is not known yet."""
         d, dtype, start, end = self.problem.dimension, self.ts.dtype, self.problem.t0, self.problem.t1
         for name, value in (("t", t), ("x", x)):
             if is_concrete(value):
                 as_real_array(value, name)
-        if jnp.shape(t) != () or jnp.shape(x) != (d,):
+        if np.shape(t) != () or np.shape(x) != (d,):
             raise ValueError(
-                f"t must be a number and x one point of shape ({d},), but shapes {jnp.shape(t)} and "
-                f"{jnp.shape(x)} were given. For many points, use jax.vmap."
+                f"t must be a number and x one point of shape ({d},), but shapes {np.shape(t)} and "
+                f"{np.shape(x)} were given. For many points, use jax.vmap."
             )
         t, x = jnp.asarray(t, dtype), jnp.asarray(x, dtype)
         # Times that were computed elsewhere may miss the ends of the span by rounding.

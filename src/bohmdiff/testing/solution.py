@@ -138,10 +138,14 @@ def _check_field(solution: Solution, name: str) -> None:
         pass
     else:
         fail(_LAW, f"{name} after the end of the span must raise a ValueError", see, value=str(value))
-    outside = np.asarray(jax.jit(field)(late, x[0]))
+    # Not jax.jit(field): a bound method of a module cannot be hashed.
+    traced = jax.jit(lambda t, y: field(t, y))
+    outside = np.asarray(traced(late, x[0]))
     if not np.all(np.isnan(outside)):
         fail(
-            _LAW, f"{name} after the end of the span must be NaN where t is traced", f"jax.jit({see[:-1]})"
+            _LAW,
+            f"{name} after the end of the span must be NaN where t is traced",
+            f"jax.jit(lambda t, x: solution.{name}(t, x))({late}, jnp.array({as_code(x[0])}))",
         )
     t = 0.5 * (start + end)
     direct = np.stack([np.asarray(field(t, y)) for y in x])
@@ -149,7 +153,7 @@ def _check_field(solution: Solution, name: str) -> None:
         fail(_LAW, f"{name} is not finite", f"solution.{name}({as_code(t)}, x)", value=str(direct))
     ways = {
         "jax.vmap": jax.vmap(lambda y: field(t, y))(x),
-        "jax.jit, with a traced time": jnp.stack([jax.jit(field)(t, y) for y in x]),
+        "jax.jit, with a traced time": jnp.stack([traced(t, y) for y in x]),
         "jax.jit of the solution": jnp.stack(
             [jax.jit(lambda s, y: _field(s, name)(t, y))(solution, y) for y in x]
         ),
