@@ -1,12 +1,11 @@
-"""The main job: a chain of coupled Morse oscillators to t = π, checked against the exact answer.
+"""The main job: time and errors of sequential matching on a chain of Morse oscillators to t = π.
 
-V = Σ_i D (1 − exp(−β x_i))² + λ Σ_i x_i x_{i+1} with D = 12.5, β = 0.2, λ = 0.3 and m = ħ = 1, from a
-Gaussian displaced in the first mode. Energy travels down the chain while the anharmonic wells shear the
-packet. With four modes this is the benchmark of "Quantum Dynamics via Score Matching on Bohmian
-Trajectories".
+It is the problem of examples/morse_chain.py, with options. With four modes it is the benchmark of "Quantum
+Dynamics via Score Matching on Bohmian Trajectories". The time includes imports and compilation, but not the
+reference.
 
-The picture moments.png shows the mean and the width of every mode (lines) on the exact ones (open markers),
-and below how far apart they are; energy.png shows that the mean energy stays.
+The picture moments.png shows the mean and the width of each mode (lines) over the exact ones (open markers), and
+their differences below; energy.png shows the mean energy.
 
 The exact moments for up to four modes are bundled; --exact computes them anew by the split-operator method.
 """
@@ -15,18 +14,17 @@ import time
 
 START = time.perf_counter()
 
+import sys  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 import jax  # noqa: E402
-import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
-import xarray  # noqa: E402
 
-import _common  # noqa: E402
 import bohmdiff as bd  # noqa: E402
 
-REFERENCE = Path(__file__).parent / "data" / "morse_chain.npz"
-UNITS = bd.plot.Units(time="1/ω₀", length="√(ħ/mω₀)", energy="ħω₀")
+sys.path.append(str(Path(__file__).parents[1] / "examples"))
+import _common  # noqa: E402
+from _chain import UNITS, bundled, chain, print_table  # noqa: E402
 
 
 def main() -> None:
@@ -85,35 +83,6 @@ def main() -> None:
     # All of it, imports and compilation included, but not the reference.
     wall = time.perf_counter() - START - not_ours
     _common.save_json(errors | _common.what_it_took(solution, wall), options.json)
-
-
-def chain(modes: int) -> bd.Problem:
-    """The benchmark's problem, with any number of modes."""
-    hamiltonian = bd.Hamiltonian(bd.MorseChain(depth=12.5, width=0.2, coupling=0.3), mass=1.0, hbar=1.0)
-    initial = bd.GaussianWavePacket(mean=jnp.zeros(modes).at[0].set(1.0), covariance=0.5)
-    return bd.Problem(hamiltonian, initial, t1=jnp.pi)
-
-
-def bundled(modes: int) -> xarray.Dataset:
-    """Exact moments, computed by --exact on a grid of 44 points per mode."""
-    with np.load(REFERENCE) as data:
-        return xarray.Dataset(
-            {
-                "mean": (("time", "coordinate"), data[f"mean_{modes}"]),
-                "std": (("time", "coordinate"), data[f"std_{modes}"]),
-                "energy": (("time",), data[f"energy_{modes}"]),
-            },
-            coords={"time": data["time"]},
-            attrs={"method": "exact"},
-        )
-
-
-def print_table(ours: xarray.Dataset, exact: xarray.Dataset) -> None:
-    print(f"{'at t = 3.14':<12}{'mean':>12}{'exact':>12}{'std':>12}{'exact':>12}")
-    last = {"time": -1}
-    for i in ours.coordinate.values:
-        row = [float(of[what][last][i]) for what in ("mean", "std") for of in (ours, exact)]
-        print(f"{f'mode {i + 1}':<12}" + "".join(f"{value:>12.6f}" for value in row))
 
 
 if __name__ == "__main__":

@@ -18,13 +18,23 @@ PICTURES = {
 
 def entry(script: Path) -> str:
     """One example in Markdown."""
-    docstring = ast.get_docstring(ast.parse(script.read_text(encoding="utf-8"))) or ""
+    docstring = (
+        ast.get_docstring(ast.parse(script.read_text(encoding="utf-8")))
+        or ""
+    )
     title, _, rest = docstring.partition("\n\n")
     name = script.relative_to(ROOT / "examples").with_suffix("").as_posix()
-    shown = "\n\n".join(f"![{title}](images/{picture})" for picture in PICTURES[name])
+    shown = "\n\n".join(
+        f"![{title}](images/{picture})" for picture in PICTURES[name]
+    )
     return f"## {title.rstrip('.')}\n\n`python examples/{name}.py`\n\n{shown}\n\n{rest}\n"
 
 
 def on_page_markdown(markdown: str, **_) -> str:
     """What MkDocs calls for every page."""
-    return markdown.replace(MARK, "\n".join(entry(ROOT / "examples" / f"{name}.py") for name in PICTURES))
+    return markdown.replace(
+        MARK,
+        "\n".join(
+            entry(ROOT / "examples" / f"{name}.py") for name in PICTURES
+        ),
+    )

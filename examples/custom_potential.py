@@ -1,15 +1,15 @@
-"""Your own potential and your own score, from scratch.
+r"""Your own potential and your own score.
 
-A quartic trap for two coupled particles of different mass, one of them shaken, is solved by
-SequentialScoreMatching and by a grid:
+SequentialScoreMatching and a grid solve a quartic trap for two coupled particles of different mass, one of
+them shaken:
 
-    V = Σ_i (x_i²/2 + x_i⁴/20) + x_1 x_2 / 5 + x_1 sin(2t) / 2
+$$V = \sum_i \Bigl(\tfrac12 x_i^2 + \tfrac1{20} x_i^4\Bigr) + \tfrac15 x_1 x_2 + \tfrac12 x_1 \sin 2t$$
 
-Then a score is written by hand: a Gaussian whose mean and width are those of the solution, as an Equinox
-module of ten lines. Particles move under it, and its Fisher divergence says how far it is from the score of
-the density that its own flow makes: far more than the fitted one.
+Then comes a score written by hand: a Gaussian with the mean and the width of the solution, an Equinox module
+of ten lines. Its Fisher divergence measures how far it is from the score of the density that its own flow
+makes. It is much larger than that of the fitted score.
 
-The picture custom_potential.png shows mean and width of both coordinates (lines) on the exact ones
+The picture custom_potential.png shows mean and width of both coordinates (lines) over the exact ones
 (markers).
 """
 

@@ -1,14 +1,14 @@
-"""A wave packet that splits: the double well, from the top of its barrier to t = π.
+r"""A wave packet splits in a double well.
 
-V = D (x²/a² − 1)² with D = 1, a = 2 and m = ħ = 1; ρ0 is a Gaussian of standard deviation ½ at x = 0. The
-barrier pushes the packet apart, and the quantum potential decides how.
+$V = D\,(x^2/a^2 - 1)^2$ with $D = 1$, $a = 2$ and $m = \hbar = 1$. The packet starts at rest on top of the
+barrier, as a Gaussian of standard deviation ½, and is followed to $t = \pi$.
 
-The picture double_well.png shows the exact density (grey) and over it the exact Bohmian trajectories
-(dashed), which in one dimension are the quantiles of the density: they never cross. The trajectories of
-SequentialScoreMatching from the same starting points (orange) lie on them for as long as they keep their
-order, and are drawn so long. Then waves that come back from the walls interfere, and the ripples of the
-density are too fine for a polynomial; mean and width stay right to the end, which double_well_moments.png
-shows. With --movie, double_well.gif shows the exact density and its trajectories as time goes by.
+The picture double_well.png shows the exact density (grey) and the exact Bohmian trajectories (dashed). In one
+dimension they are the quantiles of the density and never cross. The trajectories of SequentialScoreMatching
+(orange) start from the same points and are drawn until two of them cross. By then waves have come back from
+the walls, and the ripples of the density are too fine for a polynomial. Mean and width stay accurate to the
+end, as double_well_moments.png shows. With --movie, double_well.gif shows the exact density and its
+trajectories in time.
 """
 
 import time

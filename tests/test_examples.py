@@ -1,8 +1,9 @@
-"""Examples that are interrupted: what was finished is on disk, whole, and a training goes on."""
+"""The first example is right. Those that are interrupted leave whole files, and a training goes on."""
 
 import contextlib
 import json
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -13,6 +14,8 @@ import numpy as np
 import pytest
 import xarray
 from matplotlib.image import imread
+
+import bohmdiff as bd
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 READ = {
@@ -44,7 +47,9 @@ OPTIONS = {
 ALL = [
     str(path.relative_to(EXAMPLES).with_suffix(""))
     for path in sorted(EXAMPLES.glob("**/*.py"))
-    if not path.name.startswith("_") and path.stem != "make_data"  # which writes beside itself
+    if not path.name.startswith("_")
+    # The first has no options, and the other writes into its own folder.
+    and path.stem not in ("morse_chain", "make_data")
 ]
 
 
@@ -70,9 +75,19 @@ def written(output, folder):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "files"), [("morse_chain", 2), ("double_well", 1), ("custom_potential", 2)]
-)
+def test_the_first_example_is_right(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    names = runpy.run_path(str(EXAMPLES / "morse_chain.py"))
+    imread(tmp_path / "morse_chain.png")
+    found = bd.compare(names["solution"], names["exact"])
+    assert found.mean_rms.max() < 6e-5
+    assert found.std_rms.max() < 6e-4
+    assert found.energy_max < 5e-4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "files"), [("double_well", 1), ("custom_potential", 2)])
 def test_what_was_finished_is_there_after_ctrl_c(name, files, tmp_path):
     process = start(name, tmp_path)
     said = ""

@@ -13,13 +13,13 @@ import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 
 import bohmdiff as bd  # noqa: E402
+from _chain import UNITS as UNITS  # noqa: E402
+from _chain import bundled as bundled  # noqa: E402
+from _chain import chain as chain  # noqa: E402
 from _common import run as run  # noqa: E402
 from _common import save as save  # noqa: E402
 from _common import save_figure as save_figure  # noqa: E402
 from _common import save_json as save_json  # noqa: E402
-from morse_chain import UNITS as UNITS  # noqa: E402
-from morse_chain import bundled as bundled  # noqa: E402
-from morse_chain import chain as chain  # noqa: E402
 
 MODES = 4
 DATA = Path(__file__).resolve().parent / "data"
