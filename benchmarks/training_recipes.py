@@ -1,10 +1,11 @@
 """How many epochs, and how long, a network needs to bring the Fisher divergence down, by recipe.
 
-Each recipe trains the same FiLM network (32 x 32) on the Morse chain by the Fisher divergence with 32 leapfrog
-steps: Adam at 1e-3 on random particles from a harmonic baseline, as the published training; the same in growing
-windows of time; from the polynomial score of sequential matching instead; from there with Sobol particles and a
-rate that decays from 1e-2; and with Gauss-Newton steps. The divergence is that of 256 Sobol particles, the same
-ones for all. Seconds include compilation; epochs of Gauss-Newton have 512 particles, the others 256.
+Each recipe trains the same FiLM network (32 x 32) on the Morse chain by the Fisher divergence. Five of them take
+32 leapfrog steps: Adam at 1e-3 on random particles from a harmonic baseline, as the published training; the same
+in growing windows of time; from the polynomial score of sequential matching instead; from there with Sobol
+particles and a rate that decays from 1e-2; and with Gauss-Newton steps. The sixth is the default of
+SelfConsistentScoreMatching, from the polynomial score. The divergence is that of the same 256 Sobol particles for
+all. Seconds include compilation. Epochs of Gauss-Newton have 512 particles, the others 256.
 
     python benchmarks/training_recipes.py --modes 2 --json benchmarks/results/training_recipes.json
 """
@@ -15,7 +16,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -24,11 +25,12 @@ import optax
 import bohmdiff as bd
 
 sys.path.append(str(Path(__file__).parents[1] / "examples"))
-import morse_chain
+import _chain
 import train_morse_chain
 
 jax.config.update("jax_enable_x64", True)
-STEPS = 32
+# Of the method, for all recipes but its own defaults.
+LEAPFROG = {"objective": bd.FisherDivergence(outlier_scale=3.0), "solver": bd.VelocityVerlet(), "steps": 32}
 GOALS = ("1e-2", "3e-3", "1e-3")
 
 
@@ -48,18 +50,19 @@ def polynomial(problem: bd.Problem) -> bd.NeuralScore:
 
 
 class Recipe(NamedTuple):
-    """Where a training starts, its particles, its optimiser by the number of epochs, and that number; by how
-    much of the span of time, one after the other."""
+    """The start of a training, the options of the method, the optimizer by the number of epochs, and that number;
+    and the parts of the span of time that it takes one after the other."""
 
     start: Callable[[bd.Problem], bd.NeuralScore]
-    particles: bd.AbstractDesign
-    optimizer: Callable[[int], optax.GradientTransformation]
+    options: dict[str, Any]
+    optimizer: Callable[[int], optax.GradientTransformation | None]
     epochs: int
     windows: tuple[float, ...] = (1.0,)
 
 
 def recipes(epochs: int, few: int) -> dict[str, Recipe]:
-    random, sobol = bd.RandomPoints(256), train_morse_chain.points
+    random = LEAPFROG | {"particles": bd.RandomPoints(256)}
+    sobol, more = (LEAPFROG | {"particles": train_morse_chain.points(number)} for number in (256, 512))
 
     def slow(number: int) -> optax.GradientTransformation:
         return adam(1e-3)
@@ -71,8 +74,9 @@ def recipes(epochs: int, few: int) -> dict[str, Recipe]:
         "Adam 1e-3, harmonic start": Recipe(harmonic, random, slow, epochs),
         "the same in growing windows": Recipe(harmonic, random, slow, epochs, (0.4, 0.7, 1.0)),
         "Adam 1e-3, polynomial start": Recipe(polynomial, random, slow, epochs),
-        "decaying rate, Sobol particles": Recipe(polynomial, sobol(256), decaying, epochs),
-        "Gauss-Newton": Recipe(polynomial, sobol(512), train_morse_chain.gauss_newton, few),
+        "decaying rate, Sobol particles": Recipe(polynomial, sobol, decaying, epochs),
+        "Gauss-Newton": Recipe(polynomial, more, train_morse_chain.gauss_newton, few),
+        "the defaults": Recipe(polynomial, {}, lambda number: None, few // 2),
     }
 
 
@@ -80,15 +84,10 @@ def train(problem: bd.Problem, name: str, recipe: Recipe) -> dict:
     score, log, done, seconds = recipe.start(problem), [], 0, 0.0
     number = recipe.epochs // len(recipe.windows)
     for window in recipe.windows:
-        method = bd.SelfConsistentScoreMatching(
-            score,
-            bd.FisherDivergence(outlier_scale=3.0),
-            recipe.optimizer(number),
-            epochs=number,
-            particles=recipe.particles,
-            steps=round(window * STEPS),
-            validate_every=max(number // 40, 2),
-        )
+        training = bd.Training(recipe.optimizer(number), epochs=number, validate_every=max(number // 40, 2))
+        method = bd.SelfConsistentScoreMatching(score, training=training, **recipe.options)
+        # A part of the time has that part of the steps.
+        method = replace(method, steps=round(window * method.steps))
         part = replace(problem, t1=problem.t0 + window * (problem.t1 - problem.t0))
         try:
             solution = bd.solve(part, method, key=jax.random.key(1), progress=True)
@@ -118,7 +117,7 @@ def main() -> None:
     parser.add_argument("--only", help="recipes whose names contain this")
     parser.add_argument("--json", type=Path, metavar="FILE", help="adds the figures to this file")
     options = parser.parse_args()
-    problem = morse_chain.chain(options.modes)
+    problem = _chain.chain(options.modes)
     known = json.loads(options.json.read_text()) if options.json and options.json.exists() else []
     for name, recipe in recipes(options.epochs, options.few).items():
         if options.only and options.only not in name:

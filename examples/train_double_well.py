@@ -47,16 +47,21 @@ def main() -> None:
         problem, baseline=baseline, width=options.width, exact_start=True, key=jax.random.key(options.seed)
     )
     rate = optax.cosine_decay_schedule(options.rate, options.epochs, 0.02)
+    training = bd.Training(
+        optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate)),
+        epochs=options.epochs,
+        directory=_common.training_folder(options),
+        resume=options.resume,
+        validate_every=50,
+        checkpoint_every=100,
+    )
     method = bd.SelfConsistentScoreMatching(
         score,
         bd.LogDensityVariance(),
-        optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate)),
-        epochs=options.epochs,
+        training=training,
         particles=options.particles,
         steps=options.steps,
-        checkpoint_every=100,
-        directory=_common.training_folder(options),
-        resume=options.resume,
+        solver=bd.VelocityVerlet(),
     )
     solution = bd.solve(problem, method, key=jax.random.key(1000 + options.seed), progress=True)
     epochs = int(solution.history.epoch[-1])

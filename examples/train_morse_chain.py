@@ -1,12 +1,12 @@
 """Trains a score network from scratch on the Morse chain, and checks what it learned.
 
-A small network is added to the score that sequential matching finds in seconds, and trained end to end: in
-every epoch fresh particles move under the score, and the Fisher divergence asks how far it is from the score of
-the density that this very flow makes. Gauss-Newton steps bring it down by two orders of magnitude in 150
-epochs: minutes for two modes on two cores, the better part of an hour for four.
+A small network is added to the score that sequential matching finds in seconds, and trained end to end. In
+every epoch, fresh particles move under the score, and the Fisher divergence measures how far it is from the score
+of the density that this flow makes. Gauss-Newton steps bring the divergence down by two orders of magnitude in
+150 epochs: minutes for two modes on two cores, the better part of an hour for four.
 
 The picture training.png shows the loss, the Fisher divergence and the energy error against epochs;
-moments.png shows mean and width of every mode on the exact ones.
+moments.png shows the mean and the width of every mode over the exact ones.
 
     python examples/train_morse_chain.py --dim 2
     python examples/train_morse_chain.py --dim 4 --out d4    # Ctrl-C; go on with --resume
@@ -29,17 +29,17 @@ import numpy as np  # noqa: E402
 import optax  # noqa: E402
 import xarray  # noqa: E402
 
+import _chain  # noqa: E402
 import _common  # noqa: E402
 import bohmdiff as bd  # noqa: E402
-import morse_chain  # noqa: E402
 
 
 class Setting(NamedTuple):
-    """What was found to work for a number of modes.
+    """What works for each number of modes.
 
-    Late, one tail of the density is exponential and the other Gaussian, and a baseline of degree 6 is so wrong in
-    one of them that trajectories cross. There it hands over to degree 4, which does not fit the bulk as well but
-    keeps them apart. With four modes the worse fit cost more than the crossings.
+    At late times one tail of the density is exponential and the other Gaussian. A baseline of degree 6 is so
+    wrong in one of them that trajectories cross. There it hands over to degree 4, which fits the bulk less well
+    but keeps trajectories apart. With four modes the worse fit costs more than the crossings.
     """
 
     degree: int
@@ -80,7 +80,7 @@ def main() -> None:
     degree, width = options.degree or setting.degree, options.width or setting.width
     particles, epochs = options.particles or setting.particles, options.epochs or setting.epochs
 
-    problem = morse_chain.chain(options.dim)
+    problem = _chain.chain(options.dim)
     ts = np.append(np.arange(32) / 10, 3.14)
     history = None
     if options.weights:
@@ -92,7 +92,7 @@ def main() -> None:
         # The precision of a problem is that of the training; the start is found in double precision.
         trained_in = in_single_precision(problem) if options.float32 else problem
         key = jax.random.key(1000 + options.seed)
-        method = training(trained, epochs, particles, options)
+        method = method_for(trained, epochs, particles, options)
         solution = bd.solve(trained_in, method, key=key, ts=ts, progress=True)
         trained, history = solution.fitted, solution.history
         if history.epoch[-1] < epochs:
@@ -106,10 +106,10 @@ def main() -> None:
     fisher = _common.fisher_divergence(problem, trained, bd.SobolPoints(512), steps=32)
     # A single particle far out can decide: the same without the thousandth that starts farthest out.
     inner = _common.fisher_divergence(problem, trained, bd.TruncatedPoints(bd.SobolPoints(512)), steps=32)
-    ours = solution.to_xarray(units=morse_chain.UNITS)
+    ours = solution.to_xarray(units=_chain.UNITS)
     _common.save_data(ours, options.out, "solution.nc")
-    exact = morse_chain.bundled(options.dim)
-    morse_chain.print_table(ours, exact)
+    exact = _chain.bundled(options.dim)
+    _chain.print_table(ours, exact)
     figures = {
         "mean_rms": _common.worst_rms(ours["mean"] - exact["mean"].values),
         "std_rms": _common.worst_rms(ours["std"] - exact["std"].values),
@@ -131,31 +131,33 @@ def main() -> None:
     print("Fisher divergence {fisher:.1e}, of the innermost 99.9 % {fisher_inner:.1e}".format(**figures))
     print(f"{figures['wall_seconds']:.0f} s in all, {trained_at - START:.0f} s of them until trained")
     if history is not None:
-        figure = bd.plot.training(history, float(exact.energy[0]), units=morse_chain.UNITS)
+        figure = bd.plot.training(history, float(exact.energy[0]), units=_chain.UNITS)
         _common.save_figure(figure, options.out, "training.png")
         save_log(options.out / "log.jsonl", history)
-    figure = bd.plot.moments(solution, exact, units=morse_chain.UNITS)
+    figure = bd.plot.moments(solution, exact, units=_chain.UNITS)
     _common.save_figure(figure, options.out, "moments.png")
     _common.save_json(figures, options.json)
 
 
-def training(
+def method_for(
     score: bd.NeuralScore, epochs: int, particles: int, options: argparse.Namespace
 ) -> bd.SelfConsistentScoreMatching:
     """Gauss-Newton steps on fresh particles in every epoch."""
+    training = bd.Training(
+        gauss_newton(epochs),
+        epochs=epochs,
+        directory=_common.training_folder(options),
+        resume=options.resume,
+    )
     return bd.SelfConsistentScoreMatching(
         score,
         # Particles far out in the tails make rare, huge errors: beyond the outlier scale they count
-        # logarithmically. What error is left shall not make the mean energy drift.
+        # logarithmically. The error that remains must not make the mean energy drift.
         bd.FisherDivergence(outlier_scale=3.0) + 30.0 * bd.EnergyDrift(),
-        gauss_newton(epochs),
-        epochs=epochs,
+        training=training,
         particles=points(particles),
         steps=options.steps,
-        validate_every=10,
-        checkpoint_every=10,
-        directory=_common.training_folder(options),
-        resume=options.resume,
+        solver=bd.VelocityVerlet(),
     )
 
 
@@ -165,7 +167,7 @@ def points(number: int) -> bd.WidenedPoints:
 
 
 def gauss_newton(epochs: int) -> optax.GradientTransformation:
-    """Half of the step that would solve the linearised problem, at most so long, and less in the end."""
+    """Up to half of the step that would solve the linearised problem, clipped, and less in the end."""
     rate = optax.warmup_cosine_decay_schedule(0.1, 0.5, min(6, epochs // 4), epochs, 0.01)
     return optax.chain(
         bd.scale_by_gauss_newton(damping=3e-6),
@@ -210,7 +212,7 @@ def save_log(path: Path, history: xarray.Dataset) -> None:
 
 def load_score(path: Path, modes: int) -> bd.NeuralScore:
     """Reads what `save_score` wrote."""
-    setting, problem = SETTINGS[modes], morse_chain.chain(modes)
+    setting, problem = SETTINGS[modes], _chain.chain(modes)
     degrees = setting.degree, setting.late_degree
     like = eqx.filter_eval_shape(
         lambda key: initial_score(problem, degrees, setting.width, key), jax.random.key(0)

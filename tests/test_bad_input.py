@@ -134,7 +134,7 @@ def in_a_flow(score):
 def in_training(**options):
     """A training of one epoch with these options."""
     given = {
-        "epochs": 1,
+        "training": bd.Training(optax.adam(1e-3), epochs=1),
         "particles": 4,
         "steps": 2,
         "validation_particles": 4,
@@ -189,11 +189,6 @@ def drawn(figure):
     figure.canvas.draw()
 
 
-# The options that every training has.
-TRAINING = {
-    "validate_every": 1, "directory": None, "checkpoint_every": 1, "keep": 1, "resume": False,
-    "max_skipped": 2, "epochs": 1,
-}  # fmt: skip
 PACKET = {"mean": [0.5, 0.0], "covariance": 0.5}
 CALLS = {
     "AutomaticDegree": Call(
@@ -380,14 +375,27 @@ CALLS = {
         {
             "score": small_score(),
             "objective": bd.FisherDivergence(),
-            "optimizer": optax.adam(1e-3),
+            "training": bd.Training(epochs=1),
             "particles": 4,
             "steps": 2,
             "solver": bd.VelocityVerlet(),
             "times": 2,
             "validation_particles": 4,
-        }
-        | TRAINING,
+            "solution_particles": 4,
+        },
+    ),
+    "Training": Call(
+        lambda **options: bd.Training(**options),
+        {
+            "optimizer": optax.adam(1e-3),
+            "epochs": 1,
+            "directory": None,
+            "resume": False,
+            "validate_every": 1,
+            "checkpoint_every": 1,
+            "keep": 1,
+            "max_skipped": 2,
+        },
     ),
     "scale_by_gauss_newton": Call(
         bd.scale_by_gauss_newton, {"damping": 1e-5, "decay": 0.9, "projections": 2}
@@ -411,29 +419,27 @@ CALLS = {
         {
             "u": small_network("osmotic"),
             "v": small_network("current"),
-            "optimizer": optax.adam(1e-3),
-            "points": 4,
+            "training": bd.Training(epochs=1),
+            "particles": 4,
             "steps": 2,
             "resample_every": 1,
             "initial_weight": 1.0,
             "outlier_scale": math.inf,
             "validation_particles": 4,
-        }
-        | TRAINING,
+        },
     ),
     "PhysicsInformedNetwork": Call(
         lambda **options: bd.PhysicsInformedNetwork(**options),
         {
             "psi": bd.NeuralWaveFunction(problem(), width=2, depth=1, key=KEY),
-            "optimizer": optax.adam(1e-3),
-            "points": 4,
+            "training": bd.Training(epochs=1),
+            "particles": 4,
             "box": None,
             "steps": 2,
             "initial_weight": 1.0,
             "boundary_weight": 1.0,
             "validation_particles": 4,
-        }
-        | TRAINING,
+        },
     ),
     "NeuralWaveFunction": Call(
         bd.NeuralWaveFunction,

@@ -23,10 +23,9 @@ class Fields(NamedTuple):
 
     @staticmethod
     def of(solution: bd.Solution) -> "Fields":
-        """Those of a solution, which has its own velocities, or to which they are fitted."""
-        current = bd.current_velocity(solution)
-        osmotic = bd.Velocities(solution.problem, solution.score, current).osmotic
-        return Fields(solution.ts, solution.mean(), solution.std(), osmotic, current)
+        """Those of a solution."""
+        osmotic = bd.Velocities(solution.problem, solution.score, solution.velocity).osmotic
+        return Fields(solution.ts, solution.mean(), solution.std(), osmotic, solution.velocity)
 
 
 class Places(NamedTuple):

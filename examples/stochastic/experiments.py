@@ -1,14 +1,15 @@
-"""Velocities or a wave function instead of a score: Deep Stochastic Mechanics beside three other methods.
+"""Deep Stochastic Mechanics and three other methods: trained velocities, a trained wave function and two scores.
 
-The experiments of Deep Stochastic Mechanics (Orlova et al., ICML 2024), each solved in four ways: by a polynomial
-score that is fitted to particles without any training (SequentialScoreMatching), by a network on top of it that
-is trained through its own flow (SelfConsistentScoreMatching), by an osmotic and a current velocity that are
-trained to satisfy their equations of motion on paths of Nelson's process (DeepStochasticMechanics), and by a wave
-function that is trained to satisfy Schrödinger's (PhysicsInformedNetwork).
+These are the experiments of Deep Stochastic Mechanics (Orlova et al., ICML 2024), each solved in four ways. Three
+methods train networks: SelfConsistentScoreMatching a score, on top of a polynomial, through its own flow;
+DeepStochasticMechanics an osmotic and a current velocity, on their equations of motion along paths of Nelson's
+process; PhysicsInformedNetwork a wave function, on the Schrödinger equation. SequentialScoreMatching fits a
+polynomial score to particles without training.
 
-The table has the wall time with compilation; the largest errors of mean and variance at any time, in standard
-deviations and relative; and those of u and v, relative in the norm of L2 over the exact density and all times, by
-2048 points at each of eleven times, with the standard error of sixteen parts of them.
+The table has the wall time with compilation; the largest error of the mean at any time, in standard deviations;
+the largest relative error of the variance; and the relative errors of u and v in the L2 norm over the exact
+density and all times. The latter are found with 2048 points at each of eleven times, and their standard errors
+from sixteen subsets.
 
 The picture shows mean and variance of the first coordinate against time, and u and v at the end along that
 coordinate, through the mean of the others.
@@ -42,16 +43,16 @@ import matplotlib.pyplot as plt  # noqa: E402
 import numpy as np  # noqa: E402
 import optax  # noqa: E402
 from _exact import PARTS, Fields, Reference, at, by_relative_motion, closed_form, on_a_grid  # noqa: E402
-from bohmdiff.plot.style import COLOURS, DASHES, style  # noqa: E402
 
 import _common  # noqa: E402
 import bohmdiff as bd  # noqa: E402
+from bohmdiff.plot._style import COLOURS, DASHES, style  # noqa: E402
 
 TIMES = 11
 
 
 class Experiment(NamedTuple):
-    """What is solved, what is known about it, and how the methods are set for it."""
+    """A problem, its reference, and the options of the methods for it."""
 
     problem: bd.Problem
     reference: Callable[..., Reference]
@@ -63,8 +64,8 @@ class Experiment(NamedTuple):
     # Of velocities, ψ and score.
     epochs: tuple[int, int, int] = (60, 80, 5)
     velocities: dict = {}  # noqa: RUF012
-    # Of the score that is trained: the size of its network, the trust radius of its baseline, which of its errors
-    # are outliers, and what its moments are taken of.
+    # Of the score that is trained: the size of its network, the trust radius of its baseline, from which error
+    # on a particle is an outlier, and the particles for its moments.
     output_scale: float = 1e-3
     baseline_trust_radius: float | None = None
     outlier_scale: float = math.inf
@@ -110,9 +111,8 @@ def main() -> None:
             + "".join(f"{one:>19}" for one in fields)
         )
         _common.save_data(solution.to_xarray(), options.out, f"{label(options)}_{name}.nc")
-        history = getattr(solution, "history", None)
-        if history is not None and history.epoch[-1] < method.epochs:
-            print(f"interrupted after {int(history.epoch[-1])} epochs: --resume goes on")
+        if name != "SequentialScoreMatching" and solution.history.epoch[-1] < method.training.epochs:
+            print(f"interrupted after {int(solution.history.epoch[-1])} epochs: --resume goes on")
             break
     _common.save_figure(draw(reference, found), options.out, f"{label(options)}.png")
     _common.save_json(figures, options.json)
@@ -133,14 +133,14 @@ def oscillator(dimension: int, momentum: float = 0.0) -> Callable[[argparse.Name
 
 
 def free_packet(options: argparse.Namespace) -> Experiment:
-    """It becomes fifty times as wide. Pure diffusion, the answer of networks that do not learn, has a variance of
-    0.0101 in the end; the right one is 0.2501."""
+    """It becomes fifty times as wide. Networks that do not learn describe pure diffusion, with a variance of
+    0.0101 at the end; the right one is 0.2501."""
     problem = bd.Problem(
         bd.Hamiltonian(bd.Quadratic(jnp.zeros((1, 1))), mass=1.0, hbar=0.01),
         bd.GaussianWavePacket([0.0], 1e-4),
         t1=1.0,
     )
-    # Most happens in a fiftieth of the time; what lies between the steps of a score is interpolated.
+    # Most happens in a fiftieth of the time, and a fitted score is interpolated between its steps.
     return Experiment(problem, closed_form, steps=256, epochs=(60, 160, 5), output_scale=1e-5, clip=10.0)
 
 
@@ -172,11 +172,11 @@ def bosons(options: argparse.Namespace) -> Experiment:
         exact,
         degree={2: 8, 3: 6}.get(d, 4),
         particles=16_384,
-        # In more coordinates, and where ripples are finer, a polynomial is known less far out.
+        # In more coordinates, and where ripples are finer, a polynomial is reliable less far out.
         trust_radius=None if d == 2 and way == 1 else 3.0,
         width=24,
         epochs=(150, 150, 100),
-        velocities={"points": 1024, "outlier_scale": 0.3},
+        velocities={"particles": 1024, "outlier_scale": 0.3},
         output_scale=1e-2,
         baseline_trust_radius=3.0,
         outlier_scale=3.0,
@@ -219,25 +219,29 @@ def self_consistent(experiment: Experiment, options: argparse.Namespace, name: s
     return bd.SelfConsistentScoreMatching(
         score,
         bd.FisherDivergence(outlier_scale=experiment.outlier_scale),
-        falling(experiment.epochs[2], peak=0.2, clip=6.0, damping=1e-5, decay=0.9),
-        epochs=options.epochs or experiment.epochs[2],
+        training=training(
+            falling(experiment.epochs[2], peak=0.2, clip=6.0, damping=1e-5, decay=0.9),
+            options.epochs or experiment.epochs[2],
+            options,
+            name,
+        ),
         steps=below.steps,
+        solver=bd.VelocityVerlet(),
         solution_particles=experiment.solution_particles,
-        **saved(options, name),
     )
 
 
 def velocities(experiment: Experiment, options: argparse.Namespace, name: str) -> bd.AbstractMethod:
     u, v = bd.velocity_networks(experiment.problem, width=experiment.width, key=network_key(options))
-    epochs = options.epochs or experiment.epochs[0]
-    return bd.DeepStochasticMechanics(u, v, epochs=epochs, **experiment.velocities, **saved(options, name))
+    default = training(None, options.epochs or experiment.epochs[0], options, name)
+    return bd.DeepStochasticMechanics(u, v, training=default, **experiment.velocities)
 
 
 def wave_function(experiment: Experiment, options: argparse.Namespace, name: str) -> bd.AbstractMethod:
     psi = bd.NeuralWaveFunction(experiment.problem, width=experiment.width, key=network_key(options))
-    epochs = options.epochs or experiment.epochs[1]
     optimizer = falling(experiment.epochs[1], clip=experiment.clip, damping=1e-4)
-    return bd.PhysicsInformedNetwork(psi, optimizer, epochs=epochs, **saved(options, name))
+    epochs = options.epochs or experiment.epochs[1]
+    return bd.PhysicsInformedNetwork(psi, training=training(optimizer, epochs, options, name))
 
 
 METHODS = {
@@ -286,13 +290,10 @@ def refuse_to_mix(options: argparse.Namespace) -> None:
         )
 
 
-def saved(options: argparse.Namespace, name: str) -> dict:
-    return {
-        "directory": folder(options, name),
-        "resume": options.resume,
-        "validate_every": 10,
-        "checkpoint_every": 10,
-    }
+def training(
+    optimizer: optax.GradientTransformation | None, epochs: int, options: argparse.Namespace, name: str
+) -> bd.Training:
+    return bd.Training(optimizer, epochs=epochs, directory=folder(options, name), resume=options.resume)
 
 
 def errors(fields: Fields, reference: Reference) -> dict[str, float]:

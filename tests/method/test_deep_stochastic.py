@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from tests.training.runs import divided
 from tests.unchecked import unchecked_types
 
 import bohmdiff as bd
@@ -33,7 +34,8 @@ def free_packet():
 def trained(problem, epochs, network=None, **options):
     network = {"width": 16, "key": jax.random.key(0)} | (network or {})
     u, v = bd.velocity_networks(problem, **network)
-    return bd.solve(problem, bd.DeepStochasticMechanics(u, v, epochs=epochs, **options), key=KEY)
+    training, options = divided({"epochs": epochs} | options)
+    return bd.solve(problem, bd.DeepStochasticMechanics(u, v, training=training, **options), key=KEY)
 
 
 def errors(solution):
@@ -116,7 +118,7 @@ def test_pure_diffusion_is_not_an_answer():
 @pytest.mark.long
 def test_resumed_to_the_bit(tmp_path):
     """Also in the middle of the epochs for which paths are kept."""
-    options = {"points": 16, "steps": 4, "resample_every": 4, "validate_every": 3, "checkpoint_every": 2}
+    options = {"particles": 16, "steps": 4, "resample_every": 4, "validate_every": 3, "checkpoint_every": 2}
 
     def fields(solution):
         return jax.tree.leaves((solution.osmotic, solution.current))
@@ -129,8 +131,10 @@ def test_resumed_to_the_bit(tmp_path):
     np.testing.assert_array_equal(whole.history["loss"], parts.history["loss"])
     fresh = trained(oscillator(), 7, **(options | {"resample_every": 1}))
     assert np.max(np.abs(np.asarray(fresh.history["loss"] - whole.history["loss"])[1:])) > 0
-    with pytest.raises(ValueError, match=r"another run: its points is not the same \(16 there, 8 here\)"):
-        trained(oscillator(), 8, directory=tmp_path / "parts", resume=True, **(options | {"points": 8}))
+    with pytest.raises(
+        ValueError, match=r"another run: its particles is not the same \(16 there, 8 here\)"
+    ):
+        trained(oscillator(), 8, directory=tmp_path / "parts", resume=True, **(options | {"particles": 8}))
 
 
 @pytest.mark.long
@@ -152,24 +156,23 @@ def test_first_order_and_outliers():
     [
         ({"u": 1.0}, r"u must be a callable u\(t, x\)"),
         ({"u": lambda t, x: x, "v": lambda t, x: x}, "u and v have no parameters that could be trained"),
-        ({"points": 0}, "points must be an integer of at least 1"),
+        ({"particles": 0}, "particles must be an integer of at least 1"),
         ({"steps": 0}, "steps must be an integer of at least 1"),
         ({"resample_every": 0}, "resample_every must be an integer of at least 1"),
         ({"initial_weight": -1.0}, "initial_weight must not be negative, but -1.0"),
         ({"outlier_scale": 0.0}, "outlier_scale must be positive, but 0.0"),
-        ({"optimizer": "adam"}, "optimizer must be of optax"),
-        ({"resume": True}, "resume needs the directory"),
+        ({"training": 30}, r"such as Training\(epochs=30\), but 30"),
     ],
 )
 def test_bad_options(options, match):
     u, v = bd.velocity_networks(oscillator(), width=2, key=KEY)
     with unchecked_types(), pytest.raises(ValueError, match=match):
-        bd.DeepStochasticMechanics(**({"u": u, "v": v, "epochs": 1} | options))
+        bd.DeepStochasticMechanics(**({"u": u, "v": v, "training": bd.Training(epochs=1)} | options))
 
 
 def test_what_only_shows_when_it_runs():
     u, v = bd.velocity_networks(oscillator(), width=2, key=KEY)
-    method = bd.DeepStochasticMechanics(u, v, epochs=1, particles=4)
+    method = bd.DeepStochasticMechanics(u, v, training=bd.Training(epochs=1), particles=4)
     with pytest.raises(ValueError, match="needs a key"):
         bd.solve(oscillator(), method)
     with pytest.raises(ValueError, match=r"u\(t, x\)|u could not be evaluated"):
@@ -189,13 +192,13 @@ def test_a_way_back_that_does_not_end_is_no_density():
     u, _ = bd.velocity_networks(oscillator(), width=2, key=KEY)
     # Backward in time particles run away in it.
     inward = Cubic(jnp.array(-1e4))
-    position, weights = jnp.zeros((1, 2, 1)), jnp.ones(1)
-    solution = bd.VelocitySolution(
-        oscillator(), bd.GaussianDynamics(), jnp.array([0.0, 1.0]), u, inward, position, weights, ""
+    problem, ts, weights = oscillator(), jnp.array([0.0, 1.0]), jnp.ones(1)
+    solution = bd.VelocitySolution.of(
+        problem, bd.GaussianDynamics(), ts, (u, inward), jnp.zeros((1, 1)), weights, {}
     )
     assert np.isfinite(solution.log_density(0.0, jnp.ones(1)))
     for what in (solution.log_density, solution.wave_function):
-        with pytest.raises(ValueError, match="can't be followed back to the start"):
+        with pytest.raises(bd.ParticlesLostError, match="Could not trace x back to t0"):
             what(1.0, jnp.ones(1))
 
 
@@ -203,7 +206,8 @@ def test_a_way_back_that_does_not_end_is_no_density():
 def test_nothing_is_lost_if_particles_are():
     u, _ = bd.velocity_networks(oscillator(), width=2, key=KEY)
     runaway = Cubic(jnp.array(1e4))
-    method = bd.DeepStochasticMechanics(u, runaway, optax.sgd(0.0), epochs=1, particles=4, steps=2)
+    still = bd.Training(optax.sgd(0.0), epochs=1)
+    method = bd.DeepStochasticMechanics(u, runaway, training=still, particles=4, steps=2)
     with pytest.raises(bd.TrainingDivergedError, match=r"after epoch 1, .* loses particles") as caught:
         bd.solve(oscillator(), method, key=KEY)
     osmotic, current = caught.value.fitted

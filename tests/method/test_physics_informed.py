@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.method.test_deep_stochastic import errors, oscillator
+from tests.training.runs import divided
 from tests.unchecked import unchecked_types
 
 import bohmdiff as bd
@@ -16,11 +17,13 @@ import bohmdiff.testing
 from bohmdiff.method.physics_informed.method import schroedinger_residual
 
 KEY = jax.random.key(1)
+ONCE = bd.Training(epochs=1)
 
 
 def trained(problem, epochs, network=None, **options):
     psi = bd.NeuralWaveFunction(problem, **({"width": 16, "key": jax.random.key(0)} | (network or {})))
-    return bd.solve(problem, bd.PhysicsInformedNetwork(psi, epochs=epochs, **options), key=KEY)
+    training, options = divided({"epochs": epochs} | options)
+    return bd.solve(problem, bd.PhysicsInformedNetwork(psi, training=training, **options), key=KEY)
 
 
 def test_residual_against_the_definition():
@@ -112,7 +115,7 @@ def test_other_points_and_networks(network, options):
 
 @pytest.mark.long
 def test_resumed_to_the_bit(tmp_path):
-    options = {"points": 16, "steps": 4, "validate_every": 3, "checkpoint_every": 2}
+    options = {"particles": 16, "steps": 4, "validate_every": 3, "checkpoint_every": 2}
 
     def parameters(solution):
         return jax.tree.leaves(eqx.filter(solution.psi, eqx.is_array))
@@ -131,19 +134,19 @@ def test_resumed_to_the_bit(tmp_path):
     [
         ({"psi": 1.0}, r"psi must be a callable psi\(t, x\)"),
         ({"psi": lambda t, x: 1j * x[0]}, "psi has no parameters that could be trained"),
-        ({"points": 0}, "points must be an integer of at least 1"),
+        ({"particles": 0}, "particles must be an integer of at least 1"),
         ({"steps": 0}, "steps must be an integer of at least 1"),
         ({"initial_weight": -1.0}, "initial_weight must not be negative, but -1.0"),
         ({"boundary_weight": np.nan}, "boundary_weight must not be negative, but nan"),
         ({"box": 3.0}, "box must be a pair of lower and upper ends"),
         ({"box": (1.0, [0.0, 2.0])}, "box must have lower ends below the upper ones"),
-        ({"optimizer": "adam"}, "optimizer must be of optax"),
+        ({"training": 30}, r"such as Training\(epochs=30\), but 30"),
     ],
 )
 def test_bad_options(options, match):
     psi = bd.NeuralWaveFunction(oscillator(), width=2, key=KEY)
     with unchecked_types(), pytest.raises(ValueError, match=match):
-        bd.PhysicsInformedNetwork(**({"psi": psi, "epochs": 1} | options))
+        bd.PhysicsInformedNetwork(**({"psi": psi, "training": ONCE} | options))
 
 
 class Flat(eqx.Module):
@@ -155,15 +158,15 @@ class Flat(eqx.Module):
 
 def test_what_only_shows_when_it_runs():
     psi = bd.NeuralWaveFunction(oscillator(), width=2, key=KEY)
-    method = bd.PhysicsInformedNetwork(psi, epochs=1, particles=4)
+    method = bd.PhysicsInformedNetwork(psi, training=ONCE, particles=4)
     with pytest.raises(ValueError, match="needs a key"):
         bd.solve(oscillator(), method)
     with pytest.raises(ValueError, match="psi could not be evaluated"):
         bd.solve(oscillator(2), method, key=KEY)
     with pytest.raises(ValueError, match=r"psi\(t, x\) must return a complex array of shape \(\)"):
-        bd.solve(oscillator(), bd.PhysicsInformedNetwork(Flat(jnp.ones(())), epochs=1), key=KEY)
+        bd.solve(oscillator(), bd.PhysicsInformedNetwork(Flat(jnp.ones(())), training=ONCE), key=KEY)
     for box in (([0.0, 0.0], 1.0), (0.0, [1.0, 2.0, 3.0])):
-        method = bd.PhysicsInformedNetwork(psi, epochs=1, box=box)
+        method = bd.PhysicsInformedNetwork(psi, training=ONCE, box=box)
         with pytest.raises(
             ValueError, match=r"box must have ends of shape \(\) or \(1,\) for this problem"
         ):
@@ -181,9 +184,8 @@ class Runaway(eqx.Module):
 
 @pytest.mark.long
 def test_nothing_is_lost_if_particles_are():
-    method = bd.PhysicsInformedNetwork(
-        Runaway(jnp.array(1e6)), optax.sgd(0.0), epochs=1, particles=4, steps=2
-    )
+    still = bd.Training(optax.sgd(0.0), epochs=1)
+    method = bd.PhysicsInformedNetwork(Runaway(jnp.array(1e6)), training=still, particles=4, steps=2)
     with pytest.raises(bd.TrainingDivergedError, match=r"after epoch 1, .* loses particles") as caught:
         bd.solve(oscillator(), method, key=KEY)
     assert caught.value.fitted.strength == 1e6

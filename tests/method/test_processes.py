@@ -41,10 +41,17 @@ problem = bd.Problem(
     bd.GaussianWavePacket(mean=[0.5, 0.0], covariance=0.5),
     t1=1.0,
 )
-options = dict(
-    epochs=int(epochs), steps=6, validate_every=4, checkpoint_every=2, directory=directory or None,
+second = kind == "second order"
+optimizer = None
+if kind not in ("velocities", "wave function"):
+    optimizer = optax.adam(1e-2)
+if second:
+    optimizer = optax.chain(bd.scale_by_gauss_newton(damping=1e-3), optax.scale(-0.1))
+training = bd.Training(
+    optimizer, epochs=int(epochs), validate_every=4, checkpoint_every=2, directory=directory or None,
     resume=resume == "resume",
 )
+options = dict(training=training, steps=6)
 if kind in ("velocities", "wave function"):
     networks = dict(width=4, depth=1, key=jax.random.key(0))
     options |= dict(particles=33, validation_particles=17)
@@ -62,11 +69,10 @@ if kind in ("velocities", "wave function"):
     sys.exit()
 
 score = bd.NeuralScore(problem, baseline=bd.HarmonicScore(problem), width=4, depth=1, key=jax.random.key(0))
-second = kind == "second order"
 method = bd.SelfConsistentScoreMatching(
     score,
     bd.FisherDivergence() if second else bd.LogDensityVariance(),
-    optax.chain(bd.scale_by_gauss_newton(damping=1e-3), optax.scale(-0.1)) if second else optax.adam(1e-2),
+    solver=bd.VelocityVerlet(),
     particles=65,
     validation_particles=33,
     **options,

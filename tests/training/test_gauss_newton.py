@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from tests.method.test_self_consistent import outcome, parameters, train
+from tests.training.runs import outcome, parameters, train
 
 import bohmdiff as bd
 
@@ -115,5 +115,5 @@ def test_what_can_not_be_is_refused():
     optimizer = bd.scale_by_gauss_newton()
     with pytest.raises(ValueError, match="needs residual_rows"):
         optimizer.update(START, optimizer.init(START), START)
-    with pytest.raises(ValueError, match="mean of squares over single particles"):
+    with pytest.raises(ValueError, match="sum of squares over single particles"):
         train(objective=bd.LogDensityVariance(), optimizer=gauss_newton(), epochs=1)

@@ -13,7 +13,7 @@ from .._precision import in_full_precision
 from .._types import Field, Paths, Points, Scalar, Time, Times, Vector, Weights
 from ..flow import require_finite_paths
 from ..problem import Problem
-from ..solution import AbstractParticleSolution, Particles
+from ..solution import AbstractParticleSolution, Particles, particle_average
 from ..solution._export import attributes
 from ..training import history_dataset
 
@@ -34,7 +34,7 @@ class AbstractFieldSolution(AbstractParticleSolution):
 
     @in_full_precision
     def energy(self) -> Times:
-        return _energies(self)
+        return field_energies(self.problem, self.osmotic, self.current, self.particles, self.ts)
 
     def move(self, x0: Points) -> Paths:
         return moved_paths(self.problem, self.current, x0, self.ts)
@@ -91,11 +91,14 @@ def along_flow(problem: Problem, rates: Any, y0: tuple[Array, ...], ts: Times) -
 
 
 @eqx.filter_jit
-def _energies(solution: AbstractFieldSolution) -> Times:
-    hamiltonian = solution.problem.hamiltonian
+def field_energies(
+    problem: Problem, osmotic: Field, current: Field, particles: Particles, ts: Times
+) -> Times:
+    """The mean energy of particles at `ts`, by two velocity fields."""
+    hamiltonian = problem.hamiltonian
 
     def energy(t: Time, x: Vector) -> Scalar:
-        fields = (solution.osmotic(t, x), solution.current(t, x))
+        fields = (osmotic(t, x), current(t, x))
         return sum(map(hamiltonian.kinetic_energy, fields), hamiltonian.potential(t, x))
 
-    return solution.average(energy)
+    return particle_average(particles, ts, energy)

@@ -19,6 +19,7 @@ from ..solution import Solution
 from ..stochastic import process_paths
 from ..training import AbstractLoss, AbstractTask, Keys, Training, energy_figures, train
 from ..wavepacket import AbstractDesign, RandomPoints, SobolPoints, StandardizedPoints
+from ._field_solution import field_energies, moved
 
 # Fields may have ripples that are finer than any grid of particles.
 _SOLUTION_PARTICLES = StandardizedPoints(SobolPoints(8192))
@@ -75,6 +76,7 @@ class AbstractPointwiseTask(AbstractTask):
     # With `steps` of a path, and `validation_particles`.
     method: eqx.AbstractVar[Any]
     validation_key: eqx.AbstractVar[Key]
+    design_key: eqx.AbstractVar[Key]
 
     @abstractmethod
     def loss(self, fixed: PyTree) -> AbstractPointwiseLoss:
@@ -90,15 +92,15 @@ class AbstractPointwiseTask(AbstractTask):
 
     @abstractmethod
     def solution(
-        self, trained: PyTree, ts: Times, design: AbstractDesign, history: dict[str, Array]
+        self, trained: PyTree, ts: Times, x0: Points, weights: Weights, history: dict[str, Array]
     ) -> Solution:
-        """What was trained so far, with particles of that design."""
+        """What was trained, with particles that start at `x0`."""
 
     def solved(self, start: PyTree, training: Training, ts: Times, keys: Keys, progress: bool) -> Any:
         """Trains from the start to the end."""
         trained, epoch, history = train(start, self, training, keys, progress)
         try:
-            return self.solution(trained, ts, _SOLUTION_PARTICLES, history)
+            return self.solution(trained, ts, *self._particles(_SOLUTION_PARTICLES), history)
         except ParticlesLostError as error:
             raise TrainingDivergedError(
                 f"Training ended after epoch {epoch}, but the current velocity loses particles: {error} What was "
@@ -123,10 +125,18 @@ class AbstractPointwiseTask(AbstractTask):
         parameters, fixed = eqx.partition(trained, eqx.is_array)
         residual = float(_mean_square(self.loss(fixed), parameters, points))
 
+        osmotic, current = self.velocities(trained)
+        x0, weights = self._particles(_VALIDATION_PARTICLES)
+
         def energies_at(ts: Times) -> Times:
-            return self.solution(trained, ts, _VALIDATION_PARTICLES, {}).energy()
+            particles = moved(self.problem, current, x0, weights, ts)
+            return field_energies(self.problem, osmotic, current, particles, ts)
 
         return {"residual": residual} | energy_figures(self.problem, energies_at)
+
+    def _particles(self, design: AbstractDesign) -> tuple[Points, Weights]:
+        x0, weights = self.problem.initial.particles(design, self.design_key)
+        return x0, jnp.asarray(weights, x0.dtype)
 
 
 @eqx.filter_jit

@@ -129,7 +129,7 @@ def velocity_networks(
 
     ```python
     u, v = bd.velocity_networks(problem, width=16, key=key)
-    method = bd.DeepStochasticMechanics(u, v, epochs=100)
+    method = bd.DeepStochasticMechanics(u, v, training=bd.Training(epochs=100))
     ```
 
     **Arguments:**

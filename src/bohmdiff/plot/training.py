@@ -12,20 +12,21 @@ from ._style import ATOMIC, COLOURS, DASHES, Units, as_units, legend_above, styl
 def training(
     history: xarray.Dataset | None, reference_energy: float | None = None, *, units: Units = ATOMIC
 ) -> Figure:
-    """Above, the loss of every epoch and the figure of the validations, Fisher divergence or residual; below, the
-    energy.
+    """Above, the loss of every epoch and the Fisher divergence or the residuals of the validations; below, the
+    error of the energy.
 
     ```python
-    method = bd.SelfConsistentScoreMatching(score, bd.LogDensityVariance(), epochs=4, particles=64, steps=16)
+    method = bd.SelfConsistentScoreMatching(score, training=bd.Training(epochs=4), particles=64)
     trained = bd.solve(problem, method, key=key)
     bd.plot.training(trained.history, reference_energy=float(exact.energy()[0])).savefig("training.png")
     ```
 
     **Arguments:**
 
-    - `history`: of a solution by [`SelfConsistentScoreMatching`][bohmdiff.SelfConsistentScoreMatching] or
-        [`DeepStochasticMechanics`][bohmdiff.DeepStochasticMechanics].
-    - `reference_energy`: the exact mean energy; if given, the distance to it is drawn beside the drift.
+    - `history`: of a solution by [`SelfConsistentScoreMatching`][bohmdiff.SelfConsistentScoreMatching],
+        [`DeepStochasticMechanics`][bohmdiff.DeepStochasticMechanics] or
+        [`PhysicsInformedNetwork`][bohmdiff.PhysicsInformedNetwork].
+    - `reference_energy`: the exact mean energy; if given, the distance to it is drawn as well as the drift.
     - `units`: for the labels of the axes.
 
     **Raises:** `ValueError` if there is no history.
@@ -33,11 +34,11 @@ def training(
     if history is None:
         raise ValueError(
             "plot.training draws the history of a training, but None was given: only solutions by "
-            "SelfConsistentScoreMatching and DeepStochasticMechanics have one."
+            "SelfConsistentScoreMatching, DeepStochasticMechanics and PhysicsInformedNetwork have one."
         )
-    wanted = {"epoch", "loss", "energy", "energy_drift"}
-    names = {str(name) for name in getattr(history, "variables", ())}
-    if not isinstance(history, xarray.Dataset) or wanted - names or not names & {"fisher", "residual"}:
+    needed = {"epoch", "loss", "energy", "energy_drift"}
+    names = set(map(str, history.variables)) if isinstance(history, xarray.Dataset) else set()
+    if needed - names or not names & {"fisher", "residual"}:
         raise ValueError(
             f"history must be that of a training, solution.history, but {history!r:.200} was given."
         )

@@ -43,6 +43,8 @@ class Training(eqx.Module):
     - `max_skipped`: an update whose loss, gradient or step is not finite is skipped. This many in a row end the
         training with an error.
 
+    **Units:** none.
+
     **Raises:** `ValueError` for options that are not allowed.
     """
 

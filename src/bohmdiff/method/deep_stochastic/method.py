@@ -18,7 +18,6 @@ from ...network import SpreadingFrame, trainable
 from ...problem import Problem
 from ...stochastic import residuals_at
 from ...training import Training, as_training, scale_by_gauss_newton, training_keys
-from ...wavepacket import AbstractDesign
 from .._pointwise import AbstractPointwiseLoss, AbstractPointwiseTask, Columns, Rows, at_random_times
 from ..method import AbstractMethod
 from .solution import VelocitySolution
@@ -82,8 +81,12 @@ class DeepStochasticMechanics(AbstractMethod):
     particles: int = eqx.field(default=256, static=True)
     steps: int = eqx.field(default=32, static=True)
     resample_every: int = eqx.field(default=1, static=True)
-    initial_weight: float = eqx.field(default=1.0, static=True)
-    outlier_scale: float = eqx.field(default=math.inf, static=True)
+    initial_weight: float = eqx.field(
+        default=1.0, static=True, converter=lambda v: as_float(v, "initial_weight")
+    )
+    outlier_scale: float = eqx.field(
+        default=math.inf, static=True, converter=lambda v: as_float(v, "outlier_scale")
+    )
     validation_particles: int = eqx.field(default=256, static=True)
 
     def __check_init__(self):
@@ -102,9 +105,9 @@ class DeepStochasticMechanics(AbstractMethod):
             as_positive_integer(getattr(self, name), name, "Pass a number of paths.")
         as_positive_integer(self.steps, "steps", "Pass the number of steps of a path.")
         as_positive_integer(self.resample_every, "resample_every", "Pass a number of epochs.")
-        if not 0 <= as_float(self.initial_weight, "initial_weight") < math.inf:
+        if not 0 <= self.initial_weight < math.inf:
             raise ValueError(f"initial_weight must not be negative, but {self.initial_weight!r} was given.")
-        if not as_float(self.outlier_scale, "outlier_scale") > 0:
+        if not self.outlier_scale > 0:
             raise ValueError(f"outlier_scale must be positive, but {self.outlier_scale!r} was given.")
 
     def run(self, problem: Problem, ts: Times, *, key: Key | None, progress: bool) -> VelocitySolution:
@@ -215,9 +218,8 @@ class _Task(AbstractPointwiseTask):
         return trained
 
     def solution(
-        self, trained: PyTree, ts: Times, design: AbstractDesign, history: dict[str, Array]
+        self, trained: PyTree, ts: Times, x0: Points, weights: Weights, history: dict[str, Array]
     ) -> VelocitySolution:
-        x0, weights = self.problem.initial.particles(design, self.design_key)
         return VelocitySolution.of(self.problem, self.method, ts, trained, x0, weights, history)
 
     def settings(self) -> dict[str, str]:

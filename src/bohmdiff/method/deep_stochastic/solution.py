@@ -24,7 +24,8 @@ class VelocitySolution(AbstractFieldSolution):
 
     ```python
     u, v = bd.velocity_networks(problem, width=4, key=key)
-    trained = bd.solve(problem, bd.DeepStochasticMechanics(u, v, epochs=2, particles=16), key=key)
+    method = bd.DeepStochasticMechanics(u, v, training=bd.Training(epochs=2), particles=16)
+    trained = bd.solve(problem, method, key=key)
     trained.osmotic(0.5, x), trained.velocity(0.5, x), trained.history["residual"]
     ```
 

@@ -17,7 +17,6 @@ from ...hamiltonian import Hamiltonian
 from ...network import SpreadingFrame, trainable
 from ...problem import Problem
 from ...training import Training, as_training, scale_by_gauss_newton, training_keys
-from ...wavepacket import AbstractDesign
 from .._pointwise import AbstractPointwiseLoss, AbstractPointwiseTask, Columns, Rows
 from ..method import AbstractMethod
 from .solution import WaveFunction, WaveFunctionSolution, WaveVelocity, parts_of
@@ -78,8 +77,12 @@ class PhysicsInformedNetwork(AbstractMethod):
     particles: int = eqx.field(default=512, static=True)
     box: tuple[Array, Array] | None = eqx.field(default=None, converter=lambda box: _as_box(box))
     steps: int = eqx.field(default=32, static=True)
-    initial_weight: float = eqx.field(default=1.0, static=True)
-    boundary_weight: float = eqx.field(default=1.0, static=True)
+    initial_weight: float = eqx.field(
+        default=1.0, static=True, converter=lambda v: as_float(v, "initial_weight")
+    )
+    boundary_weight: float = eqx.field(
+        default=1.0, static=True, converter=lambda v: as_float(v, "boundary_weight")
+    )
     validation_particles: int = eqx.field(default=256, static=True)
 
     def __check_init__(self):
@@ -98,7 +101,7 @@ class PhysicsInformedNetwork(AbstractMethod):
         as_positive_integer(self.steps, "steps", "Pass the number of steps of a path.")
         for name in ("initial_weight", "boundary_weight"):
             value = getattr(self, name)
-            if not 0 <= as_float(value, name) < math.inf:
+            if not 0 <= value < math.inf:
                 raise ValueError(f"{name} must not be negative, but {value!r} was given.")
 
     def run(self, problem: Problem, ts: Times, *, key: Key | None, progress: bool) -> WaveFunctionSolution:
@@ -232,9 +235,8 @@ class _Task(AbstractPointwiseTask):
         return WaveVelocity(hamiltonian, trained, "osmotic"), WaveVelocity(hamiltonian, trained, "current")
 
     def solution(
-        self, trained: PyTree, ts: Times, design: AbstractDesign, history: dict[str, Array]
+        self, trained: PyTree, ts: Times, x0: Points, weights: Weights, history: dict[str, Array]
     ) -> WaveFunctionSolution:
-        x0, weights = self.problem.initial.particles(design, self.design_key)
         return WaveFunctionSolution.of(self.problem, self.method, ts, trained, x0, weights, history)
 
     def settings(self) -> dict[str, str]:

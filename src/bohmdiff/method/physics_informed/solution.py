@@ -57,7 +57,8 @@ class WaveFunctionSolution(AbstractFieldSolution):
 
     ```python
     psi = bd.NeuralWaveFunction(problem, width=4, key=key)
-    trained = bd.solve(problem, bd.PhysicsInformedNetwork(psi, epochs=2, particles=16), key=key)
+    method = bd.PhysicsInformedNetwork(psi, training=bd.Training(epochs=2), particles=16)
+    trained = bd.solve(problem, method, key=key)
     trained.wave_function(0.5, x), trained.velocity(0.5, x), trained.history["residual"]
     ```
 
