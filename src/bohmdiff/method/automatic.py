@@ -7,6 +7,7 @@ import equinox as eqx
 import jax.numpy as jnp
 
 from .._check import as_float, as_positive_integer, is_concrete
+from .._errors import ToleranceNotReachedError
 from .._types import Key, Scalar, Times
 from ..problem import Problem
 from ..wavepacket import AbstractDesign, GaussHermitePoints, SobolPoints
