@@ -37,7 +37,7 @@ def solve(
     *,
     key: Key | None = None,
     ts: Numbers | None = None,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> Solution:
     """Solves a problem by a method.
 
@@ -54,7 +54,7 @@ def solve(
         same result.
     - `ts`: increasing times in `[t0, t1]` at which the solution is saved, shape `(K,)`;
         101 equally spaced ones if not given.
-    - `progress`: whether to show a progress bar.
+    - `progress`: whether to show progress; not if `None`.
 
     **Units:** those of the problem; `ts` in times.
 
@@ -69,7 +69,8 @@ def solve(
     if key is not None:
         key = as_key(key)
     problem = cast_floats(problem, problem.dtype)
-    solution = method.run(problem, saved_times(problem, ts), key=key, progress=as_flag(progress, "progress"))
+    shown = progress is not None and as_flag(progress, "progress")
+    solution = method.run(problem, saved_times(problem, ts), key=key, progress=shown)
     _warn_of_failed_figures(solution)
     return solution
 

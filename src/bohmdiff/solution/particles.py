@@ -158,8 +158,8 @@ def particle_projection(
         if not abs(float(norms[worst]) - 1) <= _LARGEST_LOSS:
             warn(
                 f"The particles represent the other wave function badly: its norm is {float(norms[worst]):.2g} "
-                f"instead of 1 at t = {float(ts[worst]):.4g}. The overlap there is not reliable; pass more particles "
-                "that reach farther out, or use SplitOperator."
+                f"instead of 1 at t = {float(ts[worst]):.4g}. The overlap there is not reliable; pass more "
+                "particles that reach farther out, or use SplitOperator."
             )
     return values
 

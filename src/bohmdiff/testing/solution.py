@@ -231,8 +231,8 @@ def _check_velocity(solution: Solution, tolerance: float) -> None:
         if not error <= tolerance:
             fail(
                 _LAW,
-                f"velocities are not those of the trajectories: between t = {ts[k]:.4g} and {ts[k + 2]:.4g} they differ "
-                f"by {error:.1e} of a width",
+                f"velocities are not those of the trajectories: between t = {ts[k]:.4g} and {ts[k + 2]:.4g} they "
+                f"differ by {error:.1e} of a width",
                 "solution.trajectories(x0), solution.velocity(t, x)",
                 moved=moved,
                 trajectories=found,
