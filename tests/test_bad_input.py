@@ -226,6 +226,11 @@ CALLS = {
     ),
     "MorseChain": Call(bd.MorseChain, {"depth": 12.5, "width": 0.2, "coupling": 0.3}, value),
     "Quadratic": Call(bd.Quadratic, {"matrix": 1.0, "centre": [0.1, 0.2], "linear": [0.1, 0.2]}, value),
+    "TabulatedPotential": Call(
+        bd.TabulatedPotential,
+        {"axes": [np.linspace(-1.0, 1.0, 4)] * 2, "values": np.ones((4, 4)), "outside": "linear"},
+        value,
+    ),
     "PotentialSum": Call(
         lambda first, second: bd.PotentialSum(first, second),
         {"first": bd.DoubleWell(), "second": bd.DoubleWell()},
@@ -549,6 +554,7 @@ CALLS = {
         },
         lambda s: (s.mean(), s.energy()),
     ),
+    "Units": Call(bd.Units, {"time": "fs", "length": "Å", "energy": "eV"}),
     "plot.Units": Call(bd.plot.Units, {"time": "fs", "length": "Å", "energy": "eV"}),
     "plot.density": Call(
         bd.plot.density,

@@ -1,6 +1,7 @@
 """Quantum dynamics with Bohmian trajectories and score matching."""
 
 from . import plot as plot
+from . import units as units
 from ._errors import BohmdiffError as BohmdiffError
 from ._errors import DegenerateFitError as DegenerateFitError
 from ._errors import NotFiniteError as NotFiniteError
@@ -25,6 +26,7 @@ from .hamiltonian import MorseChain as MorseChain
 from .hamiltonian import PotentialSum as PotentialSum
 from .hamiltonian import Quadratic as Quadratic
 from .hamiltonian import ScaledPotential as ScaledPotential
+from .hamiltonian import TabulatedPotential as TabulatedPotential
 from .method import AbstractMethod as AbstractMethod
 from .method import AutomaticDegree as AutomaticDegree
 from .method import DeepStochasticMechanics as DeepStochasticMechanics
@@ -91,6 +93,7 @@ from .stochastic import Velocities as Velocities
 from .stochastic import nelson_process as nelson_process
 from .stochastic import velocity_residuals as velocity_residuals
 from .training import scale_by_gauss_newton as scale_by_gauss_newton
+from .units import Units as Units
 from .wavepacket import AbstractDesign as AbstractDesign
 from .wavepacket import AbstractInitialState as AbstractInitialState
 from .wavepacket import GaussHermitePoints as GaussHermitePoints

@@ -18,7 +18,7 @@ from tests.unchecked import unchecked_types
 import bohmdiff as bd
 
 TS = jnp.linspace(0, 1, 9)
-UNITS = bd.plot.Units("fs", "Å", "eV")
+UNITS = bd.Units(bd.units.Label("fs"), bd.units.Label("Å"), bd.units.Label("eV"))
 
 
 def solve(mean, method=None):

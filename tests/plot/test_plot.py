@@ -11,7 +11,7 @@ import xarray
 import bohmdiff as bd
 
 TS = jnp.linspace(0, 1, 17)
-UNITS = bd.plot.Units("fs", "Å", "eV")
+UNITS = bd.Units(bd.units.Label("fs"), bd.units.Label("Å"), bd.units.Label("eV"))
 
 
 @pytest.fixture(autouse=True)

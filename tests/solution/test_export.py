@@ -17,7 +17,7 @@ from tests.unchecked import unchecked_types
 import bohmdiff as bd
 
 TS = jnp.linspace(0.0, 0.4, 5)
-UNITS = bd.plot.Units("fs", "Å", "ħω₀")
+UNITS = bd.Units(bd.units.Label("fs"), bd.units.Label("Å"), bd.units.Label("ħω₀"))
 ROOT = Path(__file__).parents[2]
 METHODS = ["GaussianDynamics", "SplitOperator", "SequentialScoreMatching", "AutomaticDegree"]
 METHODS += ["GivenScore", "SelfConsistentScoreMatching"]
@@ -225,7 +225,8 @@ def test_what_was_read_is_drawn_like_a_solution(solved, tmp_path):
             for a, b in zip(one.get_lines(), other.get_lines(), strict=True):
                 np.testing.assert_array_equal(a.get_ydata(), b.get_ydata())
     assert bd.plot.moments(exact, again).axes[0].get_ylabel() == "mean, Å"
-    assert bd.plot.moments(again, units=bd.plot.Units(length="nm")).axes[0].get_ylabel() == "mean, nm"
+    again_named = bd.Units(time=bd.units.Label("ps"), length=bd.units.Label("nm"))
+    assert bd.plot.moments(again, units=again_named).axes[0].get_ylabel() == "mean, nm"
     bare = again.drop_attrs()
     assert bd.plot.moments(bare).axes[0].get_ylabel() == "mean, a.u."
 

@@ -9,3 +9,4 @@ from .potentials import HenonHeiles as HenonHeiles
 from .potentials import InteractingBosons as InteractingBosons
 from .potentials import MorseChain as MorseChain
 from .quadratic import Quadratic as Quadratic
+from .tabulated import TabulatedPotential as TabulatedPotential

@@ -41,11 +41,13 @@ def density(
     - `reference`: exact paths at the times of `solution`, shape `(M, K)`, drawn dashed.
     - `lower`, `upper`: the range of x; four standard deviations around the mean if not given.
     - `label`: what the trajectories are, for the legend.
-    - `units`: for the labels of the axes.
+    - `units`: of the axes, [`Units`][bohmdiff.Units]; atomic units if not given. All other arguments are in the
+        units of the problem.
 
     **Raises:** `ValueError` in more than one dimension.
     """
-    solution, units, label = as_solution(solution, "solution"), as_units(units), as_label(label)
+    solution, label = as_solution(solution, "solution"), as_label(label)
+    units = as_units(units, solution.problem.hamiltonian.hbar)
     if solution.problem.dimension != 1:
         raise ValueError(
             f"plot.density draws one dimension, but the solution has {solution.problem.dimension}; "
@@ -58,6 +60,8 @@ def density(
     exact = None if reference is None else _paths(reference, saved, "reference")
     x = np.linspace(low, high, _PLACES)
     rho = np.stack([density_at(solution, t, x[:, None]) for t in solution.ts])
+    saved, times = units.convert(saved, time=1), units.convert(times, time=1)
+    x, rho = units.convert(x, length=1), units.convert(rho, length=-1)
     with style():
         figure, axes = plt.subplots(figsize=(8, 4.6))
         axes.grid(False)
@@ -66,15 +70,15 @@ def density(
         figure.colorbar(mesh, label=f"density ρ(t, x) by {name}, {unit}")
         handles = []
         if paths is not None:
-            axes.plot(times, paths.T, color=TRAJECTORY_COLOUR, lw=1.4)
+            axes.plot(times, units.convert(paths, length=1).T, color=TRAJECTORY_COLOUR, lw=1.4)
             handles.append(Line2D([], [], color=TRAJECTORY_COLOUR, lw=1.4, label=label))
         if exact is not None:
             dashed = {"color": COLOURS[0], "ls": (0, (4, 4)), "lw": 0.8}
-            axes.plot(saved, exact.T, **dashed)
+            axes.plot(saved, units.convert(exact, length=1).T, **dashed)
             handles.append(Line2D([], [], label="exact trajectories", **dashed))
         if handles:
             axes.legend(handles=handles, loc="upper left")
-        axes.set_ylim(low, high)
+        axes.set_ylim(x[0], x[-1])
         axes.set_xlabel(f"time t, {units.time}")
         axes.set_ylabel(f"position x, {units.length}")
     return figure

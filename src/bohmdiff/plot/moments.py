@@ -8,7 +8,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from ..solution import Solution, as_solution
+from ..units import Label, unit_of
 from ._style import ATOMIC, COLOURS, DASHES, MARKERS, Units, as_units, style
+
+_KINDS = {"time": "time", "mean": "length", "std": "length", "energy": "energy"}
 
 
 def moments(
@@ -28,13 +31,13 @@ def moments(
     - `solution`: any solution, or what its `to_xarray()` gave.
     - `reference`: another one of the same problem, or what its `to_xarray()` gave; the errors get panels
         of their own if it is saved at the same times.
-    - `units`: for the labels of the axes; those that a dataset names, or atomic units, if not given.
+    - `units`: of the axes, [`Units`][bohmdiff.Units]; those that a dataset names, or atomic units, if not given.
 
     **Raises:** `ValueError` for solutions of problems of other dimensions, or at other times.
     """
-    units = _units(solution, reference) if units is None else as_units(units)
-    ours = _as_dataset(solution, "solution", "mean", "std")
-    theirs = None if reference is None else _as_dataset(reference, "reference", "mean", "std")
+    units = _units(units, solution, reference)
+    ours = _as_dataset(solution, "solution", units, "mean", "std")
+    theirs = None if reference is None else _as_dataset(reference, "reference", units, "mean", "std")
     if theirs is not None and theirs.coordinate.size != ours.coordinate.size:
         raise ValueError(
             f"solution has {ours.coordinate.size} coordinates and reference {theirs.coordinate.size}: pass two "
@@ -90,13 +93,13 @@ def energy(
 
     - `solution`: any solution, or what its `to_xarray()` gave.
     - `reference`: another one of the same problem, or what its `to_xarray()` gave; open markers.
-    - `units`: for the labels of the axes; those that a dataset names, or atomic units, if not given.
+    - `units`: of the axes, [`Units`][bohmdiff.Units]; those that a dataset names, or atomic units, if not given.
 
     **Raises:** `ValueError` for what is no solution.
     """
-    units = _units(solution, reference) if units is None else as_units(units)
-    ours = _as_dataset(solution, "solution", "energy")
-    theirs = None if reference is None else _as_dataset(reference, "reference", "energy")
+    units = _units(units, solution, reference)
+    ours = _as_dataset(solution, "solution", units, "energy")
+    theirs = None if reference is None else _as_dataset(reference, "reference", units, "energy")
     with style():
         figure, (top, below) = plt.subplots(2, 1, figsize=(8, 5), sharex=True)
         _line(top, ours.time, ours.energy, 0, _name(ours))
@@ -116,30 +119,61 @@ def energy(
     return figure
 
 
-def _as_dataset(solution: Solution | xarray.Dataset, name: str, *wanted: str) -> xarray.Dataset:
-    if isinstance(solution, xarray.Dataset):
-        missing = {"time", *wanted} - {str(key) for key in solution.variables}
-        if missing:
+def _as_dataset(
+    solution: Solution | xarray.Dataset, name: str, units: Units, *wanted: str
+) -> xarray.Dataset:
+    if not isinstance(solution, xarray.Dataset):
+        return as_solution(solution, name).to_xarray(units=units)
+    missing = {"time", *wanted} - {str(key) for key in solution.variables}
+    if missing:
+        raise ValueError(
+            f"{name} must be what to_xarray() gave, but it has no {', '.join(sorted(missing))}."
+        )
+    return _converted(solution, name, units, ("time", *wanted))
+
+
+def _converted(
+    dataset: xarray.Dataset, name: str, units: Units, variables: tuple[str, ...]
+) -> xarray.Dataset:
+    """A dataset in these units, from those that it names."""
+    source, converted = _named(dataset), {}
+    for variable in variables:
+        kind = _KINDS[variable]
+        here, there = getattr(source, kind), getattr(units, kind)
+        if isinstance(here, Label) and not isinstance(there, Label):
             raise ValueError(
-                f"{name} must be what to_xarray() gave, but it has no {', '.join(sorted(missing))}."
+                f"The {variable} of {name} is in {str(here)!r}, which cannot be converted to {there!r}. Keep it "
+                f"with units=Units({kind}=bd.units.Label({str(here)!r}))."
             )
-        return solution
-    return as_solution(solution, name).to_xarray()
+        # A label names what the numbers are already.
+        factor = 1.0 if isinstance(there, Label) else source.value(kind) / units.value(kind)
+        values = dataset[variable]
+        converted[variable] = (values.dims, factor * values.values)
+    times = {"time": converted.pop("time")}
+    return dataset.assign(converted).assign_coords(times)
 
 
-def _units(*sources: Solution | xarray.Dataset | None) -> Units:
-    """Those that the first dataset with units names."""
-    for source in sources:
-        if isinstance(source, xarray.Dataset):
-            variables = {"time": "time", "length": "mean", "energy": "energy"}
-            named = {
-                what: source[name].attrs["units"]
-                for what, name in variables.items()
-                if name in source and "units" in source[name].attrs
-            }
-            if named:
-                return Units(**named)
-    return ATOMIC
+def _units(units: Units | None, *sources: Solution | xarray.Dataset | None) -> Units:
+    """Those given, or of the first dataset that names some, once they fit all problems."""
+    datasets = [source for source in sources if isinstance(source, xarray.Dataset)]
+    if units is None:
+        with_names = (one for one in datasets if any("units" in said for said in _said(one).values()))
+        units = next(map(_named, with_names), ATOMIC)
+    hbars = [one.attrs.get("hbar", 1.0) for one in datasets]
+    hbars += [one.problem.hamiltonian.hbar for one in sources if isinstance(one, Solution)]
+    for hbar in (1.0, *hbars):
+        units = as_units(units, hbar)
+    return units
+
+
+def _named(dataset: xarray.Dataset) -> Units:
+    """The units of a dataset: atomic units where it names none."""
+    return Units(**{kind: unit_of(said) for kind, said in _said(dataset).items()})
+
+
+def _said(dataset: xarray.Dataset) -> dict[str, dict]:
+    variables = {"time": "time", "length": "mean", "energy": "energy"}
+    return {kind: dataset[name].attrs if name in dataset else {} for kind, name in variables.items()}
 
 
 def _same_times(ours: xarray.Dataset, theirs: xarray.Dataset) -> bool:

@@ -79,7 +79,8 @@ def movie(
     - `lower`, `upper`: the range of each coordinate drawn, a number or one for each; four standard
         deviations around the mean if not given.
     - `label`: what the trajectories are, for the legend.
-    - `units`: for the labels of the axes.
+    - `units`: of the axes, [`Units`][bohmdiff.Units]; atomic units if not given. All other arguments are in the
+        units of the problem.
 
     **Returns:** a `matplotlib.animation.FuncAnimation` with $\lceil K / \text{every} \rceil$ frames. Its
     figure is not one of pyplot's, so there is nothing to be closed.
@@ -89,7 +90,7 @@ def movie(
     density.
     """
     _check(solution, exact)
-    units, label = as_units(units), as_label(label)
+    units, label = as_units(units, solution.problem.hamiltonian.hbar), as_label(label)
     every = as_positive_integer(every, "every", "Pass 1 for a frame at each saved time.")
     fps = as_positive_integer(fps, "fps", "Pass how many frames are shown in a second.")
     drawn = _coordinates(coordinates, solution.problem.dimension)
@@ -97,13 +98,15 @@ def movie(
     x = _places(solution, drawn, lower, upper)
     density = _densities(solution, solution, drawn, x, every)
     others = None if exact is None else _densities(exact, solution, drawn, x, every)
+    largest = _largest(solution, drawn, x, every, density) if others is None else _top(others)
+    d = solution.problem.dimension
     frames = _Frames(
-        ts=np.asarray(solution.ts)[::every],
-        x=x,
-        density=density,
-        exact=others,
-        paths=paths,
-        largest=_largest(solution, drawn, x, every, density) if others is None else _top(others),
+        ts=units.convert(np.asarray(solution.ts)[::every], time=1),
+        x=[units.convert(one, length=1) for one in x],
+        density=units.convert(density, length=-d),
+        exact=None if others is None else units.convert(others, length=-d),
+        paths=None if paths is None else units.convert(paths, length=1),
+        largest=units.convert(largest, length=-d),
     )
     words = _words(solution, exact, drawn, label, units)
     with style():
@@ -120,7 +123,7 @@ def movie(
 
 
 class _Frames(NamedTuple):
-    """What is drawn, computed before the first frame, so that all frames share one scale."""
+    """What is drawn, in the units of the axes, computed before the first frame, so that all share one scale."""
 
     ts: np.ndarray  # (K,)
     x: list[np.ndarray]  # one or two, (n,)
@@ -149,7 +152,7 @@ def _words(
         density=f"density ρ(t, x), {density_unit(solution, units)}",
         positions=[f"position {'x' if d == 1 else f'$x_{{{i + 1}}}$'}, {units.length}" for i in drawn],
         where=where if len(drawn) < d else "",
-        time=units.time,
+        time=str(units.time),
         name=type(solution.method).__name__,
         exact="" if exact is None else f"exact, by {type(exact.method).__name__}",
         paths=label,

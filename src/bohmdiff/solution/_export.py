@@ -11,7 +11,7 @@ import xarray
 
 from .._text import shortest, text_of
 from ..problem import Problem
-from ..units import Units, as_units
+from ..units import Units
 
 # How many numbers of one array are written out in the text of a potential. One that holds a network or a
 # table has too many to be read.
@@ -28,8 +28,13 @@ def moments_dataset(
     observables: dict[str, np.ndarray],
     units: Units,
 ) -> xarray.Dataset:
-    """Moments, energy and observables over time, each with its name and units."""
-    units = as_units(units)
+    """Moments, energy and observables over time, each with its name and units. Observables are not converted."""
+    mean, std = units.convert(mean, length=1), units.convert(std, length=1)
+    energy, ts, length = (
+        units.convert(energy, energy=1),
+        units.convert(ts, time=1),
+        units.attributes("length"),
+    )
     extra = {}
     for name, values in observables.items():
         axes = ("time", *(f"{name}_{i}" for i in range(1, values.ndim)))
@@ -45,13 +50,13 @@ def moments_dataset(
     both = ("time", "coordinate")
     return xarray.Dataset(
         {
-            "mean": (both, mean, {"long_name": "mean position", "units": units.length}),
-            "std": (both, std, {"long_name": "standard deviation of the position", "units": units.length}),
-            "energy": ("time", energy, {"long_name": "mean energy", "units": units.energy}),
+            "mean": (both, mean, {"long_name": "mean position"} | length),
+            "std": (both, std, {"long_name": "standard deviation of the position"} | length),
+            "energy": ("time", energy, {"long_name": "mean energy"} | units.attributes("energy")),
         }
         | extra,
         coords={
-            "time": ("time", ts, {"long_name": "time", "units": units.time}),
+            "time": ("time", ts, {"long_name": "time"} | units.attributes("time")),
             "coordinate": (
                 "coordinate",
                 np.arange(mean.shape[1]),

@@ -18,7 +18,7 @@ from .._precision import in_full_precision
 from .._types import Key, Numbers, Paths, Points, Scalar, Time, Times, Vector
 from ..flow import as_positions, require_finite_paths
 from ..problem import Problem
-from ..units import ATOMIC, Units
+from ..units import ATOMIC, Units, as_units
 from ._export import attributes, moments_dataset
 from .diagnostics import Diagnostics
 
@@ -282,7 +282,8 @@ class Solution(eqx.Module):
 
         **Arguments:**
 
-        - `units`: in which the problem is written, [`Units`][bohmdiff.plot.Units]; atomic units if not given.
+        - `units`: of means, widths, energies and times, [`Units`][bohmdiff.Units]; atomic units if not given.
+            Observables and attributes stay in the units of the problem.
         - `observables`: functions `f(x)` by name, whose expectation values are added.
 
         **Returns:** an `xarray.Dataset` with `mean` and `std` over `(time, coordinate)`, `energy` over
@@ -295,7 +296,8 @@ class Solution(eqx.Module):
         - `initial`, the type of the initial state, and each of its parameters, such as `initial_mean` and
             `initial_covariance`; matrices are written row by row, and lists of one as a number.
 
-        **Raises:** `ValueError` if `units` are not `Units`, or an observable cannot be evaluated.
+        **Raises:** `ValueError` if `units` are not `Units` or do not fit the problem, or an observable cannot be
+        evaluated.
         """
         dataset = moments_dataset(
             np.asarray(self.mean()),
@@ -303,7 +305,7 @@ class Solution(eqx.Module):
             np.asarray(self.energy()),
             np.asarray(self.ts),
             {name: np.asarray(self.expectation(f)) for name, f in (observables or {}).items()},
-            units,
+            as_units(units, self.problem.hamiltonian.hbar),
         )
         return dataset.assign_attrs(attributes(self.problem, self.method))
 
