@@ -1,6 +1,8 @@
 """Every Python block of the README and of the documentation runs; every public name has its entry."""
 
 import ast
+import importlib.util
+import json
 import operator
 import re
 import textwrap
@@ -82,6 +84,33 @@ def test_every_block_is_found():
         text = page.read_text(encoding="utf-8")
         assert len(blocks(text)) == len(re.findall(r"^ *```+ *\{? *\.?(?:python|py)\b", text, re.MULTILINE))
     assert blocks((ROOT / "docs/guide/own-potential.md").read_text(encoding="utf-8"))
+
+
+def test_code_is_not_wider_than_a_page():
+    wide = {
+        f"{name_of(page)}: {line}"
+        for page in PAGES
+        for _, code in blocks(page.read_text(encoding="utf-8"))
+        for line in code.splitlines()
+        if len(line) > 75
+    }
+    assert wide == set()
+
+
+def test_nobody_is_sent_to_an_index_of_packages():
+    for page in [*PAGES, *(ROOT / "src").rglob("*.py")]:
+        assert not re.search(r"pip install \S*bohmdiff", page.read_text(encoding="utf-8")), page
+
+
+def test_notebooks_are_their_pages():
+    spec = importlib.util.spec_from_file_location("notebooks", ROOT / "docs/_notebooks.py")
+    made = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(made)
+    on_disk = {path.stem for path in (ROOT / "docs/notebooks").iterdir()}
+    assert on_disk == set(made.NOTEBOOKS)
+    for name, source in made.NOTEBOOKS.items():
+        saved = json.loads(made.path_of(name).read_text(encoding="utf-8"))
+        assert saved == made.notebook(*source), "run python docs/_notebooks.py"
 
 
 def test_blocks_share_their_names_and_errors_name_their_line():

@@ -1,14 +1,12 @@
 """For tests of your own parts: laws that say what is wrong, and hypothesis strategies with known answers.
 
-Needs hypothesis, which `pip install "bohmdiff[test]"` brings.
+Needs hypothesis: `pip install hypothesis`.
 """
 
 try:
     import hypothesis as _hypothesis  # noqa: F401
 except ImportError as error:
-    raise ImportError(
-        'bohmdiff.testing needs hypothesis: install it, or everything for tests, pip install "bohmdiff[test]".'
-    ) from error
+    raise ImportError("bohmdiff.testing needs hypothesis: pip install hypothesis") from error
 
 from .driven_gaussian import DrivenGaussian as DrivenGaussian
 from .driven_gaussian import Moments as Moments
