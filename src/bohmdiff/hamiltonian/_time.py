@@ -14,6 +14,7 @@ def depends_on_time(hamiltonian: Hamiltonian, dimension: int, dtype: DTypeLike) 
     the result reads t. `True` may be wrong (`x + 0 * t`), and costs only time.
     """
     t, x = jax.ShapeDtypeStruct((), dtype), jax.ShapeDtypeStruct((dimension,), dtype)
-    closed = jax.make_jaxpr(hamiltonian.potential)(t, x)
+    # A function of its own, as JAX looks up by equality those that it has traced, which modules with arrays lack.
+    closed = jax.make_jaxpr(lambda t, x: hamiltonian.potential(t, x))(t, x)
     _, used = partial_eval.dce_jaxpr(closed.jaxpr, [True] * len(closed.jaxpr.outvars))
     return used[0]

@@ -1,5 +1,6 @@
 """Periodic Fourier grids: where the points are, and what a function on them is in between."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -7,7 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Complex, Float
+from jaxtyping import Array, Complex, DTypeLike, Float
 
 from ..._types import Points
 
@@ -58,19 +59,66 @@ class FourierGrid(eqx.Module):
         """The wavenumbers along coordinate `i`, in the order of the FFT."""
         return 2 * np.pi * np.fft.fftfreq(self.sizes[i], self.spacing[i])
 
-    def map(self, function: Callable[[Array], Any], dtype) -> Any:
-        """`function(x)` at every point x of the grid; arrays in its result get the shape `sizes`."""
-        axes = [jnp.asarray(self.axis(i), dtype) for i in range(self.dimension)]
-
-        def at(index):
-            where = jnp.unravel_index(index, self.sizes)
-            return function(jnp.stack([axis[j] for axis, j in zip(axes, where, strict=True)]))
-
-        if self.size <= _CHUNK_OF_GRID:
+    def map(self, function: Callable[[Array], Any], dtype: DTypeLike, chunk: int = _CHUNK_OF_GRID) -> Any:
+        """`function(x)` at every point x of the grid; scalars in its result become arrays of shape `sizes`."""
+        at = self._at_index(function, dtype)
+        if self.size <= chunk:
             values = jax.vmap(at)(jnp.arange(self.size))
         else:
-            values = jax.lax.map(at, jnp.arange(self.size), batch_size=_CHUNK_OF_GRID)
+            values = jax.lax.map(at, jnp.arange(self.size), batch_size=chunk)
         return jax.tree.map(lambda leaf: leaf.reshape(self.sizes), values)
+
+    def mean(self, function: Callable[[Array], Any], density: Float[Array, "..."]) -> Any:
+        """The mean of `function(x)`, of any shape, over a density on the grid; one chunk in memory at a time."""
+        at = self._at_index(function, density.dtype)
+        weights = density.ravel() / jnp.sum(density)
+        out = jax.eval_shape(at, jax.ShapeDtypeStruct((), int))
+        numbers = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(out))
+        chunk = min(self.size, max(_CHUNK_OF_GRID // max(numbers, 1), 1))
+        chunks = -(-self.size // chunk)
+        # The last chunk is filled with the last point, which weighs nothing there.
+        index = jnp.minimum(jnp.arange(chunks * chunk), self.size - 1).reshape(chunks, chunk)
+        weights = jnp.pad(weights, (0, chunks * chunk - self.size)).reshape(chunks, chunk)
+
+        def of_chunk(index: Array, weights: Array) -> Any:
+            values = jax.vmap(at)(index)
+            return jax.tree.map(lambda value: jnp.tensordot(weights, value, axes=1), values)
+
+        def add(total: Any, part: tuple[Array, Array]) -> tuple[Any, None]:
+            return jax.tree.map(jnp.add, total, of_chunk(*part)), None
+
+        if chunks == 1:
+            return of_chunk(index[0], weights[0])
+        zero = jax.tree.map(
+            lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(of_chunk, index[0], weights[0])
+        )
+        return jax.lax.scan(add, zero, (index, weights))[0]
+
+    def _at_index(self, function: Callable[[Array], Any], dtype: DTypeLike) -> Callable[[Array], Any]:
+        axes = [jnp.asarray(self.axis(i), dtype) for i in range(self.dimension)]
+
+        def at(index: Array) -> Any:
+            where = jnp.unravel_index(index, self.sizes)
+            values = function(jnp.stack([axis[j] for axis, j in zip(axes, where, strict=True)]))
+            return jax.tree.map(jnp.asarray, values)
+
+        return at
+
+    def resampled(self, psi: Complex[Array, "..."], other: "FourierGrid") -> Complex[Array, "..."]:
+        """The trigonometric interpolant at the points of another grid; zero outside of this one's box."""
+        if other == self:
+            return psi
+        for i, n in enumerate(self.sizes):
+            there, unit = other.axis(i), 2 * np.pi / self.lengths[i]
+            angle = unit * (there[:, None] - self.axis(i)[None, :])
+            matrix = np.ones_like(angle)
+            for wave in range(1, (n - 1) // 2 + 1):
+                matrix += 2 * np.cos(wave * angle)
+            if n % 2 == 0:
+                matrix += np.cos(n // 2 * angle)
+            matrix *= ((there >= self.lower[i]) & (there <= self.upper[i]))[:, None] / n
+            psi = along(jnp.asarray(matrix, psi.real.dtype), psi, i)
+        return psi
 
     def to_momentum(self, psi: Complex[Array, "..."]) -> Complex[Array, "..."]:
         """The discrete Fourier transform over all axes, with the norm of `psi`."""
@@ -85,8 +133,8 @@ class FourierGrid(eqx.Module):
 
     @eqx.filter_jit
     def table(self, psi: Complex[Array, "..."]) -> Float[Array, "rows columns"]:
-        """The cosines and sines that `psi` is made of, as `evaluate` wants them: those of the first half of the
-        axes against the rest."""
+        """The cosines and sines that make up `psi`, for `evaluate`: those of the first half of the axes against
+        the rest."""
         for i, n in enumerate(self.sizes):
             psi = jnp.moveaxis(psi, i, -1)
             forward = jnp.fft.fft(psi) / n
@@ -150,6 +198,12 @@ class FourierGrid(eqx.Module):
         waves = jnp.concatenate([jnp.cos(c * theta), jnp.sin(s * theta)], axis=1)
         slopes = unit * jnp.concatenate([-c * jnp.sin(c * theta), s * jnp.cos(s * theta)], axis=1)
         return waves, slopes
+
+
+def along(matrix: Float[Array, "m n"], array: Array, axis: int) -> Array:
+    """A matrix applied to one axis of an array."""
+    moved = jnp.tensordot(matrix.astype(array.dtype), array, axes=(1, axis), precision="highest")
+    return jnp.moveaxis(moved, 0, axis)
 
 
 def _products(values, slopes, dtype):

@@ -1,15 +1,17 @@
 """Symmetric products of kicks exp(−iV dt/ħ) and drifts exp(−iT dt/ħ) on a Fourier grid."""
 
+import functools
 import math
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.interpreters import partial_eval
-from jaxtyping import Array, Complex
+from equinox.internal import unvmap_max
+from jaxtyping import Array, Bool, Complex, Float, Int
 
-from ...hamiltonian import Hamiltonian
+from ..._types import Scalar, Vector
+from ...hamiltonian import Hamiltonian, depends_on_time
 from ._fourier import FourierGrid
 
 # Order: kicks b_0 … b_s, drifts a_1 … a_s between them, and how much of −(dt²/48) Σ (∂_i V)²/m_i is added
@@ -21,161 +23,242 @@ _SCHEMES = {
     4: ((1 / 6, 2 / 3, 1 / 6), (1 / 2, 1 / 2), (0.0, 1.0, 0.0)),
 }
 ORDERS = tuple(_SCHEMES)
-
-
-def depends_on_time(hamiltonian: Hamiltonian, dimension: int, dtype) -> bool:
-    """Whether the potential's program uses t.
-
-    The answer comes from the traced program, not from trial values: `False` means that no operation
-    that leads to the result reads t. `True` may be wrong (`x + 0 * t`), and costs only time.
-    """
-    t, x = jax.ShapeDtypeStruct((), dtype), jax.ShapeDtypeStruct((dimension,), dtype)
-    closed = jax.make_jaxpr(hamiltonian.potential)(t, x)
-    _, used = partial_eval.dce_jaxpr(closed.jaxpr, [True] * len(closed.jaxpr.outvars))
-    return used[0]
+# The slack that keeps the rounding of the times from adding a step.
+_SLACK = 1e-4
 
 
 class Operators(eqx.Module):
-    """What steps of one length need. `kicks` and `seam` are `None` if the potential depends on time."""
+    """What steps of one length need.
 
-    dt: Array
-    kicks: tuple[Array, ...] | None
-    seam: Array | None
+    `kicks` are the first one of a step, those in its middle, and the double one at the seam of two steps;
+    `None` if the potential depends on time.
+    """
+
+    dt: Scalar
+    kicks: Array | None
     drifts: tuple[tuple[Array | None, Array], ...]
 
 
 class Propagator(eqx.Module):
     """Takes ψ on a grid from one time to another.
 
-    `potential` and `correction` are V and the Σ (∂_i V)²/m_i of the fourth-order scheme on the grid,
-    or `None` if the potential depends on time.
+    `potential` and `correction` are V and the Σ (∂_i V)²/m_i of the fourth-order scheme on the grid. If the
+    potential depends on time they are `None`, and `hamiltonian` has it. Otherwise `hamiltonian` is `None`, so
+    another potential does not compile the steps again.
     """
 
     grid: FourierGrid
-    hamiltonian: Hamiltonian
     order: int = eqx.field(static=True)
-    largest_step: float = eqx.field(static=True)
+    masses: Vector
+    hbar: Scalar
     potential: Array | None
     correction: Array | None
+    hamiltonian: Hamiltonian | None
 
-    def __init__(self, grid: FourierGrid, hamiltonian: Hamiltonian, order: int, largest_step: float):
+    def __init__(self, grid: FourierGrid, hamiltonian: Hamiltonian, order: int):
         dtype = hamiltonian.mass.dtype
-        self.grid, self.hamiltonian = grid, hamiltonian
-        self.order, self.largest_step = order, largest_step
+        self.grid, self.order = grid, order
+        self.masses, self.hbar = hamiltonian.masses(grid.dimension), hamiltonian.hbar
         self.potential = self.correction = None
-        if not depends_on_time(hamiltonian, grid.dimension, dtype):
-            now = jnp.zeros((), dtype)
-            self.potential = _potential(grid, hamiltonian, now)
-            if order == 4:
-                self.correction = _correction(grid, hamiltonian, now)
+        if depends_on_time(hamiltonian, grid.dimension, dtype):
+            self.hamiltonian = hamiltonian
+            return
+        now, self.hamiltonian = jnp.zeros((), dtype), None
+        self.potential = _potential(grid, hamiltonian, now)
+        if order == 4:
+            self.correction = _correction(grid, hamiltonian, now)
 
-    def potential_at(self, t: Array) -> Array:
+    def potential_at(self, t: Scalar) -> Array:
         """V on the grid."""
-        return _potential(self.grid, self.hamiltonian, t) if self.potential is None else self.potential
+        if self.hamiltonian is not None:
+            return _potential(self.grid, self.hamiltonian, t)
+        assert self.potential is not None
+        return self.potential
 
-    def correction_at(self, t: Array) -> Array:
+    def correction_at(self, t: Scalar) -> Array:
         """Σ (∂_i V)²/m_i on the grid."""
-        return _correction(self.grid, self.hamiltonian, t) if self.correction is None else self.correction
+        if self.hamiltonian is not None:
+            return _correction(self.grid, self.hamiltonian, t)
+        assert self.correction is not None
+        return self.correction
 
-    def steps_between(self, start: float, end: float) -> tuple[int, float]:
-        """The least number of equal steps no longer than the nominal one, and their length."""
-        # The slack keeps the rounding of the times from adding a step.
-        steps = max(1, math.ceil((end - start) / self.largest_step * (1 - 1e-4)))
-        return steps, (end - start) / steps
-
-    def operators(self, dt: float) -> Operators:
-        """Prepares steps of length `dt`: the dear part of it is done once."""
+    @eqx.filter_jit
+    def operators(self, dt: Scalar) -> Operators:
+        """Prepares steps of length `dt`: the costly part of it is done once."""
         kicks, drifts, _ = _SCHEMES[self.order]
-        step = jnp.asarray(dt, self.hamiltonian.mass.dtype)
-        phases = seam = None
-        if self.potential is not None:
-            phases = tuple(_phase(self, i, step, step, 1.0) for i in range((len(kicks) + 1) // 2))
-            seam = _phase(self, 0, step, step, 2.0)
-        return Operators(step, phases, seam, tuple(self._drift(a * dt) for a in drifts))
+        phases = None
+        if self.hamiltonian is None:
+            middle = [self._phase(i, dt, dt) for i in range((len(kicks) + 1) // 2)]
+            phases = jnp.stack([*middle, self._phase(0, dt, dt, 2.0)])
+        return Operators(dt, phases, tuple(self._drift(a * dt) for a in drifts))
 
-    def advance(
-        self, psi: Complex[Array, "..."], start: float, end: float, operators: Operators | None = None
-    ):
-        """ψ at `end` from ψ at `start`, whose memory is reused, and the operators that were needed."""
-        steps, dt = self.steps_between(start, end)
-        # Two lengths that differ by the rounding of the times are one.
-        rounding = 8 * float(jnp.finfo(self.hamiltonian.mass.dtype).eps) * max(abs(start), abs(end))
-        if operators is None or abs(float(operators.dt) - dt) > rounding:
-            operators = self.operators(dt)
-        start_time = jnp.asarray(start, operators.dt.dtype)
-        return _advance((self, operators, start_time, jnp.asarray(steps)), psi), operators
+    def begin(
+        self, operators: Operators, psi: Complex[Array, "..."], start: Scalar
+    ) -> Complex[Array, "..."]:
+        """The first kick, before any steps."""
+        if operators.kicks is not None:
+            return psi * operators.kicks[0]
+        return psi * self._phase(0, start, operators.dt)
 
-    def _drift(self, dt: float) -> tuple[Array | None, Array]:
-        grid, h = self.grid, self.hamiltonian
-        masses = np.broadcast_to(np.asarray(h.mass, float), (grid.dimension,))
-        dtype = jnp.result_type(h.mass.dtype, jnp.complex64)
-        phases = [
-            np.exp(-0.5j * float(h.hbar) * grid.wavenumbers(i) ** 2 * dt / masses[i])
-            for i in range(grid.dimension)
-        ]
+    def step(
+        self,
+        operators: Operators,
+        psi: Complex[Array, "..."],
+        start: Scalar,
+        n: Int[Array, ""],
+        last: Bool[Array, ""],
+    ) -> Complex[Array, "..."]:
+        """Step `n` since `start`, without its first kick.
+
+        The last kick of a step and the first of the next are at the same time, so they are one, twice as long,
+        unless this step is the `last`.
+        """
+        kicks, drifts, _ = _SCHEMES[self.order]
+        elapsed, end = 0.0, len(kicks) - 1
+        for i, share in enumerate(drifts, 1):
+            psi = _drifted(self.grid, operators.drifts[i - 1], psi)
+            # Time is a coordinate that advances with the drifts.
+            elapsed += share
+            if operators.kicks is None:
+                times = jnp.where(last, 1.0, 2.0).astype(operators.dt.dtype) if i == end else 1.0
+                psi = psi * self._phase(i, start + (n + elapsed) * operators.dt, operators.dt, times)
+            elif i < end:
+                psi = psi * operators.kicks[min(i, end - i)]
+            else:
+                which = jnp.where(last, 0, operators.kicks.shape[0] - 1)
+                psi = psi * jax.lax.dynamic_index_in_dim(operators.kicks, which, keepdims=False)
+        return psi
+
+    def _phase(self, i: int, t: Scalar, dt: Scalar, times: Scalar | float = 1.0) -> Array:
+        """exp(−iV dt/ħ) of kick `i` at time `t`, to the power `times`."""
+        kicks, _, corrections = _SCHEMES[self.order]
+        potential = self.potential_at(t)
+        if corrections[i]:
+            potential = potential - corrections[i] * dt**2 / 48 * self.correction_at(t)
+        angle = (-times * kicks[i]) * dt / self.hbar * potential
+        return jax.lax.complex(jnp.cos(angle), jnp.sin(angle))
+
+    def _drift(self, dt: Scalar) -> tuple[Array | None, Array]:
+        """exp(−iT dt/ħ): phases in momentum space, but a matrix for the first of four axes."""
+        grid = self.grid
+        phases = []
+        for i in range(grid.dimension):
+            squared = jnp.asarray(grid.wavenumbers(i) ** 2, dt.dtype)
+            angle = -0.5 * self.hbar * dt / self.masses[i] * squared
+            phases.append(jax.lax.complex(jnp.cos(angle), jnp.sin(angle)))
         matrix = None
         if grid.dimension == 4:
-            identity = np.eye(grid.sizes[0])
-            matrix = jnp.asarray(
-                np.fft.ifft(phases[0][:, None] * np.fft.fft(identity, axis=0), axis=0), dtype
-            )
-            phases = phases[1:]
+            # A convolution: each column is the first one, shifted.
+            n = grid.sizes[0]
+            shift = (np.arange(n)[:, None] - np.arange(n)[None, :]) % n
+            matrix, phases = jnp.fft.ifft(phases[0])[shift], phases[1:]
         product = phases[0]
         for phase in phases[1:]:
             product = product[..., None] * phase
-        return matrix, jnp.asarray(product, dtype)
+        return matrix, product
 
 
-@eqx.filter_jit
-def _potential(grid: FourierGrid, hamiltonian: Hamiltonian, t: Array) -> Array:
-    return grid.map(lambda x: jnp.asarray(hamiltonian.potential(t, x), x.dtype), t.dtype)
+def steps_between(start: float, end: float, largest: float) -> tuple[int, float]:
+    """The least number of equal steps that are no longer than the `largest`, and their length."""
+    steps = max(1, math.ceil((end - start) / largest * (1 - _SLACK)))
+    return steps, (end - start) / steps
 
 
-@eqx.filter_jit
-def _correction(grid: FourierGrid, hamiltonian: Hamiltonian, t: Array) -> Array:
-    def squared_force(x):
-        gradient = jax.grad(lambda y: hamiltonian.potential(t, y))(x)
-        return jnp.sum(gradient**2 / hamiltonian.mass).astype(x.dtype)
+def traced_steps(
+    start: Float[Array, "*n"], end: Float[Array, "*n"], largest: Scalar, most: int
+) -> Int[Array, "*n"]:
+    """The same number where times are traced, and at most `most`."""
+    ratio = jax.lax.stop_gradient((end - start) / largest) * (1 - _SLACK)
+    return jnp.clip(jnp.ceil(ratio), 1, most).astype(int)
 
-    return grid.map(squared_force, t.dtype)
 
+def advance(
+    propagator: Propagator,
+    psi: Complex[Array, "..."],
+    start: float,
+    end: float,
+    largest: float,
+    operators: Operators | None = None,
+) -> tuple[Complex[Array, "..."], Operators]:
+    """ψ at `end` from ψ at `start`, whose memory is reused, and the operators that were needed.
 
-@eqx.filter_jit
-def _phase(propagator: Propagator, i: int, t: Array, dt: Array, times: float) -> Array:
-    """exp(−iV dt/ħ) of kick `i` at time `t`, to the power `times`."""
-    kicks, _, corrections = _SCHEMES[propagator.order]
-    potential = propagator.potential_at(t)
-    if corrections[i]:
-        potential = potential - corrections[i] * dt**2 / 48 * propagator.correction_at(t)
-    angle = (-times * kicks[i]) * dt / propagator.hamiltonian.hbar * potential
-    return jax.lax.complex(jnp.cos(angle), jnp.sin(angle))
+    All is known here. A loop with a number of steps that the program does not know compiles once.
+    """
+    steps, dt = steps_between(start, end, largest)
+    dtype = propagator.masses.dtype
+    # Two lengths that differ by the rounding of the times are one.
+    rounding = 8 * float(jnp.finfo(dtype).eps) * max(abs(start), abs(end))
+    if operators is None or abs(float(operators.dt) - dt) > rounding:
+        operators = propagator.operators(jnp.asarray(dt, dtype))
+    fixed = (propagator, operators, jnp.asarray(start, dtype), jnp.asarray(steps))
+    return _advance(fixed, psi), operators
 
 
 @eqx.filter_jit(donate="all-except-first")
 def _advance(fixed: tuple[Propagator, Operators, Array, Array], psi: Complex[Array, "..."]):
     propagator, operators, start, steps = fixed
-    kicks, drifts, _ = _SCHEMES[propagator.order]
-    dt, last = operators.dt, len(kicks) - 1
 
-    def phase(i, t, times=1.0):
-        if operators.kicks is None or operators.seam is None:
-            return _phase(propagator, i, t, dt, times)
-        return operators.seam if times == 2.0 else operators.kicks[min(i, last - i)]
+    def step(n, psi):
+        return propagator.step(operators, psi, start, n, n == steps - 1)
 
-    def step(n, psi, times):
-        """All of a step but its first kick; the last one is done `times` times."""
-        elapsed = 0.0
-        for i, share in enumerate(drifts, 1):
-            psi = _drifted(propagator.grid, operators.drifts[i - 1], psi)
-            # Time is a coordinate that advances with the drifts.
-            elapsed += share
-            psi = psi * phase(i, start + (n + elapsed) * dt, times if i == last else 1.0)
-        return psi
+    return jax.lax.fori_loop(0, steps, step, propagator.begin(operators, psi, start))
 
-    psi = psi * phase(0, start)
-    # The last kick of a step and the first of the next are at the same time: one kick, twice as long.
-    psi = jax.lax.fori_loop(0, steps - 1, lambda n, psi: step(n, psi, 2.0), psi)
-    return step(steps - 1, psi, 1.0)
+
+def advance_traced(
+    propagator: Propagator,
+    psi: Complex[Array, "..."],
+    start: Scalar,
+    end: Scalar,
+    steps: Int[Array, ""],
+    most: int,
+) -> Complex[Array, "..."]:
+    """ψ at `end` from ψ at `start` by `steps` equal steps, at most `most`; for all transformations of JAX.
+
+    Reverse mode needs a loop of fixed length, in which steps that are not needed are skipped. Every √`most`-th
+    ψ is kept for the backward pass; those between are computed again.
+    """
+    operators = propagator.operators((end - start) / jnp.maximum(steps, 1))
+    inner = math.isqrt(max(most - 1, 0)) + 1
+    # Under vmap over times a condition that differs would make every step of all be done.
+    needed = unvmap_max(steps)
+
+    def step(n, psi):
+        psi_next = propagator.step(operators, psi, start, n, n == steps - 1)
+        return jnp.where(n < steps, psi_next, psi)
+
+    def steps_from(first, psi):
+        def one(psi, n):
+            return _where_needed(n < needed, lambda psi: step(n, psi), psi), None
+
+        return jax.lax.scan(one, psi, first + jnp.arange(inner))[0]
+
+    # Inside of a scan nothing merges what is computed again with what was computed before.
+    @functools.partial(jax.checkpoint, prevent_cse=False)
+    def block(psi, first):
+        return _where_needed(first < needed, lambda psi: steps_from(first, psi), psi), None
+
+    psi = propagator.begin(operators, psi, start)
+    if most == 1:
+        return step(jnp.zeros((), int), psi)
+    return jax.lax.scan(block, psi, inner * jnp.arange(-(-most // inner)))[0]
+
+
+def _where_needed(needed, function, psi):
+    return jax.lax.cond(needed, function, lambda psi: psi, psi)
+
+
+@eqx.filter_jit
+def _potential(grid: FourierGrid, hamiltonian: Hamiltonian, t: Scalar) -> Array:
+    return grid.map(lambda x: jnp.asarray(hamiltonian.potential(t, x), x.dtype), t.dtype)
+
+
+@eqx.filter_jit
+def _correction(grid: FourierGrid, hamiltonian: Hamiltonian, t: Scalar) -> Array:
+    def squared_force(x):
+        gradient = jax.grad(lambda y: hamiltonian.potential(t, y))(x)
+        return jnp.sum(gradient**2 / hamiltonian.mass).astype(x.dtype)
+
+    return grid.map(squared_force, t.dtype)
 
 
 def _drifted(grid: FourierGrid, drift: tuple[Array | None, Array], psi: Array) -> Array:

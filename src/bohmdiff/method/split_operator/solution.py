@@ -1,39 +1,33 @@
 """The wave function itself, on a Fourier grid."""
 
-from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Complex, Float
+from jaxtyping import Array, Bool, Complex, Float, PyTree
 
-from ..._check import as_float, as_key, as_positive_integer, as_real_array, describe, is_concrete
-from ..._types import Key, Numbers, Points, Scalar, Time, Times, Vector
+from ..._check import as_real_array, describe, is_concrete, require
+from ..._precision import in_full_precision
+from ..._types import Key, Numbers, Paths, Points, Scalar, Time, Times, Vector
 from ...problem import Problem
-from ...solution.solution import Solution
+from ...solution import Diagnostics, Solution
+from .._field_solution import moved_paths
+from ..method import AbstractMethod
 from ._fourier import FourierGrid
-from ._sampling import invert_distribution, sample_density
-from .tabulated import Propagates, TabulatedWaveFunction, log_gradient, tabulate
+from ._line import Distribution, Quantiles, region
+from ._mixture import Draws, SobolDraws, shares
+from ._observe import Moments
+from ._propagator import Propagator
+from ._sampling import sample_density
+from ._wave import Current, Stepping, WaveFunction, kept_times, log_gradient
 
-
-class _Last:
-    """The last wave function that was evaluated between the points, ready for the next call."""
-
-    source: Any = None
-    t: float = 0.0
-    table: Any = None
-
-
-class Moments(eqx.Module):
-    """What is recorded at a saved time, or at all of them."""
-
-    norm: Float[Array, "*K"]
-    mean: Float[Array, "*K d"]
-    std: Float[Array, "*K d"]
-    energy: Float[Array, "*K"]
+# Points of the grid at which another wave function is evaluated at once.
+_CHUNK = 1024
+# Paths need ψ at many times: so many steps may lie between those at which it is kept for them.
+_MOST_STEPS_BETWEEN = 2
 
 
 class GridSolution(Solution):
@@ -44,70 +38,65 @@ class GridSolution(Solution):
     exact.log_density(1.0, x), jax.vmap(lambda x: exact.score(1.0, x))(x0)
     ```
 
-    Between the grid points ψ is its trigonometric interpolant, so that nothing is lost there; outside
-    the box it is zero. Between the times that are kept it is propagated from the one before, by the
-    steps of the method. So `t` must be a number, not traced: close over it, and `vmap` or `jit` over `x`; or take
-    what `tabulated` returns.
+    Between the grid points ψ is its trigonometric interpolant, which loses nothing there; outside the box it is
+    zero. `snapshots` has ψ at `t0`, and at as many saved times as fit into the `snapshot_memory` of the method.
+    At any other time ψ is propagated from the snapshot before, by the steps of the method. No result is stored:
+    to evaluate ψ at many points, use `jax.vmap` over the points, which propagates once.
 
     `score`, `velocity` and `log_density` are always finite. Where $|\psi|^2$ is below the smallest normal
     number (at a node, outside the box) they return 0, 0 and the logarithm of that number. Rounding
     leaves about `1e-15` (`1e-6` in single precision) of the largest $|\psi|$ everywhere: far out in the
     tails, where $|\psi|$ itself is smaller, the three are noise.
 
-    Moments, energy and norm are known at all saved times. Wave functions are kept at as many of them as
-    fit into the `snapshot_memory` of the method; the others are propagated again when asked for.
+    `trajectories` are exact in one dimension if ψ is: paths on a line cannot cross, so each keeps the
+    probability on its left. In more dimensions the velocity is integrated with adaptive steps, with a tolerance
+    of 1e-6 of the width of the ensemble, 1e-4 in single precision.
+
+    `sample` draws exactly from the density: a draw from its multilinear interpolant is accepted with a
+    probability proportional to the ratio of the two. Where the solution or the key is traced, the draws come
+    from a mixture of splines that agrees with the density to about 1e-3. Draws at different times are
+    independent of each other.
+
+    `probability` is an integral in one dimension. In more dimensions it comes from 8 sets of 4,096 Sobol points
+    of that mixture.
     """
 
     problem: Problem
-    method: eqx.Module
+    method: AbstractMethod
     ts: Times
+    diagnostics: Diagnostics
     fourier: FourierGrid
     moments: Moments
-    snapshots: tuple[Array, ...]
-    snapshot_times: tuple[float, ...] = eqx.field(static=True)
-    end: float = eqx.field(static=True)
-    propagator: Propagates
-    _last: _Last = eqx.field(static=True, default_factory=_Last)
+    start: Moments
+    snapshots: Complex[Array, "S ..."]
+    snapshot_times: Float[Array, " S"]
+    stepping: Stepping
 
     def mean(self) -> Float[Array, "K d"]:
         return self.moments.mean
 
-    def std(self) -> Float[Array, "K d"]:
-        return self.moments.std
+    def covariance(self) -> Float[Array, "K d d"]:
+        return self.moments.covariance
 
     def energy(self) -> Times:
         return self.moments.energy
 
     def norm(self) -> Times:
-        r"""$\int|\psi|^2$ at the saved times, shape `(K,)`; one but for rounding."""
+        r"""$\int|\psi|^2$ at the saved times, shape `(K,)`; one up to rounding."""
         return self.moments.norm
 
     @property
-    def norm_drift(self) -> float:
-        """The largest change of the norm since the first saved time: rounding."""
-        return float(jnp.max(jnp.abs(self.moments.norm - self.moments.norm[0])))
+    def norm_drift(self) -> Scalar:
+        """The largest change of the norm since `t0`: rounding."""
+        return jnp.max(jnp.abs(self.moments.norm - self.start.norm))
 
     @property
-    def energy_drift(self) -> float:
-        r"""The largest change of $\langle H\rangle$ since the first saved time, in units of energy.
+    def energy_drift(self) -> Scalar:
+        r"""The largest change of $\langle H\rangle$ since `t0`, in units of energy.
 
         If V does not depend on time, this measures the error of the steps.
         """
-        return float(jnp.max(jnp.abs(self.moments.energy - self.moments.energy[0])))
-
-    def __repr__(self) -> str:
-        grid = self.fourier
-        axes = ", ".join(
-            f"{n} on [{a:g}, {b:g})" for n, a, b in zip(grid.sizes, grid.lower, grid.upper, strict=True)
-        )
-        if not is_concrete(self.moments):
-            return f"GridSolution(points {axes}; traced)"
-        return (
-            f"GridSolution(points {axes}; {self.ts.size} times in [{float(self.ts[0]):g}, "
-            f"{float(self.ts[-1]):g}]; norm drift {self.norm_drift:.1e}; energy drift "
-            f"{self.energy_drift:.1e}; "
-            f"{len(self.snapshots)} wave functions kept)"
-        )
+        return jnp.max(jnp.abs(self.moments.energy - self.start.energy))
 
     def grid(self) -> tuple[Float[Array, " n"], ...]:
         """The positions of the grid points along each coordinate."""
@@ -115,76 +104,45 @@ class GridSolution(Solution):
             jnp.asarray(self.fourier.axis(i), self.ts.dtype) for i in range(self.fourier.dimension)
         )
 
+    @in_full_precision
     def wave_function_on_grid(self, t: Time) -> Complex[Array, "..."]:
-        r"""$\psi(t)$ at the grid points, one axis per coordinate."""
-        psi = self._psi(self._time(t))
-        return jnp.copy(psi)
+        r"""$\psi(t)$ at the grid points, one axis per coordinate; times as for `score`."""
+        return self._evaluated(lambda t, x: self._psi(t), t, self._anywhere())
 
+    @in_full_precision
     def density_on_grid(self, t: Time) -> Float[Array, "..."]:
-        r"""$\rho(t)$ at the grid points, one axis per coordinate."""
-        psi = self._psi(self._time(t))
+        r"""$\rho(t)$ at the grid points, one axis per coordinate; times as for `score`."""
+        psi = self.wave_function_on_grid(t)
         return psi.real**2 + psi.imag**2
 
-    def wave_function(self, t: Time, x: Vector) -> Complex[Array, ""]:
-        return self._at(t, self._point(x)[None])[0][0]
+    def wave_function_at(self, t: Scalar, x: Vector) -> Complex[Array, ""]:
+        return self._at(t, x[None])[0][0]
 
-    def log_density(self, t: Time, x: Vector) -> Scalar:
-        psi = self.wave_function(t, x)
+    def log_density_at(self, t: Scalar, x: Vector) -> Scalar:
+        psi = self.wave_function_at(t, x)
         return jnp.log(jnp.maximum(psi.real**2 + psi.imag**2, jnp.finfo(self.ts.dtype).tiny))
 
-    def score(self, t: Time, x: Vector) -> Vector:
+    def score_at(self, t: Scalar, x: Vector) -> Vector:
         return 2 * self._log_gradient(t, x).real
 
-    def velocity(self, t: Time, x: Vector) -> Vector:
-        r"""$v_i = (\hbar/m_i)\,\mathrm{Im}\,\partial_i\psi/\psi$ at one point, shape `(d,)`."""
+    def velocity_at(self, t: Scalar, x: Vector) -> Vector:
+        r"""$v_i = (\hbar/m_i)\,\mathrm{Im}\,\partial_i\psi/\psi$."""
         hamiltonian = self.problem.hamiltonian
         return hamiltonian.hbar / hamiltonian.masses(self.fourier.dimension) * self._log_gradient(t, x).imag
 
-    def sample(self, key: Key, n: int) -> Float[Array, "n K d"]:
-        r"""`n` draws from the density at every saved time, shape `(n, K, d)`.
+    def move(self, x0: Points) -> Paths:
+        if self.fourier.dimension > 1:
+            return moved_paths(self.problem, Current(self._dense_wave_function()), x0, self.ts)
+        low, high = Distribution(self.fourier, self.snapshots[0]).shares(x0[:, 0])
+        x0 = require(x0, jnp.all((low > 0) | (high > 0)), "x0 must lie in the box of the grid.")
+        return self._quantiles(low, high)[:, :, None]
 
-        They are exact: a draw from the multilinear interpolant of $\rho$ is accepted with a probability
-        proportional to the ratio of $\rho$ to that interpolant. Draws at different times are independent
-        of each other, not trajectories.
-
-        **Raises:** `ValueError` if `n` is not an integer of at least 1.
-        """
-        n = as_positive_integer(n, "n", "Pass how many draws are wanted at each time.")
-        keys = jax.random.split(as_key(key), self.ts.size)
-        draws = [
-            sample_density(self.fourier, psi, k, n)
-            for k, psi in zip(keys, self._at_saved_times(), strict=True)
-        ]
-        return jnp.stack(draws, axis=1)
-
-    def tabulated(self) -> TabulatedWaveFunction:
-        r"""Score and velocity at times that may be traced, as for solvers: ψ is propagated to many times, and
-        interpolated between them.
-
-        ```python
-        exact = bd.solve(problem, bd.SplitOperator(points=32, lower=-5.5, upper=7.5))
-        psi = exact.tabulated()
-        against_time = jax.vmap(lambda t: psi.velocity(t, x))(exact.ts)
-        ```
-
-        **Raises:** `ValueError` if that takes more than 4 GiB, for a potential that jumps in time, and for a
-        solution that is traced.
-        """
-        if not is_concrete(self.snapshots):
-            raise ValueError(
-                "A traced solution can't be propagated, as it must be to be tabulated. Close over the solution "
-                "rather than passing it to jit, vmap or grad."
-            )
-        with jax.ensure_compile_time_eval():
-            return tabulate(
-                self.problem, self.fourier, self.propagator, self.snapshots[0], self.moments.energy[0]
-            )
-
+    @in_full_precision
     def quantile_trajectories(self, levels: Numbers) -> Float[Array, "n K"]:
         r"""Exact Bohmian trajectories in one dimension, at the saved times, shape `(n, K)`.
 
-        Trajectories in one dimension cannot cross, so that each keeps the probability to its left: it is
-        a quantile of $\rho$. The distribution function is that of the interpolant, in closed form.
+        Trajectories in one dimension cannot cross, so each keeps the probability on its left: it is
+        a quantile of $\rho$.
 
         ```python
         splitting = bd.Problem(bd.Hamiltonian(bd.DoubleWell()), bd.GaussianWavePacket([0.0], 0.25), t1=2.0)
@@ -195,91 +153,179 @@ class GridSolution(Solution):
 
         **Arguments:**
 
-        - `levels`: the probabilities to the left of each trajectory, strictly between 0 and 1, `(n,)`.
+        - `levels`: the probabilities on the left of each trajectory, strictly between 0 and 1, `(n,)`.
 
         **Raises:** `ValueError` for more than one coordinate, or levels that are not in (0, 1).
         """
         if self.fourier.dimension != 1:
             raise ValueError(
-                f"Trajectories are quantiles in one dimension only, but the problem has "
-                f"{self.fourier.dimension} coordinates. Use propagate(problem, solution.score, x0, ...)."
+                f"Trajectories are quantiles in one dimension only, but the problem has {self.fourier.dimension} "
+                "coordinates. Use solution.trajectories(x0), with the places where they start, shape (M, d)."
             )
-        given = as_real_array(levels, "levels")
-        if given.ndim != 1 or not is_concrete(given) or not bool(jnp.all((given > 0) & (given < 1))):
-            raise ValueError(
-                f"levels must have shape (n,) and lie strictly between 0 and 1, but {describe(levels)} was "
-                "given."
-            )
-        wanted = np.asarray(given, float)
-        paths = [
-            invert_distribution(self.fourier, np.asarray(psi), wanted) for psi in self._at_saved_times()
-        ]
-        return jnp.asarray(np.stack(paths, axis=1), self.ts.dtype)
+        given = as_real_array(levels, "levels").astype(self.ts.dtype)
+        if given.ndim != 1:
+            raise ValueError(f"levels must have shape (n,), but shape {given.shape} was given.")
+        low = require(
+            given,
+            jnp.all((given > 0) & (given < 1)),
+            f"levels must lie strictly between 0 and 1, but {describe(levels)} was given.",
+        )
+        return self._quantiles(low, 1 - low)
 
-    def _point(self, x) -> Vector:
-        x = (as_real_array(x, "x") if is_concrete(x) else x).astype(self.ts.dtype)
-        if x.shape != (self.fourier.dimension,):
-            raise ValueError(
-                f"x must be one point of shape ({self.fourier.dimension},), but shape {x.shape} was "
-                "given. For "
-                "many points: jax.vmap(lambda x: solution.score(t, x))(xs)."
-            )
-        return x
+    def average(self, f: Callable[[Scalar, Vector], PyTree]) -> PyTree:
+        def mean(t: Scalar, psi: Complex[Array, "..."]) -> PyTree:
+            return self.fourier.mean(lambda x: f(t, x), psi.real**2 + psi.imag**2)
 
-    def _time(self, t: Time) -> float:
-        if not is_concrete(t):
-            raise ValueError(
-                "t must be a number here, since ψ is propagated to it, but it is traced by jit, vmap or "
-                "grad. "
-                "Close over it: jax.vmap(lambda x: solution.score(1.0, x))(xs). Or take "
-                "solution.tabulated().score."
-            )
-        time, start, end = as_float(t, "t"), self.snapshot_times[0], self.end
-        slack = 4 * float(jnp.finfo(self.ts.dtype).eps) * max(abs(start), abs(end))
-        if not start - slack <= time <= end + slack:
-            raise ValueError(f"t must lie in [t0, t1] = [{start}, {end}], but {time} was given.")
-        return min(max(time, start), end)
+        return self._at_saved_times(mean)
 
-    def _psi(self, t: float) -> Complex[Array, "..."]:
-        """ψ at time t; may be a snapshot itself."""
-        i = bisect_right(self.snapshot_times, t) - 1
-        if self.snapshot_times[i] == t:
-            return self.snapshots[i]
-        if not is_concrete(self.snapshots):
-            raise ValueError(
-                f"No wave function is kept at t = {t}, and a traced one cannot be propagated there. Close "
-                "over the solution rather than passing it to jit: jax.jit(lambda x: solution.score(t, x))."
-            )
+    def measure(self, inside: Callable[[Vector], Bool[Array, ""]]) -> tuple[Times, Times]:
+        if self.fourier.dimension == 1:
+            return self._at_saved_times(region(self.fourier, inside, self.ts.dtype))
+        points, missed = self._at_saved_times(SobolDraws(self.fourier))
+        return shares(points, missed, inside)
+
+    def draw(self, key: Key, n: int) -> Float[Array, "n K d"]:
+        if self._is_known() and is_concrete(key):
+            with jax.ensure_compile_time_eval():
+                states = zip(self._known_states(), jax.random.split(key, self.ts.size), strict=True)
+                draws = [sample_density(self.fourier, psi, k, n) for (_, psi), k in states]
+                return jnp.stack(draws, axis=1)
+        keys = jax.random.split(key, self.ts.size)
+        uniform = jax.vmap(lambda k: jax.random.uniform(k, (n, self.fourier.dimension), self.ts.dtype))(
+            keys
+        )
+        return jnp.moveaxis(self._at_saved_times(Draws(self.fourier), uniform), 0, 1)
+
+    def project(self, psi: Callable[[Scalar, Vector], Complex[Array, ""]]) -> Complex[Array, " K"]:
+        def overlap(ours: Complex[Array, "..."], other: Complex[Array, "..."]) -> Complex[Array, ""]:
+            return jnp.vdot(ours, other) * self.fourier.cell
+
+        def evaluated(t: Scalar, ours: Complex[Array, "..."]) -> Complex[Array, ""]:
+            return overlap(ours, self.fourier.map(lambda x: psi(t, x), self.ts.dtype, chunk=_CHUNK))
+
+        owner = getattr(psi, "__self__", None)
+        if not isinstance(owner, GridSolution):
+            return self._at_saved_times(evaluated)
+
+        # Another ψ on a grid is interpolated at all points of this one together: its waves are a product over the
+        # axes.
+        def resampled(t: Scalar, ours: Complex[Array, "..."]) -> Complex[Array, ""]:
+            theirs = owner.wave_function_on_grid(t)
+            return overlap(ours, owner.fourier.resampled(theirs, self.fourier))
+
+        if self._is_known() and owner._is_known():
+            with jax.ensure_compile_time_eval():
+                states = self._known_states()
+                return jnp.stack([resampled(jnp.asarray(t, self.ts.dtype), ours) for t, ours in states])
+        return self._at_saved_times(resampled)
+
+    def _quantiles(self, low: Float[Array, " M"], high: Float[Array, " M"]) -> Float[Array, "M K"]:
+        """The points with given shares on either side, at the saved times."""
+        return self._at_saved_times(Quantiles(self.fourier, low, high)).T
+
+    def _anywhere(self) -> Vector:
+        return jnp.zeros(self.fourier.dimension, self.ts.dtype)
+
+    def _wave_function(self) -> WaveFunction:
+        propagator = Propagator(self.fourier, self.problem.hamiltonian, self.stepping.order)
+        largest = ((self.problem.t1 - self.problem.t0) / self.stepping.steps).astype(self.ts.dtype)
+        kept = (self.snapshots, self.snapshot_times)
+        return WaveFunction(propagator, *kept, largest, self.stepping.most, self.stepping.steps)
+
+    def _dense_wave_function(self) -> WaveFunction:
+        """ψ at more times, if only few are kept and the memory holds more."""
+        psi = self._wave_function()
+        count = len(kept_times(psi.most_in_all + 1, self.stepping.memory, self.fourier, self.ts.dtype))
+        if psi.most <= _MOST_STEPS_BETWEEN or count <= self.snapshot_times.size:
+            return psi
+        return psi.denser(self.problem.t1.astype(self.ts.dtype), count)
+
+    def _is_known(self) -> bool:
+        # Snapshots alone may be known where only ψ0 is kept, and the problem where a function of it closes over
+        # traced values.
+        return is_concrete((self.problem, self.ts, self.snapshots, self.moments))
+
+    def _psi(self, t: Scalar) -> Complex[Array, "..."]:
+        """ψ at one time."""
+        if not (self._is_known() and is_concrete(t)):
+            return _psi(self, t)
         # What does not depend on a traced input is computed now, not made part of the user's program.
         with jax.ensure_compile_time_eval():
-            return self.propagator.advance(jnp.copy(self.snapshots[i]), self.snapshot_times[i], t)[0]
+            i = int(jnp.searchsorted(self.snapshot_times, t))
+            if i < self.snapshot_times.size and float(self.snapshot_times[i]) == float(t):
+                return self.snapshots[i]
+            return self._wave_function().at_known(float(t))
 
-    def _at_saved_times(self) -> Iterator[Complex[Array, "..."]]:
-        """ψ at each saved time in turn, none propagated twice."""
-        held, psi, operators = self.snapshot_times[0], jnp.copy(self.snapshots[0]), None
-        for t in np.asarray(self.ts, float).tolist():
-            i = bisect_right(self.snapshot_times, t) - 1
-            if self.snapshot_times[i] > held:
-                held, psi = self.snapshot_times[i], jnp.copy(self.snapshots[i])
-            if t > held:
-                psi, operators = self.propagator.advance(psi, held, t, operators)
-                held = t
-            yield psi
-
-    def _at(self, t: Time, x: Points) -> tuple[Complex[Array, " M"], Complex[Array, "M d"]]:
+    def _at(self, t: Scalar, x: Points) -> tuple[Complex[Array, " M"], Complex[Array, "M d"]]:
         """ψ and its gradient at many points."""
-        time = self._time(t)
-        i = bisect_right(self.snapshot_times, time) - 1
-        source, last = self.snapshots[i], self._last
-        if last.source is source and last.t == time:
-            return self.fourier.evaluate(last.table, x)
-        if not is_concrete(source):
-            return self.fourier.evaluate(self.fourier.table(self._psi(time)), x)
-        with jax.ensure_compile_time_eval():
-            last.table = self.fourier.table(self._psi(time))
-        last.source, last.t = source, time
-        return self.fourier.evaluate(last.table, x)
+        return self.fourier.evaluate(self.fourier.table(self._psi(t)), x)
 
-    def _log_gradient(self, t: Time, x: Vector) -> Complex[Array, " d"]:
-        psi, gradient = self._at(t, self._point(x)[None])
+    def _log_gradient(self, t: Scalar, x: Vector) -> Complex[Array, " d"]:
+        psi, gradient = self._at(t, x[None])
         return log_gradient(psi[0], gradient[0])
+
+    def _at_saved_times(self, function: Any, *given: Array) -> Any:
+        """`function(t, ψ, *given)` at all saved times, with one axis of length K in front."""
+        prepared: Any = function
+        if not isinstance(function, eqx.Module):
+            first = (self.ts[0], self.snapshots[0], *(array[0] for array in given))
+            # With what it closes over as arguments, it is compiled once, and what is traced shows.
+            prepared = eqx.filter_closure_convert(function, *first)
+        if not (self._is_known() and is_concrete((prepared, given))):
+            return _at_traced_times(self, prepared, given)
+        with jax.ensure_compile_time_eval():
+            states = enumerate(self._known_states())
+            values = [
+                _call(prepared, jnp.asarray(t, self.ts.dtype), psi, *(array[k] for array in given))
+                for k, (t, psi) in states
+            ]
+            return jax.tree.map(lambda *leaves: jnp.stack(leaves), *values)
+
+    def _slots(self) -> list[int]:
+        """Where ψ at each saved time is among the snapshots, or -1."""
+        count, first = self.ts.size, 0 if self.stepping.saves_start else 1
+        kept = kept_times(count + first, self.stepping.memory, self.fourier, self.ts.dtype)
+        slots = {index - first: slot for slot, index in enumerate(kept)}
+        return [slots.get(k, -1) for k in range(count)]
+
+    def _known_states(self) -> Iterator[tuple[float, Complex[Array, "..."]]]:
+        """ψ at each saved time in turn, none propagated twice."""
+        wave, operators = self._wave_function(), None
+        now, psi = float(self.snapshot_times[0]), jnp.copy(self.snapshots[0])
+        for t, slot in zip(np.asarray(self.ts, float).tolist(), self._slots(), strict=True):
+            if slot >= 0:
+                psi = jax.lax.dynamic_index_in_dim(self.snapshots, jnp.asarray(slot), keepdims=False)
+            elif t > now:
+                psi, operators = wave.between_known(psi, now, t, operators)
+            now = t
+            yield t, psi
+
+
+@eqx.filter_jit
+def _call(function: Callable[..., PyTree], *arguments: Array) -> PyTree:
+    return function(*arguments)
+
+
+@eqx.filter_jit
+def _psi(solution: GridSolution, t: Scalar) -> Complex[Array, "..."]:
+    return solution._wave_function().at(t)
+
+
+@eqx.filter_jit
+def _at_traced_times(
+    solution: GridSolution, function: Callable[..., PyTree], given: tuple[Array, ...]
+) -> PyTree:
+    wave, slots = solution._wave_function(), solution._slots()
+    earlier = jnp.concatenate([solution.snapshot_times[:1], solution.ts[:-1]])
+
+    def until(psi: Array, here: Any) -> tuple[Array, PyTree]:
+        start, t, slot, rest = here
+        kept = jax.lax.dynamic_index_in_dim(wave.snapshots, jnp.maximum(slot, 0), keepdims=False)
+        if min(slots) >= 0:
+            psi = kept
+        else:
+            psi = jax.lax.cond(slot >= 0, lambda: kept, lambda: wave.between(psi, start, t))
+        return psi, function(t, psi, *rest)
+
+    xs = (earlier, solution.ts, jnp.asarray(slots), given)
+    return jax.lax.scan(until, solution.snapshots[0], xs)[1]

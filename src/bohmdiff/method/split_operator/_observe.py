@@ -1,0 +1,156 @@
+"""What is recorded of ψ at a saved time, and the figures that tell whether it can be trusted."""
+
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Complex, Float
+
+from ..._types import Scalar, Times
+from ...solution import Diagnostics, Figure, worst
+from ._fourier import FourierGrid
+from ._propagator import Propagator
+from ._start import EDGE_PROBABILITY, norm_tolerance
+
+# In units of the largest mean kinetic energy.
+_ENERGY_DRIFT = 1e-3
+# A potential that is large everywhere leaves rounding errors of this many of its last digits in the energy.
+_ROUNDING = 10
+_NORM_DRIFT = 1e-6
+
+
+class Moments(eqx.Module):
+    """What is recorded at a saved time, or at all of them."""
+
+    norm: Float[Array, "*K"]
+    mean: Float[Array, "*K d"]
+    covariance: Float[Array, "*K d d"]
+    kinetic: Float[Array, "*K"]
+    potential: Float[Array, "*K"]
+
+    @property
+    def energy(self) -> Float[Array, "*K"]:
+        return self.kinetic + self.potential
+
+
+class Edges(eqx.Module):
+    """The probability at the edges of the box and of the momenta, for each coordinate."""
+
+    box: Float[Array, "*K d"]
+    momentum: Float[Array, "*K d"]
+
+
+@eqx.filter_jit
+def observe(propagator: Propagator, psi: Complex[Array, "..."], t: Scalar) -> tuple[Moments, Edges]:
+    """Moments and edges at one time."""
+    grid, d = propagator.grid, propagator.grid.dimension
+    density = (psi.real**2 + psi.imag**2) * grid.cell
+    norm = jnp.sum(density)
+    amplitudes = grid.to_momentum(psi)
+    spectrum = (amplitudes.real**2 + amplitudes.imag**2) * grid.cell
+    potential = jnp.sum(density * propagator.potential_at(t)) / norm
+
+    def along(array: Array, *axes: int) -> Array:
+        return jnp.sum(array, tuple(j for j in range(d) if j not in axes))
+
+    kinetic = jnp.zeros_like(norm)
+    centred, means, box, momentum = [], [], [], []
+    for i, n in enumerate(grid.sizes):
+        x, k = jnp.asarray(grid.axis(i), norm.dtype), jnp.asarray(grid.wavenumbers(i), norm.dtype)
+        along_x, along_k = along(density, i), along(spectrum, i)
+        means.append(jnp.sum(along_x * x) / norm)
+        centred.append(x - means[-1])
+        kinetic += jnp.sum(along_k * k**2) * propagator.hbar**2 / (2 * propagator.masses[i]) / norm
+        box.append(along_x[0] + along_x[-1])
+        momentum.append(jnp.sum(along_k[(n - 1) // 2 : n // 2 + 2]))
+
+    def covariance(i: int, j: int) -> Scalar:
+        if i == j:
+            return jnp.sum(along(density, i) * centred[i] ** 2) / norm
+        pair = along(density, *sorted((i, j)))
+        return centred[min(i, j)] @ pair @ centred[max(i, j)] / norm
+
+    matrix = {(i, j): covariance(i, j) for i in range(d) for j in range(i + 1)}
+    rows = [jnp.stack([matrix[max(i, j), min(i, j)] for j in range(d)]) for i in range(d)]
+    moments = Moments(norm, jnp.stack(means), jnp.stack(rows), kinetic, potential)
+    return moments, Edges(jnp.stack(box), jnp.stack(momentum))
+
+
+@eqx.filter_jit
+def diagnostics(
+    grid: FourierGrid,
+    moments: Moments,
+    edges: Edges,
+    times: Times,
+    *,
+    norm: Scalar,
+    too_fast: Scalar,
+    conserved: bool,
+) -> Diagnostics:
+    """The figures, from what was recorded at t0 and all saved times, and from ψ0 before any check."""
+    dtype = times.dtype
+    finite = jnp.isfinite(moments.norm) & jnp.isfinite(moments.energy)
+    figures = {
+        "initial norm": Figure(
+            value=jnp.abs(norm - 1),
+            limit=norm_tolerance(dtype),
+            meaning="The norm of the initial state on the grid differs from 1 by this: it does not fit into the "
+            "box, or the points are too far apart for it.",
+            remedy="Widen lower and upper, or use more points.",
+        ),
+        "initial momentum": Figure(
+            value=too_fast,
+            limit=EDGE_PROBABILITY,
+            meaning="This probability of the initial state has a momentum beyond the largest of the grid, "
+            "ħπ / spacing.",
+            remedy="Use more points.",
+        ),
+        "not finite": Figure(
+            value=jnp.sum(~finite).astype(dtype),
+            limit=0.0,
+            meaning="At this number of times ψ or the potential is not finite.",
+            remedy="The potential must be finite at every point of the box at all times.",
+            time=times[jnp.argmin(finite)],
+        ),
+        "norm drift": Figure(
+            **worst(jnp.abs(moments.norm - moments.norm[0]), times),
+            limit=max(_NORM_DRIFT, 1e4 * float(jnp.finfo(dtype).eps)),
+            meaning="The norm of ψ changes, by rounding errors.",
+            remedy="Use double precision, or fewer steps.",
+        ),
+    }
+    if conserved:
+        digits = _ROUNDING * jnp.finfo(dtype).eps / _ENERGY_DRIFT
+        unit = jnp.max(moments.kinetic) + digits * jnp.max(jnp.abs(moments.potential))
+        figures["energy drift"] = Figure(
+            **worst(jnp.abs(moments.energy - moments.energy[0]) / unit, times),
+            limit=_ENERGY_DRIFT,
+            meaning="The mean energy should not change, but it does, by this share of the largest mean kinetic "
+            "energy.",
+            remedy="Use more steps.",
+        )
+    for i in range(grid.dimension):
+        figures |= _at_the_edges(grid, edges, times, i)
+    return Diagnostics(figures)
+
+
+def _at_the_edges(grid: FourierGrid, edges: Edges, times: Times, i: int) -> dict[str, Any]:
+    which = "" if grid.dimension == 1 else f" of x[{i}]"
+    lower, upper, largest = grid.lower[i], grid.upper[i], np.pi / grid.spacing[i]
+    return {
+        f"box edge{which}": Figure(
+            **worst(edges.box[:, i], times),
+            limit=EDGE_PROBABILITY,
+            meaning=f"The density reaches the edge of the box: this probability lies at the outermost points of "
+            f"coordinate {i}, next to {lower:g} and {upper:g}. It comes back in on the other side.",
+            remedy="Widen lower and upper.",
+        ),
+        f"momentum edge{which}": Figure(
+            **worst(edges.momentum[:, i], times),
+            limit=EDGE_PROBABILITY,
+            meaning="The momentum reaches the edge of the grid: this probability lies at the largest wavenumbers "
+            f"of coordinate {i}, next to {largest:.4g}.",
+            remedy="Use more points.",
+        ),
+    }
