@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import bohmdiff as bd
-from bohmdiff.network import LocalScore, local_derivatives, pullback
+from bohmdiff.network import LocalScore, ladder, local_derivatives, pullback
 from bohmdiff.network.derivatives import differentiated
 from bohmdiff.score import HermiteExpansion, cubic_path, hermite_polynomials
 
@@ -70,7 +70,7 @@ def force_in_both_ways(score, t, x):
 
 
 def check(score, x=X, orders=(2,)):
-    assert hasattr(score, "derivatives")
+    assert isinstance(score, bd.AbstractWithDerivatives)
     assert_same(*force_in_both_ways(score, 0.7, x))
     for order in orders:
         ours, expected = in_both_ways(score, 0.7, x, order)
@@ -117,8 +117,8 @@ def test_sums_baselines_and_exact_starts(hermite):
     assert score.initial is not None
     check(score + Cubic(), X[:2])
     check(bd.BlendedScore(score, Cubic(), 0.5, 1.0), X[:2])
-    frozen = bd.FrozenScore(hermite).derivatives(0.7, X, 1 / MASS)
-    assert_same(frozen, hermite.derivatives(0.7, X, 1 / MASS), rtol=0)
+    frozen = bd.FrozenScore(hermite).derivatives(0.7, X, 1 / MASS, 1)
+    assert_same(frozen, hermite.derivatives(0.7, X, 1 / MASS, 1), rtol=0)
 
 
 @pytest.mark.slow
@@ -139,7 +139,7 @@ def test_beyond_the_trust_radius(hermite):
     def look(score, far, near):
         local, *slopes = score.derivatives(0.7, far, 1 / MASS, 2)
         (there,) = score.derivatives(0.7, near, 1 / MASS, 0)
-        along = jax.jacfwd(lambda x: score.derivatives(0.7, x, 1 / MASS))(far)
+        along = jax.jacfwd(lambda x: score.derivatives(0.7, x, 1 / MASS, 1))(far)
         return local, slopes, there, along
 
     local, slopes, there, along = look(hermite, far, near)
@@ -149,42 +149,66 @@ def test_beyond_the_trust_radius(hermite):
     assert_same(slopes, list(along))
 
 
-class Counted(bd.AbstractScore):
-    """The two lowest orders, with a divergence that says where they came from."""
+class Undeclared(bd.AbstractScore):
+    """It has the methods, but says nothing about them."""
 
     def __call__(self, t, x):
         return -(x**2)
 
-    def derivatives(self, t, x, inverse_mass):
-        d = x.shape[0]
-        unit = jnp.eye(d)
-        here = LocalScore(-(x**2), -2 * unit * x, 7.0 * jnp.sin(x))
-        third = jnp.where(unit[:, :, None] * unit > 0, -2.0, 0.0)
-        return here, LocalScore(-2 * unit * x, third, 7.0 * unit * jnp.cos(x))
-
-
-class Ordered(Counted):
     def derivatives(self, t, x, inverse_mass, order):
-        assert order == 0
-        return super().derivatives(t, x, inverse_mass)[:1]
+        raise AssertionError("derivatives were not declared")
+
+    def pullback(self, t, x, inverse_mass):
+        raise AssertionError("a pullback was not declared")
 
 
-def test_a_score_of_ones_own_may_offer_them():
-    (here,) = local_derivatives(Ordered(), 0.0, X, 1 / MASS, 0)
-    (also,) = local_derivatives(Counted(), 0.0, X, 1 / MASS, 0)
-    assert_same(also, here, rtol=0)
-    np.testing.assert_allclose(here.divergence_gradient, 7 * jnp.sin(X))
-    _, divergence, pull = pullback(Counted(), 0.0, X, 1 / MASS)
-    np.testing.assert_allclose(pull(jnp.zeros(3)), 7 * jnp.sin(X))
-    np.testing.assert_allclose(divergence, -2 * jnp.sum(X / MASS))
+class Marked(bd.AbstractScore, bd.AbstractWithDerivatives):
+    """Its divergence says where it comes from."""
+
+    def __call__(self, t, x):
+        return -(x**2)
+
+    def derivatives(self, t, x, inverse_mass, order):
+        return ladder(lambda y: LocalScore(-(y**2), jnp.diag(-2 * y), 7.0 * jnp.sin(y)), x, order)
 
 
-def test_of_two_orders_the_third_is_found_by_differentiation():
-    here, slopes, curvatures = local_derivatives(Counted(), 0.0, X, 1 / MASS, 2)
-    assert_same((here, slopes), Counted().derivatives(0.0, X, 1 / MASS))
-    assert_same(curvatures.score, slopes.jacobian)
-    expected = -7 * jnp.sin(X)[:, None, None] * jnp.where(jnp.eye(3)[:, :, None] * jnp.eye(3) > 0, 1.0, 0.0)
-    np.testing.assert_allclose(curvatures.divergence_gradient, expected, atol=1e-14)
+class MarkedTwice(bd.AbstractScore, bd.AbstractWithDerivatives, bd.AbstractWithPullback):
+    """Its divergence says which of the two it comes from."""
+
+    def __call__(self, t, x):
+        return -(x**2)
+
+    def derivatives(self, t, x, inverse_mass, order):
+        return Marked().derivatives(t, x, inverse_mass, order)
+
+    def pullback(self, t, x, inverse_mass):
+        return bd.Pullback(self(t, x), jnp.asarray(11.0), lambda u: 13.0 * u)
+
+
+def test_what_is_declared_is_used():
+    inverse_mass, direction = 1 / MASS, jnp.array([0.4, -1.2, 0.7])
+    for order in (0, 1, 2):
+        for score in (Marked(), MarkedTwice(), bd.FrozenScore(Marked())):
+            found = local_derivatives(score, 0.0, X, inverse_mass, order)
+            assert_same(found, Marked().derivatives(0.0, X, inverse_mass, order), rtol=0)
+    np.testing.assert_allclose(found[2].divergence_gradient[1, 1, 1], -7 * jnp.sin(X[1]), rtol=1e-12)
+    ours = pullback(Marked(), 0.0, X, inverse_mass)
+    np.testing.assert_allclose(ours.divergence, -2 * jnp.sum(X / MASS), rtol=1e-12)
+    np.testing.assert_allclose(
+        ours.pull(direction), 7 * jnp.sin(X) - 2 * X * inverse_mass * direction, rtol=1e-12
+    )
+    for score in (MarkedTwice(), bd.FrozenScore(MarkedTwice())):
+        ours = pullback(score, 0.0, X, inverse_mass)
+        assert float(ours.divergence) == 11
+        np.testing.assert_array_equal(ours.pull(direction), 13 * direction)
+
+
+def test_what_is_not_declared_is_not_used():
+    inverse_mass = 1 / MASS
+    (here,) = local_derivatives(Undeclared(), 0.0, X, inverse_mass, 0)
+    np.testing.assert_allclose(here.divergence_gradient, -2 * inverse_mass, rtol=1e-12)
+    ours = pullback(Undeclared(), 0.0, X, inverse_mass)
+    np.testing.assert_allclose(ours.divergence, -2 * jnp.sum(X / MASS), rtol=1e-12)
 
 
 @pytest.mark.long

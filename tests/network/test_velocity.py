@@ -53,6 +53,18 @@ def test_gradients_are_free_of_curl_and_others_are_not():
             assert (curl < 1e-12) == gradient
 
 
+def test_networks_are_arrays_and_static_options():
+    """They pass through the transformations of JAX itself."""
+    problem = narrow(1)
+    fields = bd.velocity_networks(problem, width=4, key=KEY)
+    wave = bd.NeuralWaveFunction(problem, width=4, key=KEY)
+    for network in (*fields, wave):
+        assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(network))
+        x = jnp.array([0.3])
+        once = jax.jit(lambda n, y: n(1.1, y))(network, x)
+        np.testing.assert_allclose(once, network(1.1, x), rtol=1e-12)
+
+
 @pytest.mark.slow
 def test_same_key_same_networks():
     problem = narrow(1)

@@ -19,7 +19,7 @@ def potential(t, x):
     return 0.5 * jnp.sum(x**2) + 0.1 * jnp.sum(x**4) * (1 + t) + 0.2 * x[0] * x[-1]
 
 
-class Score(eqx.Module):
+class Score(bd.AbstractGradientScore):
     """A gradient, with a part that is not linear."""
 
     parameters: jax.Array

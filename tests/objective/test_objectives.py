@@ -243,7 +243,7 @@ def test_nothing_depends_on_compilation():
     np.testing.assert_allclose(op_by_op.value, whole.value, rtol=1e-11)
 
 
-class Scaled(eqx.Module):
+class Scaled(bd.AbstractGradientScore):
     """A multiple of an exact score: a Gaussian that is too narrow."""
 
     factor: jax.Array

@@ -120,7 +120,7 @@ def at_times(ts, *scores):
     return [jax.vmap(lambda t, score=score: at(score, t))(ts) for score in scores]
 
 
-class Nothing(bd.AbstractScore):
+class Nothing(bd.AbstractGradientScore):
     def __call__(self, t, x):
         return jnp.zeros_like(x)
 
@@ -205,7 +205,8 @@ def test_the_output_scale_is_a_factor():
         ({"fade_in": 0.5}, "fade_in must be a whole number, 0 or more, .* but 0.5 was given"),
         ({"fade_in": 0, "exact_start": True}, "1 or more with exact_start, but 0 was given"),
         ({"network": lambda features, z: z}, r"must return a real array of shape \(\)"),
-        ({"baseline": 3.0}, r"A score s\(t, x\) or a solution .* but 3.0 was given"),
+        ({"baseline": 3.0}, r"baseline must be a callable s\(t, x\) .* or a solution, but 3.0 was given"),
+        ({"network": 3.0}, r"network must be a callable N\(features, z\) .* but 3.0 was given"),
         ({"baseline": lambda t, x: x[0]}, r"baseline\(t, x\) must return a real array of shape \(2,\)"),
     ],
 )

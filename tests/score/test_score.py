@@ -1,4 +1,4 @@
-"""Sums, blends, frozen scores, scalars and vectors of one's own, and the score of a coherent state."""
+"""How anything becomes a score; sums, blends and frozen scores; and the score of a coherent state."""
 
 import equinox as eqx
 import jax
@@ -10,7 +10,14 @@ from tests.unchecked import unchecked_types
 
 import bohmdiff as bd
 from bohmdiff.network import trainable
-from bohmdiff.score import asymmetry, hermite_polynomials
+from bohmdiff.score import (
+    AbstractScoreSource,
+    as_score,
+    asymmetry,
+    has_log_density,
+    hermite_polynomials,
+    scalar_of,
+)
 from bohmdiff.score._polynomials import expand, hermite_basis
 from bohmdiff.testing import DrivenGaussian
 
@@ -35,6 +42,51 @@ class Vector(eqx.Module):
         return -(1.2 + 0.3 * t) * x + self.strength * jnp.cos(x[0] * x[1]) * x[::-1]
 
 
+class Declared(bd.AbstractGradientScore):
+    """Both."""
+
+    strength: jax.Array
+
+    def __call__(self, t, x):
+        return Vector(self.strength)(t, x)
+
+    def log_density(self, t, x):
+        return Scalar(self.strength)(t, x)
+
+
+class Undeclared(bd.AbstractScore):
+    """Both, but nobody is told."""
+
+    strength: jax.Array
+
+    def __call__(self, t, x):
+        return Vector(self.strength)(t, x)
+
+    def log_density(self, t, x):
+        return Scalar(self.strength)(t, x)
+
+
+class Network(bd.AbstractScore):
+    """A module of Equinox, whose activations are leaves."""
+
+    layers: eqx.nn.MLP
+
+    def __call__(self, t, x):
+        return self.layers(x)
+
+
+class Solved(AbstractScoreSource):
+    """As solutions are: it cannot be called, but it has a score."""
+
+    strength: jax.Array
+
+    def as_score(self):
+        return Declared(self.strength)
+
+    def score(self, t, x):
+        return Vector(self.strength)(t, x)
+
+
 STRENGTH = jnp.asarray(0.3)
 
 
@@ -44,6 +96,126 @@ def quartic(t, x):
 
 def rotation(t, x):
     return jnp.array([-x[1], x[0]])
+
+
+def no_gradient(name):
+    return pytest.raises(
+        ValueError, match=rf"{name} is a vector field without log_density\(t, x\).* GradientScore\(scalar\)"
+    )
+
+
+def test_what_is_a_score_stays_as_it_is():
+    for score in (Declared(STRENGTH), bd.GradientScore(quartic), bd.FrozenScore(rotation)):
+        assert as_score(score) is score
+
+
+def test_functions_and_modules_become_scores():
+    function, module = as_score(rotation), as_score(Vector(STRENGTH))
+    assert type(function) is type(module) is bd.FunctionScore
+    np.testing.assert_array_equal(function(0.7, X), rotation(0.7, X))
+    np.testing.assert_array_equal(module(0.7, X), Vector(STRENGTH)(0.7, X))
+    assert jax.tree.structure(function) == jax.tree.structure(as_score(rotation))
+
+
+def test_modules_have_parameters_and_functions_do_not():
+    module = as_score(Vector(STRENGTH))
+    assert jax.tree.leaves(module) == [STRENGTH]
+    assert sum(jax.tree.leaves(trainable(module))) == 1
+    for score in (as_score(lambda t, x: -0.4 * STRENGTH * x), quadratic_of(STRENGTH)):
+        assert jax.tree.leaves(score)
+        assert not any(jax.tree.leaves(trainable(score)))
+
+
+def test_solutions_and_their_methods_become_scores():
+    solution = Solved(STRENGTH)
+    assert as_score(solution) == Declared(STRENGTH)
+    method = as_score(solution.score)
+    np.testing.assert_array_equal(method(0.7, X), solution.score(0.7, X))
+
+    @jax.jit
+    def change(strength):
+        return as_score(Solved(strength).score)(0.7, X)
+
+    np.testing.assert_allclose(change(0.9), Vector(0.9)(0.7, X), rtol=1e-12)
+    # The solution that a method belongs to is data, not a constant of the program.
+    assert jax.tree.leaves(method) == [STRENGTH]
+
+
+def test_what_is_no_score():
+    for value in (3.0, None, X, "harmonic"):
+        with pytest.raises(
+            ValueError, match=r"baseline must be a callable s\(t, x\) .* or a solution, but "
+        ):
+            as_score(value, "baseline")
+    with unchecked_types():
+        for make in (bd.FunctionScore, bd.GradientScore, bd.FrozenScore, bd.ScoreSum):
+            with pytest.raises(ValueError, match=r"must be a callable .* but 3.0 was given"):
+                make(3.0)
+
+
+def test_only_a_declared_scalar_counts():
+    exact = bd.GradientScore(Scalar(STRENGTH))
+    for score in (Declared(STRENGTH), exact, exact + Declared(STRENGTH), bd.FrozenScore(exact)):
+        assert has_log_density(score)
+        expected = score.log_density(0.7, X)
+        np.testing.assert_allclose(scalar_of(score)(0.7, X), expected, rtol=0)
+    np.testing.assert_allclose(scalar_of(Solved(STRENGTH))(0.7, X), Scalar(STRENGTH)(0.7, X), rtol=1e-12)
+    for score in (
+        Undeclared(STRENGTH),
+        exact + Undeclared(STRENGTH),
+        bd.BlendedScore(exact, bd.FrozenScore(Undeclared(STRENGTH)), 0.0, 1.0),
+    ):
+        assert not has_log_density(score)
+        with no_gradient("Undeclared"):
+            scalar_of(score)
+    with no_gradient("rotation"):
+        scalar_of(rotation)
+
+
+def scores():
+    problem = trap()
+    network = bd.NeuralScore(
+        problem, baseline=rotation, exact_start=True, width=3, activation=jnp.tanh, key=jax.random.key(0)
+    )
+    own = bd.NeuralScore(problem, network=lambda features, z: jnp.sum(z**2), key=jax.random.key(0))
+    harmonic = bd.HarmonicScore(problem)
+    blended = bd.BlendedScore(harmonic, Solved(STRENGTH), 0.5, 1.0)
+    summed = harmonic + quadratic_of(STRENGTH)
+    layers = Network(eqx.nn.MLP(2, 2, 3, 1, jnp.tanh, key=jax.random.key(0)))
+    parts = (rotation, Vector(STRENGTH), layers, bd.GradientScore(quartic), Declared(STRENGTH))
+    parts = (*parts, harmonic, network, own)
+    return {
+        type(score).__name__ + str(index): score
+        for index, score in enumerate([*map(as_score, parts), blended, summed, bd.FrozenScore(network)])
+    }
+
+
+def quadratic_of(strength):
+    return bd.GradientScore(lambda t, x: -strength * x @ x)
+
+
+def test_scores_are_arrays_and_static_options():
+    """They pass through the transformations of JAX itself."""
+    for name, score in scores().items():
+        leaves = jax.tree.leaves(score)
+        assert all(isinstance(leaf, jax.Array) for leaf in leaves), name
+        np.testing.assert_allclose(
+            jax.jit(lambda s, x: s(0.7, x))(score, X), score(0.7, X), rtol=1e-10, err_msg=name
+        )
+
+
+def test_equal_scores_are_traced_once():
+    traced = []
+
+    @jax.jit
+    def look(score, x):
+        traced.append(type(score).__name__)
+        return score(0.7, x)
+
+    for _ in range(2):
+        for score in scores().values():
+            look(score, X)
+    assert len(traced) == len(scores())
 
 
 def test_gradient_score_has_the_log_density_it_was_given():
@@ -60,7 +232,8 @@ def test_asymmetry_is_that_of_the_jacobian():
 
 
 def test_sums():
-    first, second, third = bd.GradientScore(Scalar(STRENGTH)), bd.GradientScore(quartic), rotation
+    first, second = bd.GradientScore(Scalar(STRENGTH)), bd.GradientScore(quartic)
+    third = as_score(rotation)
     total = first + second
     assert isinstance(total, bd.ScoreSum)
     np.testing.assert_allclose(total(0.7, X), first(0.7, X) + second(0.7, X), rtol=1e-12)
@@ -69,19 +242,30 @@ def test_sums():
     )
     assert total.terms == (first, second)
     # A sum of sums is one sum, on either side.
-    assert (total + third).terms == (first, second, third)
+    assert (total + rotation).terms == (first, second, third)
     assert (second + total).terms == (second, first, second)
     assert bd.ScoreSum(total, total).terms == (first, second, first, second)
     np.testing.assert_allclose((total + third)(0.7, X), total(0.7, X) + rotation(0.7, X), rtol=1e-12)
-    with pytest.raises(ValueError, match=r"vector field without the scalar .* GradientScore\(scalar\)"):
+    with no_gradient("rotation"):
         (total + third).log_density(0.7, X)
+    solved = first + Solved(STRENGTH)
+    np.testing.assert_allclose(solved(0.7, X), 2 * first(0.7, X), rtol=1e-12)
+    np.testing.assert_allclose(solved.log_density(0.7, X), 2 * first.log_density(0.7, X), rtol=1e-12)
 
 
 def test_bad_terms():
-    with pytest.raises(ValueError, match=r"A sum needs scores, .* but \(\) was given"):
+    with pytest.raises(ValueError, match="at least one score, but none was given"):
         bd.ScoreSum()
-    with unchecked_types(), pytest.raises(ValueError, match=r"pass FrozenScore\(solution\)"):
-        bd.GradientScore(quartic) + Solved(STRENGTH)
+    with (
+        unchecked_types(),
+        pytest.raises(ValueError, match=r"A term of a sum must be a callable s\(t, x\)"),
+    ):
+        bd.GradientScore(quartic) + 3.0
+    scalar = bd.ScoreSum(quartic, rotation)
+    with pytest.raises(
+        ValueError, match=r"must return shape \(2,\) .* returned \(\)\. GradientScore makes"
+    ):
+        scalar(0.7, X)
 
 
 def test_blended_score_changes_from_one_to_the_other():
@@ -120,29 +304,20 @@ def test_bad_blends():
             bd.BlendedScore(first, first, start, end)
     with unchecked_types(), pytest.raises(ValueError, match="end must be a number, but 'late' was given"):
         bd.BlendedScore(first, first, 0.0, "late")
-    with unchecked_types(), pytest.raises(ValueError, match=r"pass FrozenScore\(solution\)"):
-        bd.BlendedScore(first, Solved(STRENGTH), 0.0, 1.0)
-    with pytest.raises(ValueError, match="is a vector field without the scalar"):
+    with (
+        unchecked_types(),
+        pytest.raises(ValueError, match=r"late must be a callable .* or a solution, but 3.0"),
+    ):
+        bd.BlendedScore(first, 3.0, 0.0, 1.0)
+    with no_gradient("rotation"):
         bd.BlendedScore(first, rotation, 0.0, 1.0).log_density(0.7, X)
-
-
-class Solved(eqx.Module):
-    """As solutions are: not to be called, but with a score."""
-
-    strength: jax.Array
-
-    def score(self, t, x):
-        return Vector(self.strength)(t, x)
-
-    def log_density(self, t, x):
-        return Scalar(self.strength)(t, x)
 
 
 def test_frozen_score_of_a_solution():
     solution = Solved(STRENGTH)
     frozen = bd.FrozenScore(solution)
     np.testing.assert_allclose(frozen(0.7, X), solution.score(0.7, X), rtol=1e-12)
-    np.testing.assert_allclose(frozen.log_density(0.7, X), solution.log_density(0.7, X), rtol=1e-12)
+    np.testing.assert_allclose(frozen.log_density(0.7, X), Scalar(STRENGTH)(0.7, X), rtol=1e-12)
     assert float(eqx.filter_grad(lambda f: f.log_density(0.7, X))(frozen).source.strength) == 0
     assert not any(jax.tree.leaves(trainable(frozen)))
     assert all(jax.tree.leaves(trainable(solution)))
@@ -156,16 +331,14 @@ def test_frozen_score_of_a_score():
     def value(score):
         return jnp.sum(score(0.7, X) ** 2)
 
-    assert float(eqx.filter_grad(value)(frozen).source.strength) == 0
+    assert float(eqx.filter_grad(value)(frozen).source.function.strength) == 0
     assert float(eqx.filter_grad(value)(field).strength) != 0
     # What it is a function of goes on.
     np.testing.assert_allclose(
         jax.jacfwd(frozen, argnums=1)(0.7, X), jax.jacfwd(field, argnums=1)(0.7, X), rtol=1e-12
     )
-    with pytest.raises(ValueError, match="Vector is a vector field without the scalar"):
+    with no_gradient("Vector"):
         frozen.log_density(0.7, X)
-    with pytest.raises(ValueError, match=r"A score s\(t, x\) or a solution .* but 3.0 was given"):
-        bd.FrozenScore(3.0)
 
 
 MASS, HBAR, T0, CENTRE = np.array([0.7, 2.1]), 0.8, 0.4, np.array([0.2, -0.1])
@@ -213,6 +386,15 @@ def test_harmonic_score_needs_a_bound_potential():
     saddle = np.array([[1.4, 0.5], [0.5, -0.3]])
     with pytest.raises(ValueError, match=r"bound in every direction .* use GaussianDynamics\(\)"):
         bd.HarmonicScore(trap(saddle))
+
+
+def test_harmonic_score_follows_a_gaussian():
+    mixture = bd.GaussianMixture([0.5, 0.5], [[0.1, 0.0], [-0.1, 0.0]], [0.5, 0.5])
+    problem = bd.Problem(bd.Hamiltonian(bd.Quadratic(1.0)), mixture, t1=1.0)
+    with pytest.raises(
+        ValueError, match=r"momentum of a GaussianWavePacket, .* is a GaussianMixture\. Use"
+    ):
+        bd.HarmonicScore(problem)
 
 
 @pytest.mark.long

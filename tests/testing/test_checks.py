@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import bohmdiff as bd
-from bohmdiff.network import LocalScore
+from bohmdiff.network import LocalScore, ladder
 from bohmdiff.testing import (
     DrivenGaussian,
     LawError,
@@ -85,10 +85,10 @@ def test_what_is_printed_can_be_run():
     assert not np.isfinite(eval(code))
 
 
-class Wrong(bd.AbstractScore):
-    """Right, but for one of the things that it offers."""
+class Wrong(bd.AbstractGradientScore, bd.AbstractWithDerivatives, bd.AbstractWithPullback):
+    """Right, but for one of the things that it declares."""
 
-    broken: str
+    broken: str = eqx.field(static=True)
 
     def __call__(self, t, x):
         return -(x**3)
@@ -102,7 +102,7 @@ class Wrong(bd.AbstractScore):
                 -(y**3), jnp.diag(-3 * y**2), (5 if self.broken == "derivatives" else -6) * inverse_mass * y
             )
 
-        return bd.score.ladder(local, x, order)
+        return ladder(local, x, order)
 
     def pullback(self, t, x, inverse_mass):
         factor = -5.0 if self.broken == "pullback" else -6.0
@@ -114,7 +114,7 @@ class Wrong(bd.AbstractScore):
 
 
 @pytest.mark.parametrize("broken", ["log_density", "derivatives", "pullback"])
-def test_what_a_score_offers(broken):
+def test_what_a_score_declares(broken):
     with pytest.raises(LawError, match=broken):
         check_score(Wrong(broken), 2)
 
@@ -123,13 +123,36 @@ def test_a_score_that_is_right():
     check_score(Wrong("nothing"), 2)
 
 
+def test_parts_of_a_sum_are_checked():
+    total = Wrong("nothing") + bd.GradientScore(lambda t, x: -(x @ x))
+    check_score(total, 2)
+    with pytest.raises(LawError, match="log_density"):
+        check_score(total + Wrong("log_density"), 2)
+    # A sum with a vector field has no log density, so there is nothing to check.
+    check_score(total + (lambda t, x: -x), 2, needs="force")
+
+
+class Undeclared(bd.AbstractScore):
+    """What it does not declare is no part of the score."""
+
+    def __call__(self, t, x):
+        return -x
+
+    def log_density(self, t, x):
+        return jnp.sum(x)
+
+
+def test_what_a_score_does_not_declare_is_left_alone():
+    check_score(Undeclared(), 2)
+
+
 @pytest.mark.parametrize(
     ("score", "match"),
     [
         (lambda t, x: jnp.sum(x), r"must return a real array of shape \(2,\)"),
         (lambda t, x: jnp.array([-x[1], x[0]]), "not a gradient"),
         (lambda t, x: -x * jnp.sqrt(x @ x), "the first derivative is not finite"),
-        (lambda t, x: -COEFFICIENTS * x, "in single precision"),
+        (lambda t, x: -x.astype(float), "in single precision"),
     ],
     ids=["shape", "curl", "smooth", "precision"],
 )

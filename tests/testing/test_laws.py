@@ -49,6 +49,7 @@ def network(**options):
 
 
 SCORES = {
+    bd.FunctionScore: lambda: bd.FunctionScore(lambda t, x: -(x**3) * (1 + t)),
     bd.GradientScore: lambda: bd.GradientScore(lambda t, x: -jnp.sum(x**4) * (1 + t)),
     bd.NeuralScore: lambda: network(baseline=fitted(), exact_start=True),
     bd.ScoreSum: lambda: fitted() + network(),
@@ -66,18 +67,22 @@ def trained(problem):
 
     baseline = bd.solve(problem, bd.GaussianDynamics(steps=32))
     score = bd.NeuralScore(problem, baseline=baseline, width=2, depth=1, output_scale=1e-4, key=KEY)
-    options = dict(epochs=1, particles=16, validation_particles=16, steps=16)
-    return bd.SelfConsistentScoreMatching(score, bd.LogDensityVariance(), optax.adam(1e-6), **options)
+    training = bd.Training(optax.adam(1e-6), epochs=1)
+    options = dict(training=training, particles=16, validation_particles=16, steps=16)
+    return bd.SelfConsistentScoreMatching(score, bd.LogDensityVariance(), **options)
+
+
+LEARNING = bd.Training(epochs=60, validate_every=60)
 
 
 def learned(problem):
     u, v = bd.velocity_networks(problem, width=6, depth=1, key=KEY)
-    return bd.DeepStochasticMechanics(u, v, epochs=60, particles=128, validate_every=60)
+    return bd.DeepStochasticMechanics(u, v, training=LEARNING, particles=128)
 
 
 def informed(problem):
     psi = bd.NeuralWaveFunction(problem, width=6, depth=1, key=KEY)
-    return bd.PhysicsInformedNetwork(psi, epochs=60, particles=256, validate_every=60)
+    return bd.PhysicsInformedNetwork(psi, training=LEARNING, particles=256)
 
 
 METHODS = {

@@ -6,7 +6,6 @@ from .propagate import integrate as integrate
 from .propagate import propagate as propagate
 from .propagate import require_finite as require_finite
 from .propagate import require_finite_paths as require_finite_paths
-from .quantum import Score as Score
 from .quantum import acceleration as acceleration
 from .quantum import check_point as check_point
 from .quantum import hermite_force as hermite_force

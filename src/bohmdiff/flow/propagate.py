@@ -1,7 +1,7 @@
 """Bohmian trajectories under a given score."""
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import diffrax
 import equinox as eqx
@@ -19,24 +19,26 @@ from .._check import (
     is_concrete,
     require,
 )
+from .._closure import settled
 from .._devices import Devices
 from .._errors import ParticlesLostError
 from .._precision import in_full_precision
 from .._types import Numbers, Paths, Points, Times
 from ..problem import Problem, as_problem, saved_times
+from ..score import AbstractScore, Score, as_score
 from ._chunks import in_chunks
-from .quantum import Score, effective_force
+from .quantum import effective_force
 from .state import HalfState
 from .terms import bohmian_terms, initial_halves
-
-_AnyScore = TypeVar("_AnyScore", bound=Score)
 
 
 class Trajectory(eqx.Module):
     r"""What [`propagate`][bohmdiff.propagate] returns: `M` particles at `K` times.
 
     ```python
-    flow = bd.propagate(problem, score, x0, ts=[0.0, 1.0], solver=bd.BlanesMoan4(), steps=32)
+    flow = bd.propagate(
+        problem, score, x0, ts=[0.0, 1.0], solver=bd.BlanesMoan4(), steps=32
+    )
     mean_energy = weights @ flow.energy  # shape (2,)
     ```
 
@@ -82,14 +84,16 @@ def propagate(
 
     ```python
     x0, _ = problem.initial.particles(bd.SobolPoints(1024), key)
-    flow = bd.propagate(problem, solution.score, x0, solver=bd.BlanesMoan4(), steps=100)
+    flow = bd.propagate(
+        problem, solution.score, x0, solver=bd.BlanesMoan4(), steps=100
+    )
     flow.position[:, -1]
     ```
 
     **Arguments:**
 
     - `problem`: the Hamiltonian, initial state and span of time.
-    - `score`: any `s(t, x) -> (d,)` for one particle.
+    - `score`: a score, a function `s(t, x) -> (d,)` for one particle, or a solution.
     - `x0`: initial positions, shape `(M, d)`. Their dtype is the precision of the run.
     - `ts`: increasing times in `[t0, t1]` to save at, shape `(K,)`; 101 equally spaced ones if not
         given. They need not be steps: the solver's dense output is used.
@@ -108,15 +112,15 @@ def propagate(
     **Raises:** `ValueError` for bad input, before the run; [`ParticlesLostError`][bohmdiff.ParticlesLostError]
     if a particle becomes infinite or NaN. Under `jax.jit` the positions are NaN then.
     """
-    problem, score, x0 = check_ensemble(problem, score, x0)
+    problem, field, x0 = check_ensemble(problem, score, x0)
     steps = check_integration(solver, steps)
     times = saved_times(problem, ts)
-    number, devices = x0.shape[0], Devices.for_particles(x0, (problem, score, times))
+    number, devices = x0.shape[0], Devices.for_particles(x0, (problem, field, times))
     if devices is not None:
         x0, _ = devices.divide(x0, jnp.ones(number))
-        problem, score, times = devices.copy((problem, score, times))
+        problem, field, times = devices.copy((problem, field, times))
     trajectory = _propagate(
-        problem, score, x0, times, solver, steps, as_flag(tangents, "tangents"), devices
+        problem, field, x0, times, solver, steps, as_flag(tangents, "tangents"), devices
     )
     if devices is not None:
         trajectory, times = devices.gather((trajectory, times))
@@ -161,7 +165,7 @@ def integrate(
 @eqx.filter_jit
 def _propagate(
     problem: Problem,
-    score: Score,
+    score: AbstractScore,
     x0: Points,
     ts: Times,
     solver: diffrax.AbstractSolver,
@@ -171,7 +175,7 @@ def _propagate(
 ) -> Trajectory:
     """All particles, in chunks; on each of the devices its own."""
 
-    def move(given: tuple[Problem, Score, Times], x0: Points) -> dict[str, Any]:
+    def move(given: tuple[Problem, AbstractScore, Times], x0: Points) -> dict[str, Any]:
         problem, score, ts = given
         return in_chunks(
             lambda x: _move(problem, score, x, ts, solver, steps, tangents),
@@ -184,13 +188,13 @@ def _propagate(
     return Trajectory(ts=ts, **moved)
 
 
-def _force(problem: Problem, score: Score, t: Any, x: Points) -> tuple[Array, ...]:
+def _force(problem: Problem, score: AbstractScore, t: Any, x: Points) -> tuple[Array, ...]:
     return jax.vmap(lambda y: effective_force(problem.hamiltonian, score, t, y))(x)
 
 
 def _move(
     problem: Problem,
-    score: Score,
+    score: AbstractScore,
     x0: Points,
     ts: Times,
     solver: diffrax.AbstractSolver,
@@ -229,16 +233,18 @@ def _move(
     )
 
 
-def check_ensemble(problem: Problem, score: _AnyScore, x0: Numbers) -> tuple[Problem, _AnyScore, Points]:
+def check_ensemble(problem: Problem, score: Score, x0: Numbers) -> tuple[Problem, AbstractScore, Points]:
     """Checks particles, and that potential and score have the right shape and are finite there.
 
     Returns all three, in the precision of the particles."""
     d = as_problem(problem).dimension
     x0 = as_positions(x0, d)
-    problem, score = cast_floats((problem, score), x0.dtype)
-    check_output(score, (problem.t0, x0[0]), (d,), "score")
+    problem, field = cast_floats((problem, as_score(score)), x0.dtype)
+    field = settled(field, (problem.t0, x0[0]))
+    # As a function of t and x alone: an error then is that of the function as the user wrote it.
+    check_output(lambda t, x: field(t, x), (problem.t0, x0[0]), (d,), "score")
     x0 = require_finite(problem, problem.hamiltonian.potential, x0, "potential")
-    return problem, score, require_finite(problem, score, x0, "score")
+    return problem, field, require_finite(problem, field, x0, "score")
 
 
 def as_positions(x0: Numbers, dimension: int) -> Points:

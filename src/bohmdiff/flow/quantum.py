@@ -1,6 +1,6 @@
 """The quantum potential of a score, and the force that it exerts."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
@@ -8,12 +8,10 @@ from jaxtyping import Array, Float
 
 from .._check import as_real_array, check_output
 from .._precision import in_full_precision
-from .._types import Points, Scalar, Time, Vector
+from .._types import Field, Points, Scalar, Time, Vector
 from ..hamiltonian import Hamiltonian
 from ..network import LocalScore, ladder, local_derivatives, pullback
-from ..score import HermiteExpansion
-
-Score = Callable[[Time, Vector], Vector]
+from ..score import AbstractScore, HermiteExpansion, Score, as_score
 
 
 @in_full_precision
@@ -30,13 +28,14 @@ def quantum_potential(hamiltonian: Hamiltonian, score: Score, t: Time, x: Vector
     **Arguments:**
 
     - `hamiltonian`: for the masses and ħ.
-    - `score`: any `s(t, x) -> (d,)`, differentiable.
+    - `score`: a score, a function `s(t, x) -> (d,)` or a solution.
     - `t`, `x`: a time and one position of shape `(d,)`.
 
     **Returns:** a scalar, in units of energy.
 
     **Raises:** `ValueError` if the score does not return shape `(d,)`.
     """
+    score = as_score(score)
     t, x = check_point(hamiltonian, score, t, x)
     inverse_mass = 1 / hamiltonian.masses(x.shape[0])
     divergence = inverse_mass @ jnp.diagonal(jax.jacfwd(score, argnums=1)(t, x))
@@ -54,20 +53,21 @@ def acceleration(hamiltonian: Hamiltonian, score: Score, t: Time, x: Vector) -> 
     **Arguments:**
 
     - `hamiltonian`: the potential $V$, masses and $\hbar$.
-    - `score`: any `s(t, x) -> (d,)`.
+    - `score`: a score, a function `s(t, x) -> (d,)` or a solution.
     - `t`, `x`: a time and a point, shape `(d,)`.
 
     **Returns:** shape `(d,)`, in units of length / time².
 
     **Raises:** `ValueError` if the score does not return shape `(d,)`.
     """
+    score = as_score(score)
     t, x = check_point(hamiltonian, score, t, x)
     check_output(hamiltonian.potential, (t, x), (), "potential")
     _, force = effective_force(hamiltonian, score, t, x)
     return force / hamiltonian.mass
 
 
-def check_point(hamiltonian: Hamiltonian, score: Score, t: Time, x: Vector) -> tuple[Scalar, Vector]:
+def check_point(hamiltonian: Hamiltonian, score: Field, t: Time, x: Vector) -> tuple[Scalar, Vector]:
     """The time and the place, if all four fit together."""
     if not isinstance(hamiltonian, Hamiltonian):
         raise ValueError(f"hamiltonian must be a Hamiltonian, but {hamiltonian!r} was given.")
@@ -82,7 +82,7 @@ def check_point(hamiltonian: Hamiltonian, score: Score, t: Time, x: Vector) -> t
 
 
 def effective_force(
-    hamiltonian: Hamiltonian, score: Score, t: Time, x: Vector, order: int = 0
+    hamiltonian: Hamiltonian, score: AbstractScore, t: Time, x: Vector, order: int = 0
 ) -> tuple[Array, ...]:
     """V + Q at one point, minus its gradient, and the derivatives of that up to `order`: 0, 1 or 2, each with
     one axis more."""
@@ -102,7 +102,7 @@ def effective_force(
 def _quantum_forces(local: tuple[LocalScore, ...], inverse_mass: Vector, hbar: Scalar) -> Iterator[Array]:
     r"""$-\nabla Q = \tfrac{\hbar^2}{4}(\nabla\,\mathrm{div}\,m^{-1}s + J^\top m^{-1}s)$ and its derivatives: the
     product rule for the second term."""
-    s, jacobian = ([getattr(part, name) for part in local] for name in ("score", "jacobian"))
+    s, jacobian, _ = zip(*local, strict=True)
     products = [jnp.einsum("i,i,ik->k", inverse_mass, s[0], jacobian[0])]
     if len(local) > 1:
         products.append(

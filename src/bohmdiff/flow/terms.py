@@ -7,7 +7,8 @@ from jaxtyping import Array, Float
 
 from .._types import Matrix, Points, Scalar, Time, Vector
 from ..problem import Problem
-from .quantum import Score, effective_force
+from ..score import Score, as_score
+from .quantum import effective_force
 from .state import FlowState, HalfState
 
 # Tangents with respect to x0 are part of the state, not derivatives taken through the solver. A
@@ -25,8 +26,16 @@ def bohmian_terms(
     ```python
     drift, kick = bd.flow.bohmian_terms(problem, score)
     state = bd.flow.initial_halves(problem, x0)
-    diffrax.diffeqsolve((drift, kick), bd.BlanesMoan4(), 0.0, 1.0, None, state,
-                        stepsize_controller=diffrax.StepTo(ts=jnp.linspace(0.0, 1.0, 17)), max_steps=16)
+    diffrax.diffeqsolve(
+        (drift, kick),
+        bd.BlanesMoan4(),
+        0.0,
+        1.0,
+        None,
+        state,
+        stepsize_controller=diffrax.StepTo(ts=jnp.linspace(0.0, 1.0, 17)),
+        max_steps=16,
+    )
     ```
 
     The state is what [`initial_halves`][bohmdiff.flow.initial_halves] makes; tangents are carried if they
@@ -35,15 +44,15 @@ def bohmian_terms(
     **Arguments:**
 
     - `problem`: for the Hamiltonian.
-    - `score`: any `s(t, x) -> (d,)`.
+    - `score`: a score, a function `s(t, x) -> (d,)` or a solution.
     - `directions`: along which second tangents are carried, if they are: shape `(n, d)`, or
-        `(M, n, d)` for each particle its own.
+        `(M, n, d)` with own directions for each particle.
 
     **Units:** those of the problem.
 
     **Raises:** nothing; check particles and score with [`propagate`][bohmdiff.propagate] first.
     """
-    along_axis = _along_axis(directions)
+    score, along_axis = as_score(score), _along_axis(directions)
 
     def drift(velocity: HalfState) -> HalfState:
         kinetic = problem.hamiltonian.kinetic_energy(velocity.motion)
@@ -110,7 +119,9 @@ def initial_halves(
     """The state at `t0` that [`bohmian_terms`][bohmdiff.flow.bohmian_terms] integrates.
 
     ```python
-    position, velocity = bd.flow.initial_halves(problem, x0, directions=jnp.eye(2))
+    position, velocity = bd.flow.initial_halves(
+        problem, x0, directions=jnp.eye(2)
+    )
     position.second  # (M, d, d, d), zero at the start
     ```
 
@@ -165,7 +176,9 @@ def pushed_score(
     r"""The score of the density that the flow itself has made, at one particle.
 
     ```python
-    bd.flow.pushed_score(problem, x, deformation=jnp.eye(2), second=jnp.zeros((2, 2, 2)))
+    bd.flow.pushed_score(
+        problem, x, deformation=jnp.eye(2), second=jnp.zeros((2, 2, 2))
+    )
     ```
 
     $s_\rho(x(t), t) = F^{-\top}[s_0(x_0) - \nabla_{x_0}\ln|\det F|]$, with

@@ -1,4 +1,6 @@
 from ._frame import SpreadingFrame as SpreadingFrame
+from .derivatives import AbstractWithDerivatives as AbstractWithDerivatives
+from .derivatives import AbstractWithPullback as AbstractWithPullback
 from .derivatives import LocalScore as LocalScore
 from .derivatives import Pullback as Pullback
 from .derivatives import ladder as ladder

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, DTypeLike, Float
 
 from .._check import as_positive_integer, cast_floats
+from .._closure import as_module
 from .._types import Key, Scalar, Vector
 
 _HEAD_WIDTH, _SIZE = 16, 0.1
@@ -27,7 +28,8 @@ class Layers(eqx.Module):
         size = _features(jnp.zeros(())).size
         head = eqx.nn.MLP(size, coefficients, _HEAD_WIDTH, 1, jnp.tanh, key=head_key)
         body = eqx.nn.MLP(size + d, outputs, width, depth, jnp.tanh, key=body_key)
-        return cast_floats(Layers(head, body), dtype)
+        # The activations of Equinox are leaves: as modules they leave only arrays.
+        return cast_floats(as_module(Layers(head, body)), dtype)
 
     def coefficients(self, clock: Scalar) -> Float[Array, " coefficients"]:
         return _SIZE * self.head(_features(clock))

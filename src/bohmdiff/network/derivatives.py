@@ -1,37 +1,33 @@
 """The derivatives of a score that the quantum force and its derivatives are made of.
 
 The force needs third derivatives of ln ρ, its own derivatives fourth and fifth ones. Nested automatic
-differentiation finds them for any score; one that knows a shorter way offers it as a method `derivatives`.
+differentiation finds them for any score. A score with a shorter way declares it by its base class.
 """
 
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from functools import reduce
-from inspect import signature
 from itertools import combinations_with_replacement, product
 from operator import add
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
-from .._types import Scalar, Time, Vector
+from .._types import Field, Scalar, Time, Vector
 
 _Value = TypeVar("_Value")
 
 
 class LocalScore(NamedTuple):
-    r"""A score at one point, and what the quantum force needs besides; or, with more axes at the end, the
-    derivatives of each part along the coordinates.
-
-    A score with a method `derivatives(t, x, inverse_mass)` that returns one of each, in this order, is not
-    differentiated automatically for the force and for tangents; `inverse_mass` has shape `(d,)`. If the method
-    has a further argument `order`, it is asked for derivatives up to that, 0, 1 or 2, and returns one more than
-    that: the Fisher divergence needs the second.
+    r"""A score at one point and the derivatives that the quantum force needs; or, with more axes at the end,
+    the derivatives of each part along the coordinates.
 
     ```python
-    here, slopes = score.derivatives(t, x, 1 / mass)
+    here, slopes = score.derivatives(t, x, 1 / mass, order=1)
     ```
 
     - `score`: $s_i$, shape `(d,)`.
@@ -39,72 +35,16 @@ class LocalScore(NamedTuple):
     - `divergence_gradient`: $\partial_k \sum_i \partial_i s_i / m_i$, shape `(d,)`.
     """
 
-    score: Float[Array, "d *n"]
+    score: Float[Array, " d *n"]
     jacobian: Float[Array, "d d *n"]
-    divergence_gradient: Float[Array, "d *n"]
-
-
-class ScalarDerivatives(NamedTuple):
-    r"""Derivatives of a scalar at one point; $\Delta = \sum_i \partial_i^2 / m_i$.
-
-    - `tensors`: gradient, Hessian and so on, shapes `(d,)`, `(d, d)`, ...: two at least.
-    - `laplacian`: the derivative of $\Delta$ with one axis less than the last of them.
-    """
-
-    tensors: tuple[Float[Array, "d *n"], ...]
-    laplacian: Float[Array, "d *n"]
-
-    def as_score(self, inverse_mass: Vector) -> tuple[LocalScore, ...]:
-        """The gradient as a score, as [`local_derivatives`][bohmdiff.score.local_derivatives] has it."""
-        laplacians = [jnp.einsum("i,ii...->...", inverse_mass, part) for part in self.tensors[2:]]
-        return tuple(map(LocalScore, self.tensors, self.tensors[1:], (*laplacians, self.laplacian)))
-
-
-def local_derivatives(
-    score: Callable[[Time, Vector], Vector], t: Time, x: Vector, inverse_mass: Vector, order: int
-) -> tuple[LocalScore, ...]:
-    """A score at one point, and its derivatives along the coordinates up to `order`, each in one last axis
-    more.
-
-    By the score's own method `derivatives(t, x, inverse_mass, order)` if it has one; one without `order`
-    gives the first two.
-    """
-    own: Any = getattr(score, "derivatives", None)
-    if own is None:
-        return differentiated(score, t, x, inverse_mass, order)
-    if "order" in signature(own).parameters:
-        return own(t, x, inverse_mass, order)
-    if order < 2:
-        return own(t, x, inverse_mass)[: order + 1]
-    both, (_, curvatures) = ladder(lambda y: own(t, y, inverse_mass), x, 1)
-    return (*both, curvatures)
-
-
-def differentiated(
-    score: Callable[[Time, Vector], Vector], t: Time, x: Vector, inverse_mass: Vector, order: int
-) -> tuple[LocalScore, ...]:
-    """The same for any score, by automatic differentiation."""
-
-    def local(y: Vector) -> LocalScore:
-        def jacobian(z: Vector):
-            return jax.jacfwd(score, argnums=1)(t, z)
-
-        return LocalScore(
-            score(t, y), jacobian(y), jax.grad(lambda z: inverse_mass @ jnp.diagonal(jacobian(z)))(y)
-        )
-
-    return ladder(local, x, order)
+    divergence_gradient: Float[Array, " d *n"]
 
 
 class Pullback(NamedTuple):
-    r"""All that the quantum force needs of a score at one point, which is less than its derivatives.
-
-    A score with a method `pullback(t, x, inverse_mass)` that returns one is not differentiated in any other way
-    for the force alone.
+    r"""Everything that the quantum force needs from a score at one point, which is less than its derivatives.
 
     ```python
-    score, divergence, pull = score.pullback(t, x, 1 / mass)
-    force = hbar**2 / 4 * pull(score)
+    score.pullback(t, x, 1 / mass).quantum_force(hbar)
     ```
 
     - `score`: $s$, shape `(d,)`.
@@ -122,13 +62,122 @@ class Pullback(NamedTuple):
         return 0.25 * hbar**2 * self.pull(self.score)
 
 
-def pullback(score: Callable[[Time, Vector], Vector], t: Time, x: Vector, inverse_mass: Vector) -> Pullback:
-    """That of a score: by its own method `pullback` or `derivatives`, if it has one."""
-    own: Any = getattr(score, "pullback", None)
-    if own is not None:
-        return own(t, x, inverse_mass)
-    if hasattr(score, "derivatives"):
-        (local,) = local_derivatives(score, t, x, inverse_mass, 0)
+class AbstractWithDerivatives(eqx.Module):
+    """The base of a score that knows its own derivatives.
+
+    ```python
+    class Squeezed(bd.AbstractScore, bd.AbstractWithDerivatives):
+        stiffness: jax.Array
+
+        def __call__(self, t, x):
+            return -self.stiffness * x
+
+        def derivatives(self, t, x, inverse_mass, order):
+            def local(y):
+                return bd.LocalScore(
+                    self(t, y),
+                    -self.stiffness * jnp.eye(y.size),
+                    jnp.zeros_like(y),
+                )
+
+            return bd.network.ladder(local, x, order)
+    ```
+
+    The flow and the objectives then use `derivatives` in place of nested automatic differentiation.
+    """
+
+    @abstractmethod
+    def derivatives(self, t: Time, x: Vector, inverse_mass: Vector, order: int) -> tuple[LocalScore, ...]:
+        """The score at one point and its derivatives along the coordinates.
+
+        **Arguments:**
+
+        - `t`, `x`: a time and one position, shape `(d,)`.
+        - `inverse_mass`: one over the masses, shape `(d,)`: the weights in the divergence.
+        - `order`: 0 for the force, 1 for tangents, 2 for the Fisher divergence.
+
+        **Returns:** `order + 1` of [`LocalScore`][bohmdiff.LocalScore]: the values, the first derivatives with
+        one axis more at the end, the second ones with two. `ladder` finds the derivatives from the values.
+        """
+
+
+class AbstractWithPullback(eqx.Module):
+    """The base of a score that knows its own [`Pullback`][bohmdiff.Pullback].
+
+    ```python
+    class Trap(bd.AbstractScore, bd.AbstractWithPullback):
+        stiffness: jax.Array
+
+        def __call__(self, t, x):
+            return -self.stiffness * x
+
+        def pullback(self, t, x, inverse_mass):
+            divergence = -self.stiffness * jnp.sum(inverse_mass)
+            return bd.Pullback(
+                self(t, x),
+                divergence,
+                lambda u: -self.stiffness * inverse_mass * u,
+            )
+    ```
+
+    The force is then found from `pullback` alone; tangents use `derivatives` or automatic differentiation.
+    """
+
+    @abstractmethod
+    def pullback(self, t: Time, x: Vector, inverse_mass: Vector) -> Pullback:
+        """What the force needs at one point: `t`, `x` and `inverse_mass` as for
+        [`derivatives`][bohmdiff.AbstractWithDerivatives]."""
+
+
+class ScalarDerivatives(NamedTuple):
+    r"""Derivatives of a scalar at one point; $\Delta = \sum_i \partial_i^2 / m_i$.
+
+    - `tensors`: gradient, Hessian and so on, shapes `(d,)`, `(d, d)`, ...: two at least.
+    - `laplacian`: the derivative of $\Delta$ with one axis less than the last of them.
+    """
+
+    tensors: tuple[Float[Array, " d *n"], ...]
+    laplacian: Float[Array, " d *n"]
+
+    def as_score(self, inverse_mass: Vector) -> tuple[LocalScore, ...]:
+        """The gradient as a score, in the form that `local_derivatives` returns."""
+        laplacians = [jnp.einsum("i,ii...->...", inverse_mass, part) for part in self.tensors[2:]]
+        return tuple(map(LocalScore, self.tensors, self.tensors[1:], (*laplacians, self.laplacian)))
+
+
+def local_derivatives(
+    field: Field, t: Time, x: Vector, inverse_mass: Vector, order: int
+) -> tuple[LocalScore, ...]:
+    """A score at one point, and its derivatives along the coordinates up to `order`, each with one axis more at
+    the end: its own if it is an `AbstractWithDerivatives`, else by automatic differentiation."""
+    if isinstance(field, AbstractWithDerivatives):
+        return field.derivatives(t, x, inverse_mass, order)
+    return differentiated(field, t, x, inverse_mass, order)
+
+
+def differentiated(
+    field: Field, t: Time, x: Vector, inverse_mass: Vector, order: int
+) -> tuple[LocalScore, ...]:
+    """The same for any vector field, by automatic differentiation."""
+
+    def local(y: Vector) -> LocalScore:
+        def jacobian(z: Vector):
+            return jax.jacfwd(field, argnums=1)(t, z)
+
+        return LocalScore(
+            field(t, y), jacobian(y), jax.grad(lambda z: inverse_mass @ jnp.diagonal(jacobian(z)))(y)
+        )
+
+    return ladder(local, x, order)
+
+
+def pullback(field: Field, t: Time, x: Vector, inverse_mass: Vector) -> Pullback:
+    """That of any vector field: its own if it declares one, from its own derivatives if it declares those, else
+    by automatic differentiation."""
+    if isinstance(field, AbstractWithPullback):
+        return field.pullback(t, x, inverse_mass)
+    if isinstance(field, AbstractWithDerivatives):
+        (local,) = field.derivatives(t, x, inverse_mass, 0)
         return Pullback(
             local.score,
             inverse_mass @ jnp.diagonal(local.jacobian),
@@ -136,7 +185,7 @@ def pullback(score: Callable[[Time, Vector], Vector], t: Time, x: Vector, invers
         )
 
     def score_and_divergence(y: Vector) -> tuple[Vector, Scalar]:
-        return score(t, y), inverse_mass @ jnp.diagonal(jax.jacfwd(score, argnums=1)(t, y))
+        return field(t, y), inverse_mass @ jnp.diagonal(jax.jacfwd(field, argnums=1)(t, y))
 
     return differentiated_once(score_and_divergence, x, inverse_mass)
 

@@ -5,6 +5,8 @@ from typing import Any
 import equinox as eqx
 import jax
 
+from .._closure import ClosedFunction
+
 
 class AbstractFrozen(eqx.Module):
     """A module whose arrays a training leaves as they are.
@@ -17,10 +19,11 @@ class AbstractFrozen(eqx.Module):
 
 
 def trainable(tree: Any) -> Any:
-    """The mask of the arrays that a training may change: real ones, outside of frozen modules."""
+    """The mask of the arrays that a training may change: real ones, outside of frozen modules and of plain
+    functions, whose numbers are no parameters."""
 
     def is_frozen(node: Any) -> bool:
-        return isinstance(node, AbstractFrozen)
+        return isinstance(node, AbstractFrozen | ClosedFunction)
 
     def mask(node: Any) -> Any:
         return jax.tree.map(lambda _: False, node) if is_frozen(node) else eqx.is_inexact_array(node)

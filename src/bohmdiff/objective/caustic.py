@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._types import Scalar, Time
-from ..flow import Score
 from ..problem import Problem
+from ..score import AbstractScore
 from .objective import AbstractLeastSquares, Ensemble, positive
 
 
@@ -40,11 +40,11 @@ class CausticPenalty(AbstractLeastSquares):
 
     threshold: float = eqx.field(converter=lambda v: positive(v, "threshold"))
 
-    def at(self, problem: Problem, score: Score, t: Time, ensemble: Ensemble) -> Scalar:
+    def at(self, problem: Problem, score: AbstractScore, t: Time, ensemble: Ensemble) -> Scalar:
         return ensemble.equal_weights @ self._missing(ensemble) ** 2
 
     def residuals(
-        self, problem: Problem, score: Score, t: Time, ensemble: Ensemble
+        self, problem: Problem, score: AbstractScore, t: Time, ensemble: Ensemble
     ) -> Float[Array, "M components"]:
         """By how much each determinant is too small, times the root of an equal weight."""
         return (jnp.sqrt(ensemble.equal_weights) * self._missing(ensemble))[:, None]

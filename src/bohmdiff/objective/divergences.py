@@ -9,9 +9,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._types import Points, Scalar, Time, Vector
-from ..flow import HalfState, Score
+from ..flow import HalfState
 from ..problem import Problem
-from ..score import scalar_of
+from ..score import AbstractScore, scalar_of
 from .objective import (
     AbstractLeastSquares,
     AbstractObjective,
@@ -35,7 +35,9 @@ class FisherDivergence(AbstractLeastSquares):
     made: what the exactness theorem is about. It carries `d` second tangents.
 
     ```python
-    method = bd.SelfConsistentScoreMatching(score, bd.FisherDivergence(), training=bd.Training(epochs=30))
+    method = bd.SelfConsistentScoreMatching(
+        score, bd.FisherDivergence(), training=bd.Training(epochs=30)
+    )
     ```
 
     **Arguments:**
@@ -58,12 +60,12 @@ class FisherDivergence(AbstractLeastSquares):
     max_target: float = target_limit()
     outlier_scale: float = _outlier_scale()
 
-    def at(self, problem: Problem, score: Score, t: Time, ensemble: Ensemble) -> Scalar:
+    def at(self, problem: Problem, score: AbstractScore, t: Time, ensemble: Ensemble) -> Scalar:
         error = self._error(problem, score, t, ensemble)
         return mean(ensemble, _cauchy_loss(jnp.sum(error**2, axis=1), self.outlier_scale))
 
     def residuals(
-        self, problem: Problem, score: Score, t: Time, ensemble: Ensemble
+        self, problem: Problem, score: AbstractScore, t: Time, ensemble: Ensemble
     ) -> Float[Array, "M components"]:
         """The error of the score on each particle, times the root of its weight."""
         error = self._error(problem, score, t, ensemble)
@@ -71,7 +73,7 @@ class FisherDivergence(AbstractLeastSquares):
         trust = 1 / (1 + jnp.sum(jax.lax.stop_gradient(error) ** 2, axis=1) / self.outlier_scale**2)
         return rooted(ensemble, jnp.sqrt(trust)[:, None] * error)
 
-    def _error(self, problem: Problem, score: Score, t: Time, ensemble: Ensemble) -> Points:
+    def _error(self, problem: Problem, score: AbstractScore, t: Time, ensemble: Ensemble) -> Points:
         own = own_score(problem, ensemble, self.max_target)
         return jax.vmap(score, in_axes=(None, 0))(t, ensemble.position.motion) - own
 
@@ -86,7 +88,9 @@ class DirectionalDivergence(AbstractLeastSquares):
 
     ```python
     objective = bd.DirectionalDivergence()
-    method = bd.SelfConsistentScoreMatching(score, objective, training=bd.Training(epochs=30))
+    method = bd.SelfConsistentScoreMatching(
+        score, objective, training=bd.Training(epochs=30)
+    )
     ```
 
     **Arguments:**
@@ -102,17 +106,17 @@ class DirectionalDivergence(AbstractLeastSquares):
 
     min_determinant: float = determinant_limit()
 
-    def at(self, problem: Problem, score: Score, t: Time, ensemble: Ensemble) -> Scalar:
+    def at(self, problem: Problem, score: AbstractScore, t: Time, ensemble: Ensemble) -> Scalar:
         return mean(ensemble, jnp.sum(self._error(problem, score, t, ensemble) ** 2, axis=1))
 
     def residuals(
-        self, problem: Problem, score: Score, t: Time, ensemble: Ensemble
+        self, problem: Problem, score: AbstractScore, t: Time, ensemble: Ensemble
     ) -> Float[Array, "M components"]:
         """The error along the directions of each particle, times the root of its weight."""
         return rooted(ensemble, self._error(problem, score, t, ensemble))
 
     def _error(
-        self, problem: Problem, score: Score, t: Time, ensemble: Ensemble
+        self, problem: Problem, score: AbstractScore, t: Time, ensemble: Ensemble
     ) -> Float[Array, "M components"]:
         directions = ensemble.directions
         assert directions is not None
@@ -141,7 +145,9 @@ class LogDensityVariance(AbstractObjective):
 
     ```python
     adam = bd.Training(optax.adam(1e-3), epochs=1000)
-    method = bd.SelfConsistentScoreMatching(score, bd.LogDensityVariance(), training=adam)
+    method = bd.SelfConsistentScoreMatching(
+        score, bd.LogDensityVariance(), training=adam
+    )
     ```
 
     **Arguments:**
@@ -160,7 +166,7 @@ class LogDensityVariance(AbstractObjective):
     min_determinant: float = determinant_limit()
     outlier_scale: float = _outlier_scale()
 
-    def at(self, problem: Problem, score: Score, t: Time, ensemble: Ensemble) -> Scalar:
+    def at(self, problem: Problem, score: AbstractScore, t: Time, ensemble: Ensemble) -> Scalar:
         position = ensemble.position
         assert position.tangent is not None
         _, log_determinant = jnp.linalg.slogdet(position.tangent)
@@ -185,7 +191,9 @@ class ImplicitScoreMatching(AbstractObjective):
 
     ```python
     adam = bd.Training(optax.adam(1e-3), epochs=1000)
-    method = bd.SelfConsistentScoreMatching(score, bd.ImplicitScoreMatching(), training=adam)
+    method = bd.SelfConsistentScoreMatching(
+        score, bd.ImplicitScoreMatching(), training=adam
+    )
     ```
 
     **Arguments:**
@@ -207,7 +215,7 @@ class ImplicitScoreMatching(AbstractObjective):
 
     min_determinant: float = determinant_limit()
 
-    def at(self, problem: Problem, score: Score, t: Time, ensemble: Ensemble) -> Scalar:
+    def at(self, problem: Problem, score: AbstractScore, t: Time, ensemble: Ensemble) -> Scalar:
         def one(x: Vector) -> Scalar:
             s = score(t, x)
             return 0.5 * jnp.sum(s**2) + jnp.trace(jax.jacfwd(score, argnums=1)(t, x))

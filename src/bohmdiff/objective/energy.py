@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 
 from .._types import Scalar, Time
-from ..flow import Score
 from ..problem import Problem
+from ..score import AbstractScore
 from .objective import AbstractObjective, Ensemble, determinant_limit, mean, own_score, target_limit
 
 
@@ -40,7 +40,7 @@ class EnergyDrift(AbstractObjective):
     min_determinant: float = determinant_limit()
     max_target: float = target_limit()
 
-    def at(self, problem: Problem, score: Score, t: Time, ensemble: Ensemble) -> Scalar:
+    def at(self, problem: Problem, score: AbstractScore, t: Time, ensemble: Ensemble) -> Scalar:
         hamiltonian = problem.hamiltonian
 
         def along(t: Time):

@@ -10,9 +10,10 @@ from jaxtyping import Array, Bool, Float
 
 from .._check import is_concrete
 from .._types import Key, Points, Scalar, Times, Weights
-from ..flow import HalfState, Score, bohmian_terms, initial_halves, integrate
+from ..flow import HalfState, bohmian_terms, initial_halves, integrate
 from ..network import held_fixed
 from ..problem import Problem
+from ..score import Score, as_score
 from .objective import AbstractObjective, Ensemble, random_directions
 
 # What the states may take that the reverse pass starts from.
@@ -23,7 +24,14 @@ class ObjectiveReport(eqx.Module):
     r"""An objective along the flow of a score.
 
     ```python
-    report = bd.fisher_divergence(problem, score, x0, weights=weights, steps=16, solver=bd.VelocityVerlet())
+    report = bd.fisher_divergence(
+        problem,
+        score,
+        x0,
+        weights=weights,
+        steps=16,
+        solver=bd.VelocityVerlet(),
+    )
     print(report)
     worst = report.ts[jnp.argmax(report.per_time)]
     ```
@@ -68,6 +76,7 @@ def evaluate(
 
     The mean is by the trapezoidal rule; with a subset it is an unbiased estimate of that.
     """
+    score = as_score(score)
     directions_key, times_key = (None, None) if key is None else jax.random.split(key)
     directions = random_directions(objective, x0, directions_key)
     chosen = _chosen(steps, times, times_key)

@@ -6,8 +6,9 @@ import jax.numpy as jnp
 from .._check import as_real_array, describe, require
 from .._precision import in_full_precision
 from .._types import Numbers
-from ..flow import Score, check_ensemble, check_integration
+from ..flow import check_ensemble, check_integration
 from ..problem import Problem
+from ..score import Score
 from .divergences import FisherDivergence
 from .evaluate import ObjectiveReport, evaluate
 
@@ -33,7 +34,12 @@ def fisher_divergence(
     ```python
     x0, weights = problem.initial.particles(bd.GaussHermitePoints(6))
     report = bd.fisher_divergence(
-        problem, solution.score, x0, weights=weights, steps=100, solver=bd.BlanesMoan4()
+        problem,
+        solution.score,
+        x0,
+        weights=weights,
+        steps=100,
+        solver=bd.BlanesMoan4(),
     )
     report.value, report.masked_fraction
     ```
@@ -50,7 +56,7 @@ def fisher_divergence(
 
     **Raises:** `ValueError` for bad input, and if the divergence is not finite.
     """
-    problem, score, x0 = check_ensemble(problem, score, x0)
+    problem, field, x0 = check_ensemble(problem, score, x0)
     steps = check_integration(solver, steps)
     number = x0.shape[0]
     mass = jnp.ones(number) if weights is None else as_real_array(weights, "weights")
@@ -64,7 +70,7 @@ def fisher_divergence(
         f"weights must not be negative and not all be zero, but {describe(mass)} was given.",
     ).astype(x0.dtype)
     objective = FisherDivergence(min_determinant, max_target)
-    report = evaluate(problem, score, objective, x0, mass / jnp.sum(mass), solver, steps)
+    report = evaluate(problem, field, objective, x0, mass / jnp.sum(mass), solver, steps)
     return require(
         report,
         jnp.isfinite(report.value),

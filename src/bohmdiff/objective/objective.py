@@ -11,8 +11,9 @@ from jaxtyping import Array, Bool, Float
 
 from .._check import as_float
 from .._types import Key, Points, Scalar, Time, Weights
-from ..flow import HalfState, Score, pushed_score
+from ..flow import HalfState, pushed_score
 from ..problem import Problem
+from ..score import AbstractScore
 
 _DEFAULT_MIN_DETERMINANT = 0.1
 _DEFAULT_MAX_TARGET = 100.0
@@ -27,7 +28,9 @@ class Ensemble(NamedTuple):
         min_determinant: float = 0.1
 
         def at(self, problem, score, t, ensemble):
-            return ensemble.weights @ jnp.sum(ensemble.position.motion**2, axis=1)
+            return ensemble.weights @ jnp.sum(
+                ensemble.position.motion**2, axis=1
+            )
     ```
 
     - `start`: the positions at `t0`, shape `(M, d)`.
@@ -81,7 +84,7 @@ class AbstractObjective(eqx.Module):
     min_determinant: eqx.AbstractVar[float | None]
 
     @abstractmethod
-    def at(self, problem: Problem, score: Score, t: Time, ensemble: Ensemble) -> Scalar:
+    def at(self, problem: Problem, score: AbstractScore, t: Time, ensemble: Ensemble) -> Scalar:
         """The objective at one time."""
 
     def __add__(self, other: "AbstractObjective") -> "ObjectiveSum":
@@ -103,7 +106,9 @@ class AbstractLeastSquares(AbstractObjective):
 
         def residuals(self, problem, score, t, ensemble):
             s = jax.vmap(score, in_axes=(None, 0))(t, ensemble.position.motion)
-            return jnp.sqrt(ensemble.weights)[:, None] * (s + ensemble.position.motion)
+            return jnp.sqrt(ensemble.weights)[:, None] * (
+                s + ensemble.position.motion
+            )
 
         def at(self, problem, score, t, ensemble):
             return jnp.sum(self.residuals(problem, score, t, ensemble) ** 2)
@@ -115,7 +120,7 @@ class AbstractLeastSquares(AbstractObjective):
 
     @abstractmethod
     def residuals(
-        self, problem: Problem, score: Score, t: Time, ensemble: Ensemble
+        self, problem: Problem, score: AbstractScore, t: Time, ensemble: Ensemble
     ) -> Float[Array, "M components"]:
         """What is squared at one time, weights included, shape `(M, c)`; row `i` depends on particle `i` only."""
 
@@ -186,7 +191,7 @@ class ObjectiveSum(AbstractObjective):
         wanted = {term.second_tangents for _, term in self.terms}
         return next(kind for kind in ("all", "random", "none") if kind in wanted)
 
-    def at(self, problem: Problem, score: Score, t: Time, ensemble: Ensemble) -> Scalar:
+    def at(self, problem: Problem, score: AbstractScore, t: Time, ensemble: Ensemble) -> Scalar:
         (factor, first), *others = self.terms
         values = (weight * term.at(problem, score, t, ensemble) for weight, term in others)
         return sum(values, factor * first.at(problem, score, t, ensemble))
@@ -203,7 +208,9 @@ def own_score(problem: Problem, ensemble: Ensemble, largest: float | Scalar) -> 
 
         def at(self, problem, score, t, ensemble):
             own = bd.objective.own_score(problem, ensemble, largest=100.0)
-            ours = jax.vmap(score, in_axes=(None, 0))(t, ensemble.position.motion)
+            ours = jax.vmap(score, in_axes=(None, 0))(
+                t, ensemble.position.motion
+            )
             return ensemble.weights @ jnp.sum(jnp.abs(ours - own), axis=1)
     ```
 
@@ -238,7 +245,7 @@ def squared_terms(objective: AbstractObjective) -> list[tuple[float, AbstractLea
 
 
 def squared_residuals(
-    objective: AbstractObjective, problem: Problem, score: Score, t: Time, ensemble: Ensemble
+    objective: AbstractObjective, problem: Problem, score: AbstractScore, t: Time, ensemble: Ensemble
 ) -> Float[Array, "M components"]:
     """The residuals of all terms that are sums of squares; the others have no say in the direction of a step."""
     parts = [

@@ -57,7 +57,9 @@ class Interactions(AbstractBasis):
     proportion to it, whatever the degree.
 
     ```python
-    bd.SequentialScoreMatching(degree=4, basis=bd.Interactions(order=2, reach=1))
+    bd.SequentialScoreMatching(
+        degree=4, basis=bd.Interactions(order=2, reach=1)
+    )
     ```
 
     **Arguments:**

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from .._types import Matrix, Scalar, Time, Times, Vector
-from .score import AbstractScore
+from .score import AbstractGradientScore
 
 
 class MovingGaussian(NamedTuple):
@@ -18,7 +18,7 @@ class MovingGaussian(NamedTuple):
     precision: Matrix
 
 
-class GaussianScore(AbstractScore):
+class GaussianScore(AbstractGradientScore):
     r"""$s = -C^{-1}(t)\,(x - \mu(t))$, with mean and precision as cubic functions of time.
 
     ```python

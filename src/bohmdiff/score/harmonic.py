@@ -1,4 +1,4 @@
-"""The score of a coherent state: what a harmonic expansion of the potential makes of the ground state."""
+"""The score of a coherent state in the harmonic expansion of the potential."""
 
 import jax
 import jax.numpy as jnp
@@ -6,10 +6,11 @@ import jax.numpy as jnp
 from .._check import cast_floats, describe, require
 from .._types import Matrix, Scalar, Time, Vector
 from ..problem import Problem, as_problem
-from .score import AbstractScore
+from ..wavepacket import GaussianWavePacket
+from .score import AbstractGradientScore
 
 
-class HarmonicScore(AbstractScore):
+class HarmonicScore(AbstractGradientScore):
     r"""$s = -\tfrac2\hbar\, \Omega\, (x - \bar x(t))$, the coherent state of the harmonic expansion of the
     potential about the initial mean.
 
@@ -22,13 +23,13 @@ class HarmonicScore(AbstractScore):
 
     **Arguments:**
 
-    - `problem`: for the potential at `t0`, the masses, ħ and the initial mean and momentum. Its initial
-        state must have a `mean` and a `momentum`, as a
-        [`GaussianWavePacket`][bohmdiff.GaussianWavePacket] has.
+    - `problem`: for the potential at `t0`, the masses, ħ and the initial mean and momentum. Its initial state
+        must be a [`GaussianWavePacket`][bohmdiff.GaussianWavePacket].
 
     **Units:** 1 / length.
 
-    **Raises:** `ValueError` if the potential is not bound in every direction there.
+    **Raises:** `ValueError` for another initial state, and if the potential is not bound in every direction at
+    the initial mean.
     """
 
     precision: Matrix
@@ -42,12 +43,13 @@ class HarmonicScore(AbstractScore):
     def __init__(self, problem: Problem):
         problem = cast_floats(as_problem(problem), problem.dtype)
         hamiltonian, initial = problem.hamiltonian, problem.initial
-        mean, momentum = (getattr(initial, name, None) for name in ("mean", "momentum"))
-        if mean is None or momentum is None:
+        if not isinstance(initial, GaussianWavePacket):
             raise ValueError(
-                "HarmonicScore follows the mean of a GaussianWavePacket, but the initial state is a "
-                f"{type(initial).__name__}: pass another baseline, such as a SequentialScoreMatching solution."
+                "HarmonicScore needs the mean and the momentum of a GaussianWavePacket, but the initial state is "
+                f"a {type(initial).__name__}. Use another baseline: baseline=solve(problem, "
+                "SequentialScoreMatching())."
             )
+        mean = initial.mean
         mass = hamiltonian.masses(problem.dimension)
         root = jnp.sqrt(mass)
 
@@ -69,7 +71,7 @@ class HarmonicScore(AbstractScore):
         displacement = -(modes.T @ -jax.grad(potential)(mean)) / squared
         self.modes, self.displacement = modes, displacement
         self.centre = mean - modes @ displacement
-        self.rate = modes.T @ momentum
+        self.rate = modes.T @ initial.momentum
         weighted = root[:, None] * vectors
         self.precision = (2 / hamiltonian.hbar) * (weighted * frequencies) @ weighted.T
         self.t0 = problem.t0.astype(mean.dtype)

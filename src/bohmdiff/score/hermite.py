@@ -14,7 +14,14 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .._types import Matrix, Points, Scalar, Time, Vector, Weights
-from ..network.derivatives import LocalScore, ScalarDerivatives, combinations, ladder, spread
+from ..network.derivatives import (
+    AbstractWithDerivatives,
+    LocalScore,
+    ScalarDerivatives,
+    combinations,
+    ladder,
+    spread,
+)
 from ._polynomials import (
     HermitePolynomials,
     differentiate,
@@ -25,7 +32,7 @@ from ._polynomials import (
     hermite_polynomials,
 )
 from .basis import AbstractBasis, TotalDegree
-from .score import AbstractScore
+from .score import AbstractGradientScore
 
 _NARROWER = 0.8
 
@@ -35,7 +42,9 @@ class HermiteExpansion(eqx.Module):
     $\xi = L^{-1}(x - \mu)$.
 
     ```python
-    expansion = solution.fitted.path.evaluate(0.5)  # that of a sequential solution, at one time
+    expansion = solution.fitted.path.evaluate(
+        0.5
+    )  # that of a sequential solution, at one time
     expansion.coefficients, expansion.mean
     ```
 
@@ -306,8 +315,8 @@ def moving_fits(
     trust_radius: float,
     basis: AbstractBasis = TotalDegree(),  # noqa: B008
 ) -> MovingFits:
-    """Score and phase of an ensemble, and their derivatives in time along its motion; `acceleration` gives that of
-    the particles once the score is known."""
+    """Score and phase of an ensemble, and their derivatives in time along its motion. `acceleration` gives that
+    of the particles once the score is known."""
 
     def both(x: Points):
         moments = _moments(x, weights, mass, degree, basis)
@@ -413,7 +422,7 @@ def _log_partition(expansion: HermiteExpansion, xi: Points, weights: Weights) ->
     return -jax.nn.logsumexp(log_ratio - expansion._correction(xi), b=weights)
 
 
-class HermiteScore(AbstractScore):
+class HermiteScore(AbstractGradientScore, AbstractWithDerivatives):
     """A Hermite expansion that moves: frame and coefficients as cubic functions of time.
 
     ```python
@@ -440,9 +449,7 @@ class HermiteScore(AbstractScore):
     def __call__(self, t: Time, x: Vector) -> Vector:
         return self.at(t).score(x[None])[0]
 
-    def derivatives(
-        self, t: Time, x: Vector, inverse_mass: Vector, order: int = 1
-    ) -> tuple[LocalScore, ...]:
+    def derivatives(self, t: Time, x: Vector, inverse_mass: Vector, order: int) -> tuple[LocalScore, ...]:
         """The score at one point with what the quantum force needs of it, and their derivatives."""
         return self.at(t).derivatives(x, inverse_mass, order)
 

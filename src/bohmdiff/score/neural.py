@@ -3,31 +3,31 @@
 import math
 from collections.abc import Callable
 from functools import reduce
-from typing import Any, Literal, TypeVar
+from typing import Literal
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import Array, Float
 
 from .._check import as_flag, as_float, as_positive_integer, cast_floats, check_output, is_concrete
+from .._closure import as_module, settled
 from .._types import Key, Scalar, Time, Vector
 from ..network.derivatives import (
+    AbstractWithDerivatives,
+    AbstractWithPullback,
     LocalScore,
     Pullback,
-    combined,
     differentiated,
     differentiated_once,
     pullback,
-    weighted_sum,
 )
 from ..network.frozen import AbstractFrozen
 from ..network.perceptron import TimeConditionedMLP, softplus
 from ..problem import Problem, as_problem
 from ..wavepacket import AbstractInitialState, default_design
-from .score import AbstractScore, FrozenScore, scalar_of
-
-_Parts = TypeVar("_Parts")
+from .combined import AbstractCombinedScore, FrozenScore, Weighted
+from .score import AbstractGradientScore, AbstractScore, Score, as_score
 
 
 class FourierTime(AbstractFrozen):
@@ -56,7 +56,7 @@ class FourierTime(AbstractFrozen):
         return jnp.concatenate([jnp.ones_like(tau)[None], jnp.cos(angles), jnp.sin(angles)])
 
 
-class NeuralScore(AbstractScore):
+class NeuralScore(AbstractCombinedScore):
     r"""$s = s_\text{base} + \nabla\phi$, the gradient of a scalar network on top of a baseline.
 
     $\phi(t, x) = \epsilon\, \tau^p N(\tau, z)$ with $\tau = (t - t_0)/(t_1 - t_0)$ and
@@ -65,19 +65,20 @@ class NeuralScore(AbstractScore):
 
     ```python
     baseline = bd.solve(problem, bd.SequentialScoreMatching(degree=4))
-    score = bd.NeuralScore(problem, baseline=baseline, width=32, depth=2, key=jax.random.key(0))
+    score = bd.NeuralScore(
+        problem, baseline=baseline, width=32, depth=2, key=jax.random.key(0)
+    )
     score(0.5, x)
     ```
 
     **Arguments:**
 
     - `problem`: for the dimension, the span of time and the initial state.
-    - `baseline`: what the network adds to: `None`, a score such as
-        [`HarmonicScore(problem)`][bohmdiff.HarmonicScore], or a solution by `GaussianDynamics`,
-        `SequentialScoreMatching` or any other method that has a score. It is frozen: training does not
-        change it. For one that shall be trained as well, add scores with `+`.
-    - `fade_in`: the power $p$. A network that is there from the start disturbs what a baseline knows best,
-        the score close to `t0`. If not given, 2 with a baseline or with `exact_start`, and 0 without.
+    - `baseline`: the score that the network corrects: `None`, a score such as
+        [`HarmonicScore(problem)`][bohmdiff.HarmonicScore], or a solution by any method. It is frozen: training
+        does not change it. To train both, add scores with `+`.
+    - `fade_in`: the power $p$. A baseline is most accurate close to `t0`, where the network would only disturb
+        it. If not given, 2 with a baseline or with `exact_start`, and 0 without.
     - `exact_start`: whether the score is made equal to that of the initial state at `t0`: where the
         baseline is not exact at `t0`, its error there fades out with $\tau$. Needs `fade_in` above 0.
     - `width`, `depth`, `conditioning`, `activation`: of the network, see
@@ -105,7 +106,7 @@ class NeuralScore(AbstractScore):
         self,
         problem: Problem,
         *,
-        baseline: Any = None,
+        baseline: Score | None = None,
         fade_in: int | None = None,
         exact_start: bool = False,
         width: int | tuple[int, ...] = 32,
@@ -125,8 +126,13 @@ class NeuralScore(AbstractScore):
             raise ValueError(f"output_scale must be positive, but {output_scale!r} was given.")
         t0, t1 = problem.t0.astype(dtype), problem.t1.astype(dtype)
         self.time = FourierTime(t0, t1, frequencies)
+        sample = jnp.ones(self.time.size, dtype), jnp.zeros(d, dtype)
         if network is not None:
-            self.network = cast_floats(network, dtype)
+            if not callable(network):
+                raise ValueError(
+                    f"network must be a callable N(features, z) -> scalar, but {network!r} was given."
+                )
+            self.network = settled(cast_floats(as_module(network), dtype), sample)
         else:
             perceptron = TimeConditionedMLP(
                 d,
@@ -138,10 +144,12 @@ class NeuralScore(AbstractScore):
                 key=key,
             )
             self.network = cast_floats(perceptron, dtype)
-        check_output(self.network, (jnp.ones(self.time.size, dtype), jnp.zeros(d, dtype)), (), "network")
-        self.baseline = None if baseline is None else cast_floats(FrozenScore(baseline), dtype)
-        if self.baseline is not None:
-            check_output(self.baseline, (t0, jnp.zeros(d, dtype)), (d,), "baseline")
+        check_output(self.network, sample, (), "network")
+        self.baseline = None
+        if baseline is not None:
+            base = cast_floats(as_score(baseline, "baseline"), dtype)
+            check_output(base, (t0, jnp.zeros(d, dtype)), (d,), "baseline")
+            self.baseline = FrozenScore(base)
         points, weights = problem.initial.particles(default_design(d, per_axis=3), jax.random.key(0))
         mean = weights @ points
         self.standardise = _Standardise(mean, jnp.sqrt(weights @ (points - mean) ** 2))
@@ -160,68 +168,45 @@ class NeuralScore(AbstractScore):
         ):
             self.initial = FrozenScore(_InitialScore(problem.initial))
 
-    def __call__(self, t: Time, x: Vector) -> Vector:
-        own = jax.grad(self._correction, argnums=1)(t, x)
-        return weighted_sum(self._with_others(t, own, lambda score, at: score(at, x)))
+    @property
+    def parts(self) -> tuple[AbstractScore, ...]:
+        others = (self.baseline, self.initial)
+        return (self._correction, *(part for part in others if part is not None))
 
-    def log_density(self, t: Time, x: Vector) -> Scalar:
-        r"""$\ln\rho$ up to a function of time, if the baseline offers its own."""
-        phi = self._correction(t, x)
+    def weighted(self, t: Scalar) -> Weighted:
+        terms: Weighted = [(1, t, self._correction)]
         if self.baseline is not None:
-            phi = phi + scalar_of(self.baseline)(t, x)
-        if self.initial is not None:
-            missing = self.initial.log_density(t, x)
-            if self.baseline is not None:
-                missing = missing - self.baseline.log_density(self.time.t0, x)
-            phi = phi + (1 - self.time.fraction(t)) * missing
-        return phi
-
-    def derivatives(
-        self, t: Time, x: Vector, inverse_mass: Vector, order: int = 1
-    ) -> tuple[LocalScore, ...]:
-        """The score at one point with what the quantum force needs of it, and their derivatives."""
-        own = self._network_derivatives(t, x, inverse_mass, order)
-        return weighted_sum(
-            self._with_others(t, own, lambda score, at: score.derivatives(at, x, inverse_mass, order))
-        )
-
-    def pullback(self, t: Time, x: Vector, inverse_mass: Vector) -> Pullback:
-        """All that the force needs; of the network by its Laplacian."""
-        own = self._network_pullback(t, x, inverse_mass)
-        return combined(self._with_others(t, own, lambda score, at: score.pullback(at, x, inverse_mass)))
-
-    def _with_others(
-        self, t: Time, network: _Parts, find: Callable[[FrozenScore, Time], _Parts]
-    ) -> list[tuple[ArrayLike, _Parts]]:
-        """What the network gives and what `find` finds for the baseline and for the start, with the weights
-        with which they add up."""
-        terms: list[tuple[ArrayLike, _Parts]] = [(1, network)]
-        if self.baseline is not None:
-            terms.append((1, find(self.baseline, t)))
+            terms.append((1, t, self.baseline))
         if self.initial is not None:
             late = self.time.fraction(t)
-            terms.append((1 - late, find(self.initial, t)))
+            terms.append((1 - late, t, self.initial))
             if self.baseline is not None:
-                terms.append((late - 1, find(self.baseline, self.time.t0)))
+                terms.append((late - 1, self.time.t0, self.baseline))
         return terms
 
-    def _network_pullback(self, t: Time, x: Vector, inverse_mass: Vector) -> Pullback:
-        network = self.network
-        if not isinstance(network, TimeConditionedMLP):
-            return pullback(jax.grad(self._correction, argnums=1), t, x, inverse_mass)
-        features, size, std = self.time(t), self._size(t), self.standardise.std
+    @property
+    def _correction(self) -> "_Correction":
+        return _Correction(self.network, self.time, self.standardise, self.output_scale, self.fade_in)
 
-        def score_and_divergence(y: Vector) -> tuple[Vector, Scalar]:
-            gradient, laplacian = network.laplacian(features, self.standardise(y), inverse_mass / std**2)
-            return size * gradient / std, size * laplacian
 
-        return differentiated_once(score_and_divergence, x, inverse_mass)
+class _Correction(AbstractGradientScore, AbstractWithDerivatives, AbstractWithPullback):
+    r"""$\nabla\phi$: the network's part."""
 
-    def _network_derivatives(
-        self, t: Time, x: Vector, inverse_mass: Vector, order: int
-    ) -> tuple[LocalScore, ...]:
+    network: Callable[..., Scalar]
+    time: FourierTime
+    standardise: "_Standardise"
+    output_scale: float = eqx.field(static=True)
+    fade_in: int = eqx.field(static=True)
+
+    def __call__(self, t: Time, x: Vector) -> Vector:
+        return jax.grad(self.log_density, argnums=1)(t, x)
+
+    def log_density(self, t: Time, x: Vector) -> Scalar:
+        return self._size(t) * self.network(self.time(t), self.standardise(x))
+
+    def derivatives(self, t: Time, x: Vector, inverse_mass: Vector, order: int) -> tuple[LocalScore, ...]:
         if not isinstance(self.network, TimeConditionedMLP):
-            return differentiated(jax.grad(self._correction, argnums=1), t, x, inverse_mass, order)
+            return differentiated(self.__call__, t, x, inverse_mass, order)
         std = self.standardise.std
         of_z = self.network.derivatives(self.time(t), self.standardise(x), inverse_mass / std**2, order + 2)
         size = self._size(t)
@@ -231,14 +216,23 @@ class NeuralScore(AbstractScore):
 
         return jax.tree.map(of_x, of_z).as_score(inverse_mass)
 
-    def _correction(self, t: Time, x: Vector) -> Scalar:
-        return self._size(t) * self.network(self.time(t), self.standardise(x))
+    def pullback(self, t: Time, x: Vector, inverse_mass: Vector) -> Pullback:
+        network = self.network
+        if not isinstance(network, TimeConditionedMLP):
+            return pullback(self.__call__, t, x, inverse_mass)
+        features, size, std = self.time(t), self._size(t), self.standardise.std
+
+        def score_and_divergence(y: Vector) -> tuple[Vector, Scalar]:
+            gradient, laplacian = network.laplacian(features, self.standardise(y), inverse_mass / std**2)
+            return size * gradient / std, size * laplacian
+
+        return differentiated_once(score_and_divergence, x, inverse_mass)
 
     def _size(self, t: Time) -> Scalar:
         return self.output_scale * self.time.fraction(t) ** self.fade_in
 
 
-class _Standardise(eqx.Module):
+class _Standardise(AbstractFrozen):
     """Coordinates in units of the initial state's standard deviations, from its mean."""
 
     mean: Vector
@@ -248,7 +242,7 @@ class _Standardise(eqx.Module):
         return (x - self.mean) / self.std
 
 
-class _InitialScore(AbstractScore):
+class _InitialScore(AbstractGradientScore):
     """The score of the initial state, at all times."""
 
     state: AbstractInitialState

@@ -12,6 +12,7 @@ from scipy.integrate import solve_ivp
 from .._types import Numbers, Scalar, Time, Times, Vector
 from ..hamiltonian import Hamiltonian, Quadratic
 from ..problem import Problem
+from ..score import AbstractGradientScore
 from ..wavepacket import GaussHermitePoints, GaussianWavePacket
 
 
@@ -20,8 +21,16 @@ class Moments(NamedTuple):
 
     ```python
     case = bohmdiff.testing.DrivenGaussian(
-        mass=[1.0], hbar=1.0, stiffness=[[1.0]], centre=[0.0], drive=[0.3], frequency=6.0, mean=[1.0],
-        covariance=[[0.5]], momentum=[0.0], chirp=[[0.0]],
+        mass=[1.0],
+        hbar=1.0,
+        stiffness=[[1.0]],
+        centre=[0.0],
+        drive=[0.3],
+        frequency=6.0,
+        mean=[1.0],
+        covariance=[[0.5]],
+        momentum=[0.0],
+        chirp=[[0.0]],
     )
     case.moments(jnp.array([0.0, 0.5])).std
     ```
@@ -39,7 +48,7 @@ class Integrals(NamedTuple):
     phase_at_centre: float
 
 
-class DrivenGaussian(eqx.Module):
+class DrivenGaussian(AbstractGradientScore):
     r"""A Gaussian wave packet in $V = \tfrac12 (x-c)^\top K (x-c) + \cos(\omega t)\, b\cdot x$, with everything
     about it in closed form: a problem whose solution is known, and, called as `case(t, x)`, its exact score.
 
@@ -48,8 +57,15 @@ class DrivenGaussian(eqx.Module):
 
     ```python
     case = bohmdiff.testing.DrivenGaussian(
-        mass=[1.0, 2.0], hbar=0.7, stiffness=[[1.0, 0.2], [0.2, -0.5]], centre=[0.0, 0.1], drive=[0.3, 0.0],
-        frequency=6.0, mean=[1.0, 0.0], covariance=[[0.5, 0.1], [0.1, 0.4]], momentum=[0.0, 1.0],
+        mass=[1.0, 2.0],
+        hbar=0.7,
+        stiffness=[[1.0, 0.2], [0.2, -0.5]],
+        centre=[0.0, 0.1],
+        drive=[0.3, 0.0],
+        frequency=6.0,
+        mean=[1.0, 0.0],
+        covariance=[[0.5, 0.1], [0.1, 0.4]],
+        momentum=[0.0, 1.0],
         chirp=[[0.1, 0.0], [0.0, -0.2]],
     )
     solution = bd.solve(case.problem(), bd.GaussianDynamics())

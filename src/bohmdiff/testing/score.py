@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from .._types import Time, Vector
-from ..network import local_derivatives, pullback
+from ..network import AbstractWithDerivatives, AbstractWithPullback, local_derivatives, pullback
 from ..network.derivatives import differentiated
+from ..score import AbstractScore, Score, as_score, has_log_density, scalar_of
 from .law import agree, check_call, check_ladder, fail, first, places, point
 
 _LAW = "check_score"
@@ -21,7 +21,7 @@ _MASSES = (1.0, 0.7, 1.6, 2.3)
 
 
 def check_score(
-    score: Callable[[Time, Vector], Vector],
+    score: Score,
     dimension: int,
     *,
     times: tuple[float, float] = (0.0, 1.0),
@@ -33,8 +33,8 @@ def check_score(
 
     It must give a finite real vector for one particle, in the precision of its input; its derivatives, as many as
     its use `needs`, must be finite and those of one another, by finite differences; its Jacobian must be
-    symmetric, as that of a gradient is; what it offers besides (`log_density`, `derivatives`, `pullback`) must
-    belong to it; and it must be the same under `jax.jit` and `jax.vmap`.
+    symmetric, as that of a gradient is; what it declares by its base classes (`log_density`, `derivatives`,
+    `pullback`) must belong to it; and it must be the same under `jax.jit` and `jax.vmap`.
 
     ```python
     score = bd.GradientScore(lambda t, x: -0.5 * jnp.sum(x**2) / (1 + t**2))
@@ -43,7 +43,7 @@ def check_score(
 
     **Arguments:**
 
-    - `score`: `s(t, x)`, from and to shape `(d,)`.
+    - `score`: a score, a function `s(t, x)` from and to shape `(d,)`, or a solution.
     - `dimension`: `d`.
     - `times`, `box`: where it is looked at, as in [`check_potential`][bohmdiff.testing.check_potential].
     - `needs`: `"force"` (trajectories), `"tangents"` (densities, `LogDensityVariance`) or `"fisher"`
@@ -55,15 +55,15 @@ def check_score(
     """
     if needs not in _ORDERS:
         raise ValueError(f"needs must be one of {list(_ORDERS)}, but {needs!r} was given.")
-    where = places(dimension, times, box)
+    score, where = as_score(score), places(dimension, times, box)
     check_call(_LAW, "score", score, where, (dimension,))
     check_ladder(_LAW, "score", lambda t, x: score(t, x), where, _WORDS[: _ORDERS[needs]])
     if gradient:
         _check_curl(score, where)
-    _check_offers(score, where, _ORDERS[needs] - 2)
+    _check_declared(score, where, _ORDERS[needs] - 2)
 
 
-def _check_curl(score: Callable, where: Any) -> None:
+def _check_curl(score: AbstractScore, where: Any) -> None:
     jacobian = np.asarray(
         jax.jit(jax.vmap(jax.jacfwd(lambda t, x: score(t, x), argnums=1)))(where.t, where.x)
     )
@@ -80,14 +80,15 @@ def _check_curl(score: Callable, where: Any) -> None:
         )
 
 
-def _check_offers(score: Any, where: Any, order: int) -> None:
-    """What a score knows of itself must be what differentiation finds."""
+def _check_declared(score: AbstractScore, where: Any, order: int) -> None:
+    """What a score knows about itself must be what differentiation finds."""
     inverse_mass = 1 / jnp.resize(jnp.array(_MASSES, where.x.dtype), where.x.shape[1])
 
     def on_all(function: Callable[..., Any]) -> Any:
         return jax.jit(jax.vmap(function))(where.t, where.x, where.along)
 
-    if hasattr(score, "log_density"):
+    if has_log_density(score):
+        log_density = scalar_of(score)
         agree(
             _LAW,
             "the gradient of its log_density is not the score",
@@ -95,14 +96,14 @@ def _check_offers(score: Any, where: Any, order: int) -> None:
                 f"t, x = {point(where, index)}\njax.grad(score.log_density, argnums=1)(t, x), score(t, x)"
             ),
             where,
-            gradient=on_all(lambda t, x, u: jax.grad(score.log_density, argnums=1)(t, x)),
+            gradient=on_all(lambda t, x, u: jax.grad(log_density, argnums=1)(t, x)),
             score=on_all(lambda t, x, u: score(t, x)),
         )
-    if hasattr(score, "derivatives"):
+    if isinstance(score, AbstractWithDerivatives):
         agree(
             _LAW,
             "its derivatives(...) are not those of the score",
-            lambda index: f"score.derivatives({point(where, index)}, {inverse_mass!r})",
+            lambda index: f"score.derivatives({point(where, index)}, {inverse_mass!r}, {order})",
             where,
             offered=on_all(lambda t, x, u: local_derivatives(score, t, x, inverse_mass, order)),
             differentiated=on_all(lambda t, x, u: differentiated(score, t, x, inverse_mass, order)),
@@ -117,7 +118,7 @@ def _check_offers(score: Any, where: Any, order: int) -> None:
         pull = local.divergence_gradient + (inverse_mass * u) @ local.jacobian
         return local.score, inverse_mass @ jnp.diagonal(local.jacobian), pull
 
-    if hasattr(score, "pullback"):
+    if isinstance(score, AbstractWithPullback):
         agree(
             _LAW,
             "its pullback(...) is not that of the score",

@@ -14,6 +14,7 @@ from ..._types import Key, Matrix, Paths, Points, Scalar, Time, Times, Vector
 from ...problem import Problem
 from ...score import GaussianScore, MovingGaussian, cubic_path
 from ...solution import (
+    AbstractFitted,
     Diagnostics,
     Particles,
     Solution,
@@ -61,7 +62,7 @@ class _Packet(eqx.Module):
     action: Scalar
 
 
-class GaussianSolution(Solution):
+class GaussianSolution(Solution, AbstractFitted):
     r"""A Gaussian wave packet that moves, spreads and turns: what
     [`GaussianDynamics`][bohmdiff.GaussianDynamics] returns.
 

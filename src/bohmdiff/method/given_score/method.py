@@ -1,16 +1,14 @@
 """A score that is there already: trained, written by hand or taken from another solution."""
 
-from collections.abc import Callable
-
 import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
 
 from ..._types import Key, Paths, Points, Times, Vector, Weights
 from ...flow import check_integration
 from ...problem import Problem
+from ...score import AbstractScore, as_score
 from ...solution import Diagnostics, Figure, Particles, worst
 from ...solver import BlanesMoan4
 from ...wavepacket import AbstractDesign, as_design, default_design
@@ -40,7 +38,7 @@ class GivenScore(AbstractMethod):
 
     **Arguments:**
 
-    - `score`: any `s(t, x) -> (d,)`.
+    - `score`: a score, a function `s(t, x) -> (d,)` or a solution.
     - `particles`: a design of initial points, or a number of scrambled Sobol points, which need a `key`. If
         not given: a pruned Gauss–Hermite grid with 64, 24, 14, 10 and 6 nodes per axis in one to four and
         more dimensions, while that is at most 20,000 points, otherwise 16,384 Sobol points.
@@ -57,17 +55,12 @@ class GivenScore(AbstractMethod):
     trained score is not known well, have then run away.
     """
 
-    score: Callable[..., Array]
+    score: AbstractScore = eqx.field(converter=as_score)
     particles: int | AbstractDesign | None = eqx.field(default=None, static=True)
     steps: int = eqx.field(default=64, static=True)
     solver: diffrax.AbstractSolver = eqx.field(default=BlanesMoan4(), static=True)
 
     def __check_init__(self):
-        if not callable(self.score):
-            raise ValueError(
-                f"score must be a callable s(t, x) -> (d,), but {self.score!r} was given. Of a solution, pass "
-                "solution.score."
-            )
         check_integration(self.solver, self.steps)
         if self.particles is not None:
             as_design(self.particles, "particles")

@@ -18,10 +18,11 @@ from ...score import (
     cubic_path,
     default_trust_radius,
     fit_phase,
+    has_log_density,
     hermite_polynomials,
     scalar_of,
 )
-from ...solution import AbstractParticleSolution, Diagnostics, Particles
+from ...solution import AbstractFitted, AbstractParticleSolution, Diagnostics, Particles
 from ...solution._export import attributes
 from ...stochastic import HermiteVelocity
 from ...training import history_dataset
@@ -30,7 +31,7 @@ from ...training import history_dataset
 _LARGEST_DEGREE, _MOST_FUNCTIONS, _KNOTS = 6, 500, 65
 
 
-class FlowSolution(AbstractParticleSolution):
+class FlowSolution(AbstractParticleSolution, AbstractFitted):
     r"""Particles that moved under a score: what [`GivenScore`][bohmdiff.GivenScore] and
     [`SelfConsistentScoreMatching`][bohmdiff.SelfConsistentScoreMatching] return.
 
@@ -91,18 +92,26 @@ class FlowSolution(AbstractParticleSolution):
     def velocity_at(self, t: Scalar, x: Vector) -> Vector:
         if self.current is None:
             raise self.unavailable(
-                "velocity", f"{self.particles.weights.size} particles do not determine one: pass more particles."
+                "velocity",
+                f"{self.particles.weights.size} particles do not determine one: pass more particles.",
             )
         return self.current(t, x)
 
     def log_density_at(self, t: Scalar, x: Vector) -> Scalar:
+        if not has_log_density(self.fitted):
+            raise self.unavailable(
+                "log_density",
+                "Its score is a vector field without a scalar. particles.log_density has ln ρ on the particles. For "
+                "ln ρ anywhere, write the score as GradientScore(scalar) or derive it from AbstractGradientScore.",
+            )
         return scalar_of(self.fitted)(t, x) - jnp.interp(t, self.ts, self._offsets())
 
     def wave_function_at(self, t: Scalar, x: Vector) -> Complex[Array, ""]:
         raise self.unavailable(
             "wave_function",
             "It has the density (log_density), and density and phase on its particles (particles.log_density, "
-            "particles.phase). For ψ anywhere use SplitOperator (d ≤ 4), or GaussianDynamics for quadratic potentials.",
+            "particles.phase). For ψ anywhere use SplitOperator (d ≤ 4), or GaussianDynamics for quadratic "
+            "potentials.",
         )
 
     def _offsets(self) -> Times:
@@ -147,7 +156,7 @@ def _at(flow: Trajectory, index: np.ndarray) -> Trajectory:
 
 
 def _phase_degree(dimension: int, particles: int) -> int | None:
-    """The largest degree whose polynomials are few enough, or `None` if not even a quadratic phase is determined."""
+    """The largest degree whose polynomials are few enough; `None` if not even a quadratic phase is."""
     most = min(_MOST_FUNCTIONS, particles // 2)
     degrees = range(_LARGEST_DEGREE, 1, -1)
     return next((n for n in degrees if hermite_polynomials(dimension, n).size <= most), None)
@@ -170,7 +179,7 @@ def _fitted_velocity(moving: Trajectory, weights: Weights, mass: Vector, degree:
     return HermiteVelocity(cubic_path(moving.ts, phases, rates), mass, misfit)
 
 
-def _rates(values: Float[Array, "N *n"], step: Scalar) -> Float[Array, "N *n"]:
+def _rates(values: Float[Array, " N *n"], step: Scalar) -> Float[Array, " N *n"]:
     """Derivatives of values at equal steps, by differences of fourth order."""
     inner = (values[:-4] - 8 * values[1:-3] + 8 * values[3:-1] - values[4:]) / 12
     # One-sided at the two ends: the same weights from either side.

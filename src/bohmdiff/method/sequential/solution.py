@@ -10,11 +10,11 @@ from ..._types import Paths, Points, Scalar, Times, Vector
 from ...flow import HalfState, hermite_force, integrate
 from ...problem import Problem
 from ...score import HermiteScore
-from ...solution import AbstractParticleSolution, Diagnostics, Particles
+from ...solution import AbstractFitted, AbstractParticleSolution, Diagnostics, Particles
 from ...stochastic import HermiteVelocity
 
 
-class EnsembleSolution(AbstractParticleSolution):
+class EnsembleSolution(AbstractParticleSolution, AbstractFitted):
     """The solution by [`SequentialScoreMatching`][bohmdiff.SequentialScoreMatching]: its particles, and score and
     velocity as functions of time and place.
 
@@ -67,12 +67,13 @@ class EnsembleSolution(AbstractParticleSolution):
         raise self.unavailable(
             "wave_function",
             "It has the density (log_density), and density and phase on its particles (particles.log_density, "
-            "particles.phase). For ψ anywhere use SplitOperator (d ≤ 4), or GaussianDynamics for quadratic potentials.",
+            "particles.phase). For ψ anywhere use SplitOperator (d ≤ 4), or GaussianDynamics for quadratic "
+            "potentials.",
         )
 
 
 def sequential_terms(problem: Problem, expansion_at) -> tuple[diffrax.ODETerm, diffrax.ODETerm]:
-    """Drift and kick of a whole ensemble under a Hermite expansion, `expansion_at(t, x)`; the action goes along."""
+    """Drift and kick of an ensemble under a Hermite expansion, `expansion_at(t, x)`; the action goes along."""
     hamiltonian = problem.hamiltonian
 
     def drift(t, velocity: HalfState, args) -> HalfState:
