@@ -1,3 +1,4 @@
+from ._smoothness import warn_of_kinks as warn_of_kinks
 from ._time import depends_on_time as depends_on_time
 from .hamiltonian import Hamiltonian as Hamiltonian
 from .potential import AbstractPotential as AbstractPotential

@@ -10,6 +10,10 @@ import numpy as np
 from .._check import describe, is_concrete, warn
 from .._types import Scalar, Time, Vector
 from .hamiltonian import Hamiltonian
+from .potential import PotentialSum, ScaledPotential
+from .potentials import DoubleWell, Eckart, HenonHeiles, InteractingBosons, MorseChain
+from .quadratic import Quadratic
+from .tabulated import TabulatedPotential
 
 _LINES = 8
 _INTERVALS = 64  # of a line
@@ -17,6 +21,8 @@ _REACH = (-3.0717, 2.9318)  # in widths; not symmetric, as kinks are often right
 _LARGEST_SHARE = 0.02  # of a change that may happen in jumps
 _ZOOMS = 2
 _KEPT = 0.5  # of a jump, when its interval is divided by `_INTERVALS`
+# Looking at these would only take time.
+_SMOOTH = (DoubleWell, Eckart, HenonHeiles, InteractingBosons, MorseChain, Quadratic, TabulatedPotential)
 _ROUNDING = 64  # times the precision: smaller jumps are none
 
 _MESSAGES = (
@@ -39,9 +45,19 @@ def warn_of_kinks(hamiltonian: Hamiltonian, t: Time, mean: Vector, width: Vector
 
     Does nothing under a transformation of JAX that traces one of them.
     """
+    if _is_known(hamiltonian.potential):
+        return
     message = check_smoothness(hamiltonian.potential, t, mean, width, order)
     if message is not None:
         warn(message)
+
+
+def _is_known(potential: Callable) -> bool:
+    if isinstance(potential, PotentialSum):
+        return all(map(_is_known, potential.terms))
+    if isinstance(potential, ScaledPotential):
+        return _is_known(potential.potential)
+    return isinstance(potential, _SMOOTH)
 
 
 def check_smoothness(

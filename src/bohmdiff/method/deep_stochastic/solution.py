@@ -86,8 +86,8 @@ class VelocitySolution(AbstractFieldSolution):
         return require(
             found,
             arrived,
-            "Could not trace x back to t0: the velocities are too rough on the way, or grow without bound. Ask for a "
-            "place where there are particles.",
+            "Could not trace x back to t0: the velocities are too rough on the way, or grow without bound. Ask "
+            "for a place where there are particles.",
             ParticlesLostError,
         )
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from ..._check import as_positive_integer, require
 from ..._errors import NotFiniteError
 from ..._types import Key, Times
+from ...hamiltonian import warn_of_kinks
 from ...problem import Problem
 from ...solution import Diagnostics, Figure
 from ...solver import AbstractSymplecticSolver, BlanesMoan6
@@ -81,6 +82,8 @@ class GaussianDynamics(AbstractMethod):
                 f"{type(problem.initial).__name__} was given. For other states use another method, such as "
                 "SplitOperator."
             )
+        mean, width = problem.initial.mean, jnp.sqrt(jnp.diag(problem.initial.covariance))
+        warn_of_kinks(problem.hamiltonian, problem.t0, mean, width, order=2)
         interpolation, finite = _integrate(problem, problem.initial, self.solver, self.steps, progress)
         interpolation = require(
             interpolation,

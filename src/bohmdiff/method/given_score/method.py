@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from ..._types import Key, Paths, Points, Times, Vector, Weights
 from ...flow import check_integration
+from ...hamiltonian import warn_of_kinks
 from ...problem import Problem
 from ...score import AbstractScore, as_score
 from ...solution import Diagnostics, Figure, Particles, worst
@@ -72,6 +73,9 @@ class GivenScore(AbstractMethod):
             design = as_design(self.particles, "particles")
         x0, weights = problem.initial.particles(design, key)
         weights = jnp.asarray(weights, x0.dtype)
+        mean = weights @ x0
+        width = jnp.sqrt(weights @ (x0 - mean) ** 2)
+        warn_of_kinks(problem.hamiltonian, problem.t0, mean, width, order=2)
         flow, current = flow_and_velocity(problem, self.score, x0, weights, ts, self.solver, self.steps)
         return FlowSolution(
             problem=problem,

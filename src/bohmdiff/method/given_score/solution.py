@@ -101,8 +101,9 @@ class FlowSolution(AbstractParticleSolution, AbstractFitted):
         if not has_log_density(self.fitted):
             raise self.unavailable(
                 "log_density",
-                "Its score is a vector field without a scalar. particles.log_density has ln ρ on the particles. For "
-                "ln ρ anywhere, write the score as GradientScore(scalar) or derive it from AbstractGradientScore.",
+                "Its score is a vector field without a scalar. particles.log_density has ln ρ on the particles. "
+                "For ln ρ anywhere, write the score as GradientScore(scalar) or derive it from "
+                "AbstractGradientScore.",
             )
         return scalar_of(self.fitted)(t, x) - jnp.interp(t, self.ts, self._offsets())
 

@@ -13,6 +13,7 @@ from ..._check import as_positive_integer, describe, is_concrete
 from ..._errors import DegenerateFitError
 from ..._types import Key, Paths, Points, Scalar, Times, Weights
 from ...flow import HalfState, check_integration, hermite_force, integrate, require_finite
+from ...hamiltonian import warn_of_kinks
 from ...problem import Problem
 from ...score import (
     AbstractBasis,
@@ -130,6 +131,9 @@ class SequentialScoreMatching(AbstractMethod):
                 "many, or a lower degree."
             )
         x0 = require_finite(problem, problem.hamiltonian.potential, x0, "potential")
+        mean = weights @ x0
+        width = jnp.sqrt(weights @ (x0 - mean) ** 2)
+        warn_of_kinks(problem.hamiltonian, problem.t0, mean, width, order=2)
         saved, steps = _run(problem, self, x0, weights, ts, progress)
         self._refuse_degenerate(problem, functions, steps, saved)
         score = HermiteScore(cubic_path(steps.t, steps.score, steps.score_rate))

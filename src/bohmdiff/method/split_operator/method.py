@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 from ..._check import as_float, as_positive_integer, check_output, is_concrete, on_host
 from ..._errors import NotFiniteError
 from ..._types import Key, Numbers, Scalar, Times
+from ...hamiltonian import warn_of_kinks
 from ...problem import Problem
 from ..method import AbstractMethod
 from ._fourier import FourierGrid
@@ -167,6 +168,9 @@ class SplitOperator(AbstractMethod):
             conserved=propagator.hamiltonian is None,
         )
         at_start = jax.tree.map(lambda leaf: leaf[0], moments)
+        if self.order == 4:  # whose correction is the squared force
+            width = jnp.sqrt(jnp.diag(at_start.covariance))
+            warn_of_kinks(hamiltonian, problem.t0, at_start.mean, width, order=1)
         if not plan.saves_start:
             moments = jax.tree.map(lambda leaf: leaf[1:], moments)
         return GridSolution(
