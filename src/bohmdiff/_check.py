@@ -144,10 +144,13 @@ def describe(value: Any) -> str:
 
 
 def cast_floats(tree: PyTree, dtype: Any) -> PyTree:
-    """Casts every floating-point array of `tree` to `dtype`, so that one precision rules throughout."""
+    """Casts every floating-point array of `tree` to `dtype`, and every complex one to the complex type of the
+    same precision, so that one precision rules throughout."""
 
     def cast(leaf: Any) -> Any:
-        return leaf.astype(dtype) if eqx.is_inexact_array(leaf) else leaf
+        if not eqx.is_inexact_array(leaf):
+            return leaf
+        return leaf.astype(jnp.result_type(dtype, jnp.complex64) if jnp.iscomplexobj(leaf) else dtype)
 
     return jax.tree.map(cast, tree)
 

@@ -9,6 +9,8 @@ import equinox as eqx
 import jax
 import numpy as np
 
+from ._closure import ClosedFunction
+
 
 def text_of(value: Any, most: int) -> str:
     """A module in words: all its options, defaults too, and the numbers of arrays that have at most `most`.
@@ -22,6 +24,8 @@ def text_of(value: Any, most: int) -> str:
     if hasattr(value, "__self__") and hasattr(value, "__func__"):
         # A bound method: written out it would be all of the solution that a score was taken from.
         return f"<{type(value.__self__).__name__}.{value.__func__.__name__}>"
+    if isinstance(value, ClosedFunction):
+        return f"<function {value.name}>"
     if isinstance(value, eqx.Module):
         options = ((field.name, getattr(value, field.name)) for field in fields(value))
         return f"{type(value).__name__}({named(options)})"

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import DTypeLike
 
 from ._check import as_real_array, check_output, describe, is_concrete, require
+from ._closure import name_of, settled
 from ._types import Numbers, Scalar, Times
 from .hamiltonian import Hamiltonian
 from .wavepacket import AbstractInitialState
@@ -66,18 +67,18 @@ class Problem(eqx.Module):
         t0, t1 = as_real_array(t0, "t0"), as_real_array(t1, "t1")
         if t0.ndim or t1.ndim:
             raise ValueError(f"t0 and t1 must be scalars, but shapes {t0.shape}, {t1.shape} were given.")
-        check_output(
-            hamiltonian.potential,
-            (t0.astype(initial.dtype), jnp.zeros(d, initial.dtype)),
-            (),
-            "potential",
-        )
-        self.hamiltonian, self.initial, self.t0 = hamiltonian, initial, t0
+        point = (t0.astype(initial.dtype), jnp.zeros(d, initial.dtype))
+        potential = settled(hamiltonian.potential, point)
+        # As a function of t and x alone: an error then is that of the function as the user wrote it.
+        check_output(lambda t, x: potential(t, x), point, (), "potential")
+        self.hamiltonian = eqx.tree_at(lambda h: h.potential, hamiltonian, potential)
+        self.initial, self.t0 = initial, t0
         self.t1 = require(
             t1,
             t1 > t0,
-            f"t1 must be later than t0, but t0 = {describe(t0)} and t1 = {describe(t1)} were given. To "
-            "go back in time, reverse the momentum and the chirp of the initial state.",
+            f"t1 must be later than t0, but t0 = {describe(t0)} and t1 = {describe(t1)} were given. To go back "
+            "in time, solve forward with the phase of the initial state reversed (momentum, chirp and phase "
+            "times -1) and with the potential V(t0 - t, x) for t from 0 to t0 - t1.",
         )
 
     @property
@@ -91,7 +92,9 @@ class Problem(eqx.Module):
         return self.initial.dtype
 
     def __repr__(self) -> str:
-        parts = f"{type(self.hamiltonian.potential).__name__}, {type(self.initial).__name__}, d = {self.dimension}"
+        parts = (
+            f"{name_of(self.hamiltonian.potential)}, {type(self.initial).__name__}, d = {self.dimension}"
+        )
         if not is_concrete((self.t0, self.t1)):
             return f"Problem({parts}, traced)"
         dtype = np.dtype(self.dtype).name

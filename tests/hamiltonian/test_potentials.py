@@ -115,10 +115,10 @@ def test_parameters_are_differentiable_through_the_constructor():
     np.testing.assert_allclose(jax.jit(jax.grad(energy))(12.5), expected, rtol=1e-12)
 
 
-def test_a_bad_parameter_under_jit_is_an_error_at_run_time():
+def test_a_bad_parameter_under_jit_is_nan():
     energy = eqx.filter_jit(lambda depth: bd.MorseChain(depth, 0.2, 0.3)(0.0, jnp.ones(2)))
-    with pytest.raises(RuntimeError, match="depth must be positive"):
-        energy(jnp.array(-1.0)).block_until_ready()
+    assert jnp.isfinite(energy(jnp.array(1.0)))
+    assert jnp.isnan(energy(jnp.array(-1.0)))
 
 
 @every_potential

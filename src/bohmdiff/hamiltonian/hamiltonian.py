@@ -1,13 +1,19 @@
 """The Hamiltonian: a potential, one mass per coordinate, and ħ."""
 
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._check import as_real_array, describe, require
+from .._closure import as_module, settled
 from .._types import Numbers, Scalar, Time, Vector
+from .potential import PotentialSum, terms_of
+
+# Where one mass is for all coordinates, a function is tried with these numbers of coordinates.
+_DIMENSIONS = (1, 2, 3, 4)
 
 
 class Hamiltonian(eqx.Module):
@@ -16,7 +22,15 @@ class Hamiltonian(eqx.Module):
     ```python
     hamiltonian = bd.Hamiltonian(bd.MorseChain(depth=12.5, width=0.2, coupling=0.3), mass=1.0)
     hamiltonian.potential(0.0, jnp.zeros(4))
+    driven = hamiltonian + (lambda t, x: -0.1 * jnp.sin(t) * x[0])  # the same masses, one potential more
     ```
+
+    A plain function becomes a module, with the values that it closes over (numbers, arrays, global names,
+    default arguments) at the time when the Hamiltonian is made: later changes have no effect. Numbers and arrays
+    among them are parameters: functions that differ only in these share what is compiled, and gradients flow
+    to them. Whole numbers are not: they are exponents and indices. Where a function needs the value of a number,
+    as in `if c > 0` or `math.sqrt(c)`, or uses an object of a class of your own, everything compiles anew for
+    each value. Do not change such an object while a Hamiltonian holds it.
 
     **Arguments:**
 
@@ -51,11 +65,17 @@ class Hamiltonian(eqx.Module):
             )
         if hbar.ndim != 0:
             raise ValueError(f"hbar must be a scalar, but shape {hbar.shape} was given.")
-        self.potential = potential
+        dimensions = mass.shape or _DIMENSIONS
+        self.potential = settled(as_module(potential), *((jnp.zeros(()), jnp.zeros(d)) for d in dimensions))
         self.mass = require(
             mass, jnp.all(mass > 0), f"Every mass must be positive, but {describe(mass)} was given."
         )
         self.hbar = require(hbar, hbar > 0, f"hbar must be positive, but {describe(hbar)} was given.")
+
+    def __add__(self, other: Any) -> "Hamiltonian":
+        if not callable(other):
+            return NotImplemented
+        return Hamiltonian(PotentialSum(*terms_of(self.potential), *terms_of(other)), self.mass, self.hbar)
 
     def masses(self, dimension: int) -> Vector:
         """The mass of each coordinate, shape `(d,)`."""

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array
 
 from .._check import as_real_array, describe, require
+from .._closure import as_module
 from .._types import Numbers, Scalar, Time, Vector
 
 
@@ -91,7 +92,7 @@ class PotentialSum(AbstractPotential):
                 raise ValueError(
                     f"Each term of a sum must be a potential V(t, x) -> scalar, but {term!r} was given."
                 )
-        self.terms = terms
+        self.terms = tuple(map(as_module, terms))
 
     def __call__(self, t: Time, x: Vector) -> Scalar:
         total = self.terms[0](t, x)
@@ -123,7 +124,7 @@ class ScaledPotential(AbstractPotential):
     def __init__(self, potential: Callable[..., Any], factor: Numbers):
         if not callable(potential):
             raise ValueError(f"Only a potential V(t, x) can be scaled, but {potential!r} was given.")
-        self.potential = potential
+        self.potential = as_module(potential)
         self.factor = scalar(factor, "The factor of a potential")
 
     def __call__(self, t: Time, x: Vector) -> Scalar:
@@ -171,9 +172,9 @@ def _is_zero(value: Any) -> bool:
 def _add(left: Any, right: Any) -> AbstractPotential:
     if not (callable(left) and callable(right)):
         return NotImplemented
-    return PotentialSum(*_terms(left), *_terms(right))
+    return PotentialSum(*terms_of(left), *terms_of(right))
 
 
-def _terms(potential: Any) -> tuple:
-    # Sums are kept flat, so that a long one does not nest.
+def terms_of(potential: Any) -> tuple:
+    """The terms of a sum, or of anything else itself. Sums are kept flat, so that a long one does not nest."""
     return potential.terms if isinstance(potential, PotentialSum) else (potential,)

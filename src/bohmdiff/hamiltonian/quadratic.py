@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._check import as_real_array, describe, require
+from .._closure import as_module, settled
 from .._types import Numbers, Scalar, Time, Vector
 from .potential import AbstractPotential, check_fits, number_or_vector
 
@@ -49,7 +50,7 @@ class Quadratic(AbstractPotential):
         centre: Numbers | Callable[[Time], Array] | None = None,
         linear: Numbers | Callable[[Time], Array] | None = None,
     ):
-        self.matrix = matrix if callable(matrix) else _symmetric(as_real_array(matrix, "matrix"))
+        self.matrix = _of_time(matrix) if callable(matrix) else _symmetric(as_real_array(matrix, "matrix"))
         self.centre = _vector_or_function(centre, "centre")
         self.linear = _vector_or_function(linear, "linear")
         fields = {"matrix": self.matrix, "centre": self.centre, "linear": self.linear}
@@ -90,7 +91,13 @@ def _symmetric(matrix: Array) -> Array:
 
 
 def _vector_or_function(value: Any, name: str) -> Any:
-    return value if value is None or callable(value) else number_or_vector(value, name)
+    if callable(value):
+        return _of_time(value)
+    return None if value is None else number_or_vector(value, name)
+
+
+def _of_time(function: Callable[[Time], Any]) -> Any:
+    return settled(as_module(function), (jnp.zeros(()),))
 
 
 def _at(value: Array | Callable[[Time], Array], t: Time, x: Vector) -> Array:

@@ -26,6 +26,9 @@ class AbstractDesign(eqx.Module):
     ```python
     points, weights = bd.SobolPoints(64)(2, key)  # any design: of the standard normal distribution, (64, 2)
     ```
+
+    A design is an option of a method: in one of your own, declare all fields as `eqx.field(static=True)`, with
+    values that can be hashed.
     """
 
     @abstractmethod
@@ -52,7 +55,9 @@ class RandomPoints(AbstractDesign):
     is needed.
     """
 
-    number: int = eqx.field(converter=lambda n: as_positive_integer(n, "number", "Pass how many points."))
+    number: int = eqx.field(
+        static=True, converter=lambda n: as_positive_integer(n, "number", "Pass how many points.")
+    )
 
     def __call__(self, dimension, key=None):
         key = needs_key(self, key)
@@ -76,7 +81,9 @@ class SobolPoints(AbstractDesign):
     is needed.
     """
 
-    number: int = eqx.field(converter=lambda n: as_positive_integer(n, "number", "Pass how many points."))
+    number: int = eqx.field(
+        static=True, converter=lambda n: as_positive_integer(n, "number", "Pass how many points.")
+    )
 
     def __call__(self, dimension, key=None):
         if self.number > _MOST_SOBOL:
@@ -115,9 +122,10 @@ class GaussHermitePoints(AbstractDesign):
     """
 
     points_per_axis: int = eqx.field(
-        converter=lambda n: as_positive_integer(n, "points_per_axis", "Pass the nodes per coordinate.")
+        static=True,
+        converter=lambda n: as_positive_integer(n, "points_per_axis", "Pass the nodes per coordinate."),
     )
-    discard: float = eqx.field(default=1e-6, converter=lambda p: _discarded_probability(p))
+    discard: float = eqx.field(static=True, default=1e-6, converter=lambda p: _discarded_probability(p))
 
     def __call__(self, dimension, key=None):
         del key
@@ -171,9 +179,9 @@ class TruncatedPoints(AbstractDesign):
     **Raises:** `ValueError` for something that is no design, and a radius that is not positive.
     """
 
-    design: AbstractDesign
+    design: AbstractDesign = eqx.field(static=True)
     radius: float | None = eqx.field(
-        default=None, converter=lambda v: None if v is None else as_float(v, "radius")
+        static=True, default=None, converter=lambda v: None if v is None else as_float(v, "radius")
     )
 
     def __check_init__(self):
@@ -182,8 +190,14 @@ class TruncatedPoints(AbstractDesign):
             raise ValueError(f"radius must be positive, but {self.radius!r} was given.")
 
     def __call__(self, dimension, key=None):
-        points, weights = self.design(dimension, key)
+        return self.moved(*self.design(dimension, key))
+
+    def moved(
+        self, points: Float[ArrayLike, "M d"], weights: Float[ArrayLike, " M"]
+    ) -> tuple[Float[ArrayLike, "M d"], Float[ArrayLike, " M"]]:
+        """The points of another design, drawn inwards, and their weights."""
         points = np.asarray(points)
+        dimension = points.shape[1]
         distance = np.linalg.norm(points, axis=1)
         within = 1 - _TRUNCATED if self.radius is None else chi.cdf(self.radius, dimension)
         inside = chi.cdf(distance, dimension) * within
@@ -212,7 +226,7 @@ class StandardizedPoints(AbstractDesign):
     **Raises:** `ValueError` for something that is no design, and for points that lie in a plane.
     """
 
-    design: AbstractDesign
+    design: AbstractDesign = eqx.field(static=True)
 
     def __check_init__(self):
         _require_design(self.design)
@@ -256,9 +270,9 @@ class WidenedPoints(AbstractDesign):
     **Raises:** `ValueError` for something that is no design, and a factor or power that is not allowed.
     """
 
-    design: AbstractDesign
-    factor: float = eqx.field(converter=lambda v: as_float(v, "factor"))
-    power: float = eqx.field(default=1.0, converter=lambda v: as_float(v, "power"))
+    design: AbstractDesign = eqx.field(static=True)
+    factor: float = eqx.field(static=True, converter=lambda v: as_float(v, "factor"))
+    power: float = eqx.field(static=True, default=1.0, converter=lambda v: as_float(v, "power"))
 
     def __check_init__(self):
         _require_design(self.design)
@@ -268,17 +282,22 @@ class WidenedPoints(AbstractDesign):
             raise ValueError(f"power must be between 0 and 1, but {self.power!r} was given.")
 
     def __call__(self, dimension, key=None):
-        points, weights = self.design(dimension, key)
+        return self.moved(*self.design(dimension, key))
+
+    def moved(
+        self, points: Float[ArrayLike, "M d"], weights: Float[ArrayLike, " M"]
+    ) -> tuple[Float[ArrayLike, "M d"], Float[ArrayLike, " M"]]:
+        """The points of another design, moved outwards, and their weights."""
         points = self.factor * np.asarray(points)
         square = np.sum(points**2, axis=1)
         # Relative to the innermost point: far out all of them would underflow.
         exponent = 0.5 * self.power * (1 - self.factor**-2)
         with np.errstate(invalid="ignore"):
-            weights = weights * np.exp(-exponent * (square - square.min()))
-            weights = weights / weights.sum()
-        if not np.all(np.isfinite(weights)):
+            reweighted = np.asarray(weights) * np.exp(-exponent * (square - square.min()))
+            reweighted = reweighted / reweighted.sum()
+        if not np.all(np.isfinite(reweighted)):
             raise ValueError(f"factor is too large to weigh the points: {self.factor!r} was given.")
-        return points, weights
+        return points, reweighted
 
 
 def _require_design(design: object) -> None:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import DTypeLike
 
 from .._check import check_output, describe, require
+from .._closure import as_module, settled
 from .._precision import in_full_precision
 from .._types import Key, Numbers, Points, Scalar, Vector, Weights
 from ._transport import Transport, fit_transport, transported
@@ -88,8 +89,10 @@ class LogDensity(AbstractInitialState):
     ):
         guess = GaussianWavePacket(mean, covariance, momentum)
         check_output(log_density, (guess.mean,), (), "log_density")
+        log_density = settled(as_module(log_density), (guess.mean,))
         if phase is not None:
             check_output(phase, (guess.mean,), (), "phase")
+            phase = settled(as_module(phase), (guess.mean,))
         value = log_density(guess.mean)
         start = require(
             guess.mean,

@@ -1,16 +1,15 @@
 """Mixtures of Gaussians: densities with several humps, still in closed form."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.scipy.special import ndtr
 from jaxtyping import Array, DTypeLike, Float
 
 from .._check import as_real_array, check_output, describe, require
+from .._closure import as_module, settled
 from .._precision import in_full_precision
 from .._types import Key, Numbers, Points, Scalar, Vector, Weights
 from .design import AbstractDesign, RandomPoints, SobolPoints, TruncatedPoints, WidenedPoints
@@ -97,7 +96,9 @@ class GaussianMixture(AbstractInitialState):
         if momentum.shape != (d,):
             raise ValueError(f"momentum must have shape ({d},), but shape {momentum.shape} was given.")
         if phase is not None:
-            check_output(phase, (jnp.zeros(d, dtype),), (), "phase")
+            origin = jnp.zeros(d, dtype)
+            check_output(phase, (origin,), (), "phase")
+            phase = settled(as_module(phase), (origin,))
         self.weights = shares / jnp.sum(shares)
         self.means = means
         self.covariances = positive_definite(covariances, "covariances")
@@ -148,16 +149,6 @@ class _Labelled(NamedTuple):
     label: Any
 
 
-class _Given(AbstractDesign):
-    """Points that there are already."""
-
-    points: Any
-    weights: Any
-
-    def __call__(self, dimension, key=None):
-        return self.points, self.weights
-
-
 def _labelled(design: AbstractDesign, dimension: int, key: Key | None) -> _Labelled | None:
     """The points of a design that has so many in any dimension, or `None` for others."""
     if isinstance(design, RandomPoints | SobolPoints):
@@ -166,6 +157,5 @@ def _labelled(design: AbstractDesign, dimension: int, key: Key | None) -> _Label
     if isinstance(design, TruncatedPoints | WidenedPoints):
         inner = _labelled(design.design, dimension, key)
         if inner is not None:
-            outer = replace(design, design=_Given(np.asarray(inner.normal), inner.weights))
-            return _Labelled(*outer(dimension), inner.label)
+            return _Labelled(*design.moved(inner.normal, inner.weights), inner.label)
     return None
