@@ -114,4 +114,10 @@ def test_imports_go_one_way(path):
 
 
 def test_the_reader_of_imports_sees_them():
-    assert imported_rooms(SOURCE / "problem.py") == {"_check", "_closure", "_types", "hamiltonian", "wavepacket"}
+    assert imported_rooms(SOURCE / "problem.py") == {
+        "_check",
+        "_closure",
+        "_types",
+        "hamiltonian",
+        "wavepacket",
+    }

@@ -20,9 +20,13 @@ class Hamiltonian(eqx.Module):
     r"""$H = \sum_i p_i^2 / 2 m_i + V(t, x)$ with $[x_i, p_i] = i\hbar$.
 
     ```python
-    hamiltonian = bd.Hamiltonian(bd.MorseChain(depth=12.5, width=0.2, coupling=0.3), mass=1.0)
+    hamiltonian = bd.Hamiltonian(
+        bd.MorseChain(depth=12.5, width=0.2, coupling=0.3), mass=1.0
+    )
     hamiltonian.potential(0.0, jnp.zeros(4))
-    driven = hamiltonian + (lambda t, x: -0.1 * jnp.sin(t) * x[0])  # the same masses, one potential more
+    driven = hamiltonian + (
+        lambda t, x: -0.1 * jnp.sin(t) * x[0]
+    )  # the same masses, one potential more
     ```
 
     A plain function becomes a module, with the values that it closes over (numbers, arrays, global names,

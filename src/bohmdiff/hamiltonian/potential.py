@@ -21,7 +21,11 @@ class AbstractPotential(eqx.Module):
 
     ```python
     field = lambda t, x: -0.1 * jnp.sin(t) * x[0]
-    potential = bd.MorseChain(depth=12.5, width=0.2, coupling=0.3) + 0.5 * bd.Eckart(1.0, 0.5) + field
+    potential = (
+        bd.MorseChain(depth=12.5, width=0.2, coupling=0.3)
+        + 0.5 * bd.Eckart(1.0, 0.5)
+        + field
+    )
     ```
 
     To write one, subclass this, declare its parameters as fields and write `__call__`. A plain

@@ -24,7 +24,9 @@ class AbstractDesign(eqx.Module):
     """A rule that places points for the standard normal distribution in any dimension.
 
     ```python
-    points, weights = bd.SobolPoints(64)(2, key)  # any design: of the standard normal distribution, (64, 2)
+    points, weights = bd.SobolPoints(64)(
+        2, key
+    )  # any design: of the standard normal distribution, (64, 2)
     ```
 
     A design is an option of a method: in one of your own, declare all fields as `eqx.field(static=True)`, with
@@ -213,7 +215,9 @@ class StandardizedPoints(AbstractDesign):
     errors of the design: where a flow has ripples finer than a grid, Sobol points are better than the grid.
 
     ```python
-    x0, weights = initial.particles(bd.StandardizedPoints(bd.SobolPoints(4096)), key)
+    x0, weights = initial.particles(
+        bd.StandardizedPoints(bd.SobolPoints(4096)), key
+    )
     variance = weights @ (x0 - weights @ x0) ** 2  # that of the packet
     ```
 
@@ -256,7 +260,9 @@ class WidenedPoints(AbstractDesign):
     distribution between the two: the tails count more than they weigh.
 
     ```python
-    bd.WidenedPoints(bd.TruncatedPoints(bd.SobolPoints(256), radius=3.3), factor=1.4)  # out to 4.6
+    bd.WidenedPoints(
+        bd.TruncatedPoints(bd.SobolPoints(256), radius=3.3), factor=1.4
+    )  # out to 4.6
     ```
 
     **Arguments:**

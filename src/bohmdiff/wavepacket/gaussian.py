@@ -16,7 +16,9 @@ class GaussianWavePacket(AbstractInitialState):
     $S_0 = p\cdot(x-\bar x) + \tfrac12 (x-\bar x)^\top C\,(x-\bar x)$.
 
     ```python
-    initial = bd.GaussianWavePacket(mean=[1.0, 0.0], covariance=0.5, momentum=[0.0, 2.0])
+    initial = bd.GaussianWavePacket(
+        mean=[1.0, 0.0], covariance=0.5, momentum=[0.0, 2.0]
+    )
     initial.log_density(jnp.zeros(2))
     ```
 

@@ -27,7 +27,9 @@ class LogDensity(AbstractInitialState):
     r"""$\rho_0 = e^{f} / \int e^{f}$ for any smooth $f$, with phase $S_0 = p\cdot(x-\bar x) + S(x)$.
 
     ```python
-    initial = bd.LogDensity(lambda x: -0.25 * jnp.sum(x**4), mean=[0.0, 0.0], covariance=0.7)
+    initial = bd.LogDensity(
+        lambda x: -0.25 * jnp.sum(x**4), mean=[0.0, 0.0], covariance=0.7
+    )
     initial.log_density(jnp.zeros(2))  # normalised
     ```
 

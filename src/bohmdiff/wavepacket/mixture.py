@@ -25,7 +25,9 @@ class GaussianMixture(AbstractInitialState):
     packets in a superposition interfere, and where they have different momenta there are nodes.)
 
     ```python
-    initial = bd.GaussianMixture([0.7, 0.3], means=[[-1.0, 0.0], [1.0, 0.5]], covariances=[0.5, 0.8])
+    initial = bd.GaussianMixture(
+        [0.7, 0.3], means=[[-1.0, 0.0], [1.0, 0.5]], covariances=[0.5, 0.8]
+    )
     initial.score(jnp.zeros(2))
     ```
 
