@@ -6,6 +6,7 @@ import json
 import operator
 import re
 import textwrap
+import tomllib
 from pathlib import Path
 
 import matplotlib
@@ -111,6 +112,14 @@ def test_notebooks_are_their_pages():
     for name, source in made.NOTEBOOKS.items():
         saved = json.loads(made.path_of(name).read_text(encoding="utf-8"))
         assert saved == made.notebook(*source), "run python docs/_notebooks.py"
+
+
+def test_all_name_one_version():
+    with open(ROOT / "pyproject.toml", "rb") as file:
+        version = tomllib.load(file)["project"]["version"]
+    assert bohmdiff.__version__ == version
+    assert f"version: {version}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"\n## {version}\n" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
 def test_blocks_share_their_names_and_errors_name_their_line():
