@@ -1,5 +1,7 @@
 """Quantum dynamics with Bohmian trajectories and score matching."""
 
+import importlib.metadata as _metadata
+
 from . import plot as plot
 from . import units as units
 from ._errors import BohmdiffError as BohmdiffError
@@ -43,13 +45,15 @@ from .method.given_score import FlowSolution as FlowSolution
 from .method.physics_informed import WaveFunctionSolution as WaveFunctionSolution
 from .method.sequential import EnsembleSolution as EnsembleSolution
 from .method.split_operator import GridSolution as GridSolution
-from .method.split_operator import TabulatedWaveFunction as TabulatedWaveFunction
+from .network import AbstractWithDerivatives as AbstractWithDerivatives
+from .network import AbstractWithPullback as AbstractWithPullback
 from .network import LocalScore as LocalScore
 from .network import NeuralVelocity as NeuralVelocity
 from .network import NeuralWaveFunction as NeuralWaveFunction
 from .network import Pullback as Pullback
 from .network import TimeConditionedMLP as TimeConditionedMLP
 from .network import velocity_networks as velocity_networks
+from .objective import AbstractLeastSquares as AbstractLeastSquares
 from .objective import AbstractObjective as AbstractObjective
 from .objective import CausticPenalty as CausticPenalty
 from .objective import DirectionalDivergence as DirectionalDivergence
@@ -62,9 +66,11 @@ from .objective import ObjectiveSum as ObjectiveSum
 from .objective import fisher_divergence as fisher_divergence
 from .problem import Problem as Problem
 from .score import AbstractBasis as AbstractBasis
+from .score import AbstractGradientScore as AbstractGradientScore
 from .score import AbstractScore as AbstractScore
 from .score import BlendedScore as BlendedScore
 from .score import FrozenScore as FrozenScore
+from .score import FunctionScore as FunctionScore
 from .score import GaussianScore as GaussianScore
 from .score import GradientScore as GradientScore
 from .score import HarmonicScore as HarmonicScore
@@ -82,6 +88,7 @@ from .solution import Figure as Figure
 from .solution import Particles as Particles
 from .solution import Solution as Solution
 from .solution import compare as compare
+from .solution import load as load
 from .solver import AbstractSymplecticSolver as AbstractSymplecticSolver
 from .solver import BlanesMoan4 as BlanesMoan4
 from .solver import BlanesMoan6 as BlanesMoan6
@@ -92,6 +99,7 @@ from .stochastic import HermiteVelocity as HermiteVelocity
 from .stochastic import Velocities as Velocities
 from .stochastic import nelson_process as nelson_process
 from .stochastic import velocity_residuals as velocity_residuals
+from .training import Training as Training
 from .training import scale_by_gauss_newton as scale_by_gauss_newton
 from .units import Units as Units
 from .wavepacket import AbstractDesign as AbstractDesign
@@ -105,3 +113,5 @@ from .wavepacket import SobolPoints as SobolPoints
 from .wavepacket import StandardizedPoints as StandardizedPoints
 from .wavepacket import TruncatedPoints as TruncatedPoints
 from .wavepacket import WidenedPoints as WidenedPoints
+
+__version__ = _metadata.version("bohmdiff")
