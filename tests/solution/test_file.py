@@ -19,9 +19,11 @@ import xarray
 from tests.unchecked import unchecked_types
 
 import bohmdiff as bd
+from bohmdiff._closure import as_module
 from bohmdiff.solution._file import _check_seal, _seal
 from bohmdiff.solution._names import name_of, thing_named
 
+KEY = jax.random.key(0)
 TS = jnp.linspace(0.0, 1.0, 4)
 
 
@@ -125,7 +127,9 @@ EVERYTHING = {
     "modules": (
         bd.BlanesMoan6(),
         bd.SobolPoints(8),
-        eqx.nn.MLP(2, 1, 4, 1, jnp.tanh, key=jax.random.key(0)),
+        eqx.nn.MLP(2, 1, 4, 1, jnp.tanh, key=KEY),
+        # With its activations as modules, one of which is a lambda of Equinox.
+        as_module(eqx.nn.MLP(2, 1, 4, 1, jax.nn.gelu, key=KEY)),
     ),
     "method of a module": packet().score,
 }
@@ -328,7 +332,7 @@ def test_what_can_not_be_found_again_is_not_saved(tmp_path):
     ):
         still(problem(), more={"f": lambda x: x}).save(path)
     with pytest.raises(ValueError, match=r"solution\.more is a random key"):
-        still(problem(), more=jax.random.key(0)).save(path)
+        still(problem(), more=KEY).save(path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -336,7 +340,7 @@ def test_an_optimizer_that_is_not_loaded_says_so(tmp_path):
     solution = still(problem(), Plain(1, bd.Training(optimizer=optax.adam(1e-3), epochs=7)))
     path = saved(solution, tmp_path)
     assert_equal(bd.load(path, method=solution.method), solution)
-    score = bd.NeuralScore(problem(bd.Quadratic(1.0)), width=2, key=jax.random.key(0))
+    score = bd.NeuralScore(problem(bd.Quadratic(1.0)), width=2, key=KEY)
     method = bd.SelfConsistentScoreMatching(
         score, training=bd.Training(optimizer=optax.adam(1e-3), epochs=3)
     )
@@ -347,7 +351,7 @@ def test_an_optimizer_that_is_not_loaded_says_so(tmp_path):
 
 
 def test_a_default_optimizer_comes_back(tmp_path):
-    score = bd.NeuralScore(problem(bd.Quadratic(1.0)), width=2, key=jax.random.key(0))
+    score = bd.NeuralScore(problem(bd.Quadratic(1.0)), width=2, key=KEY)
     solution = still(problem(), bd.SelfConsistentScoreMatching(score, training=bd.Training(epochs=3)))
     assert_equal(bd.load(saved(solution, tmp_path)), solution)
 
@@ -547,10 +551,10 @@ def closed_form(of, ts):
 
 
 def network_of(of):
-    return bd.NeuralScore(of, width=2, depth=1, key=jax.random.key(0))
+    return bd.NeuralScore(of, width=2, depth=1, key=KEY)
 
 
-FEW = {"particles": bd.GaussHermitePoints(5), "steps": 4}
+FEW = {"particles": bd.GaussHermitePoints(16), "steps": 4}
 TRAINED = {"training": bd.Training(epochs=2), "particles": 32}
 METHODS = {
     "GaussianDynamics": lambda of: bd.GaussianDynamics(steps=8),
@@ -562,10 +566,10 @@ METHODS = {
         network_of(of), **TRAINED, steps=4
     ),
     "DeepStochasticMechanics": lambda of: bd.DeepStochasticMechanics(
-        *bd.velocity_networks(of, width=2, depth=1, key=jax.random.key(0)), **TRAINED
+        *bd.velocity_networks(of, width=2, depth=1, key=KEY), **TRAINED
     ),
     "PhysicsInformedNetwork": lambda of: bd.PhysicsInformedNetwork(
-        bd.NeuralWaveFunction(of, width=2, depth=1, key=jax.random.key(0)), **TRAINED
+        bd.NeuralWaveFunction(of, width=2, depth=1, key=KEY), **TRAINED
     ),
 }
 QUICK = ["SplitOperator"]
@@ -596,13 +600,14 @@ def test_solutions_of_every_method(name, tmp_path):
     @jax.jit
     def everything(one, x):
         traces.append(1)
-        return one.score(0.3, x), one.velocity(0.3, x), one.log_density(0.7, x), one.trajectories(x[None])
+        return one.score(0.3, x), one.velocity(0.3, x), one.trajectories(x[None])
 
     ours, theirs = (everything(one, jnp.array([0.4])) for one in (solution, again))
     jax.tree.map(np.testing.assert_array_equal, ours, theirs)
     # The same function, written once more, is traced no more either.
     everything(bd.load(path, problem=posed(), **passed), jnp.array([0.4]))
-    assert len(traces) == 1
+    # But what was trained lies on the devices of the training.
+    assert len(traces) == (2 if name in LONG else 1)
     with pytest.raises(ValueError, match="differs"):
         bd.load(path, problem=posed(1.001), **passed)
 

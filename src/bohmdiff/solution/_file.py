@@ -85,7 +85,9 @@ def load(path: str | Path, problem: Problem | None = None, method: eqx.Module | 
     is your own, pass the problem again; if a part of the method is, pass the method:
 
     ```python
-    stiff = bd.Problem(bd.Hamiltonian(lambda t, x: 0.6 * x @ x), initial, t1=1.0)
+    stiff = bd.Problem(
+        bd.Hamiltonian(lambda t, x: 0.6 * x @ x), initial, t1=1.0
+    )
     bd.solve(stiff, bd.GaussianDynamics(), ts=[0.0, 1.0]).save("stiff.nc")
     again = bd.load("stiff.nc", problem=stiff)
     ```

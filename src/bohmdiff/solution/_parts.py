@@ -12,7 +12,7 @@ import numpy as np
 import optax
 
 from .._check import describe
-from .._closure import ClosedFunction
+from .._closure import ClosedFunction, as_module
 from ._names import name_of
 
 # The way to a part: where it starts, `problem` or `method`, then `.field`, `[0]` or `['key']`.
@@ -109,6 +109,8 @@ def own_parts(value: Any, where: Labels, known: list[Own]) -> None:
     The method may contain a function that is a part of the problem already, in other arrays.
     """
     if isinstance(value, ClosedFunction):
+        if library_function(value) is not None:
+            return
         same = closed_like(value, known)
         if index_of(value, known) is None and (same is None or known[same].where[0] == where[0]):
             known.append(Own(where, own_name(value), value))
@@ -128,6 +130,24 @@ def own_parts(value: Any, where: Labels, known: list[Own]) -> None:
 
 def index_of(value: Any, known: list[Own]) -> int | None:
     return next((k for k, own in enumerate(known) if own.thing is value), None)
+
+
+def library_function(value: ClosedFunction) -> Any:
+    """The function of a library that a module was made of, such as `jnp.tanh`; `None` for other modules."""
+    match value.recipe:
+        case ("same", held):
+            thing = held.value
+        case ("function", _, code, _, _, ("same", names), *_):
+            # A lambda that is a variable of its module.
+            functions = (
+                one for one in names.value.values() if getattr(one, "__code__", None) is code.value
+            )
+            thing = next(functions, None)
+        case _:
+            return None
+    if not callable(thing) or name_of(thing) is None:
+        return None
+    return thing if as_module(thing).recipe == value.recipe else None
 
 
 def closed_like(value: ClosedFunction, known: list[Own]) -> int | None:

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._closure import ClosedFunction
+from .._closure import ClosedFunction, as_module
 from ._names import name_of, thing_named
 from ._parts import (
     BoundMethod,
@@ -33,6 +33,7 @@ from ._parts import (
     index_of,
     is_array,
     is_optimizer,
+    library_function,
     own_name,
     text,
 )
@@ -102,6 +103,8 @@ class Writer:
         return {type(value).__name__: [node for _, node in nodes]}
 
     def _closed(self, value: ClosedFunction, where: Labels) -> Node:
+        if (thing := library_function(value)) is not None:
+            return {"module_of": name_of(thing)}
         k = index_of(value, self._own)
         k = closed_like(value, self._own) if k is None else k
         if k is None:
@@ -179,6 +182,8 @@ class Reader:
                 return Path(path)
             case {"own": int(k)}:
                 return self._passed_part(k)
+            case {"module_of": str(name)} if (thing := thing_named(name)) is not None:
+                return as_module(thing)
             case {"closed": int(k), "values": values}:
                 return self._closed(k, self.value(values, (*where, ".values")), where)
             case {"name": str(name)} if (thing := thing_named(name)) is not None:
