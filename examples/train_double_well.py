@@ -1,11 +1,12 @@
-"""Trains a score network on a packet that starts on top of a barrier and splits.
+r"""A score network for the double well.
 
-V = D (x²/a² − 1)² with D = 1, a = 2 and m = ħ = 1; ρ0 is a Gaussian of standard deviation ½ at x = 0, where
-the potential curves downwards, so that there is no harmonic state to start from. The network is added to a
-Gaussian packet that spreads on the barrier, and trained to t = π/2, when the packet is about to split.
+$V = D\,(x^2/a^2 - 1)^2$ with $D = 1$, $a = 2$ and $m = \hbar = 1$. The packet starts on top of the barrier, as a
+Gaussian of standard deviation ½. The potential curves downwards there, so no harmonic state is a baseline. The
+network is added to a Gaussian packet that spreads on the barrier, and trained to $t = \pi/2$, when the packet is
+about to split.
 
-The picture training.png shows the loss and the energy error against epochs, double_well.png the exact
-density with exact trajectories (dashed) and ours (orange).
+The picture training.png shows the loss and the energy error against epochs. double_well.png shows the exact
+density with exact trajectories (dashed) and those of the trained score (orange).
 """
 
 import time

@@ -1,4 +1,4 @@
-"""Trains a score network from scratch on the Morse chain, and checks what it learned.
+"""A score network for the Morse chain, trained from scratch and compared with the exact answer.
 
 A small network is added to the score that sequential matching finds in seconds, and trained end to end. In
 every epoch, fresh particles move under the score, and the Fisher divergence measures how far it is from the score

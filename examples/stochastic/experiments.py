@@ -1,4 +1,4 @@
-"""Deep Stochastic Mechanics and three other methods: trained velocities, a trained wave function and two scores.
+"""Trained velocities, a trained wave function and two scores.
 
 These are the experiments of Deep Stochastic Mechanics (Orlova et al., ICML 2024), each solved in four ways. Three
 methods train networks: SelfConsistentScoreMatching a score, on top of a polynomial, through its own flow;
