@@ -46,7 +46,9 @@ class SplitOperator(AbstractMethod):
     r"""Propagates ψ itself on a periodic Fourier grid, in up to four dimensions.
 
     ```python
-    exact = bd.solve(problem, bd.SplitOperator(points=44, lower=-5.5, upper=7.5))
+    exact = bd.solve(
+        problem, bd.SplitOperator(points=44, lower=-5.5, upper=7.5)
+    )
     exact.std()[-1], exact.diagnostics
     ```
 

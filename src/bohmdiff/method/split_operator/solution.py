@@ -13,7 +13,8 @@ from ..._check import as_real_array, describe, is_concrete, require
 from ..._precision import in_full_precision
 from ..._types import Key, Numbers, Paths, Points, Scalar, Time, Times, Vector
 from ...problem import Problem
-from ...solution import Diagnostics, Solution
+from ...solution import Diagnostics, Solution, wave_function_of
+from ...solution import WaveFunction as Psi
 from .._field_solution import moved_paths
 from ..method import AbstractMethod
 from ._fourier import FourierGrid
@@ -34,7 +35,9 @@ class GridSolution(Solution):
     r"""ψ on a periodic Fourier grid: what [`SplitOperator`][bohmdiff.SplitOperator] returns.
 
     ```python
-    exact = bd.solve(problem, bd.SplitOperator(points=44, lower=-5.5, upper=7.5))
+    exact = bd.solve(
+        problem, bd.SplitOperator(points=44, lower=-5.5, upper=7.5)
+    )
     exact.log_density(1.0, x), jax.vmap(lambda x: exact.score(1.0, x))(x0)
     ```
 
@@ -134,7 +137,10 @@ class GridSolution(Solution):
         if self.fourier.dimension > 1:
             return moved_paths(self.problem, Current(self._dense_wave_function()), x0, self.ts)
         low, high = Distribution(self.fourier, self.snapshots[0]).shares(x0[:, 0])
-        x0 = require(x0, jnp.all((low > 0) | (high > 0)), "x0 must lie in the box of the grid.")
+        inside = jnp.all((low > 0) | (high > 0))
+        low, high = require(
+            (low, high), inside, "x0 must lie in the box of the grid, but a point does not."
+        )
         return self._quantiles(low, high)[:, :, None]
 
     @in_full_precision
@@ -145,8 +151,14 @@ class GridSolution(Solution):
         a quantile of $\rho$.
 
         ```python
-        splitting = bd.Problem(bd.Hamiltonian(bd.DoubleWell()), bd.GaussianWavePacket([0.0], 0.25), t1=2.0)
-        grid = bd.solve(splitting, bd.SplitOperator(points=128, lower=-6.0, upper=6.0))
+        splitting = bd.Problem(
+            bd.Hamiltonian(bd.DoubleWell()),
+            bd.GaussianWavePacket([0.0], 0.25),
+            t1=2.0,
+        )
+        grid = bd.solve(
+            splitting, bd.SplitOperator(points=128, lower=-6.0, upper=6.0)
+        )
         paths = grid.quantile_trajectories(jnp.linspace(0.05, 0.95, 19))
         bd.plot.density(grid, paths)
         ```
@@ -196,24 +208,23 @@ class GridSolution(Solution):
         )
         return jnp.moveaxis(self._at_saved_times(Draws(self.fourier), uniform), 0, 1)
 
-    def project(self, psi: Callable[[Scalar, Vector], Complex[Array, ""]]) -> Complex[Array, " K"]:
-        def overlap(ours: Complex[Array, "..."], other: Complex[Array, "..."]) -> Complex[Array, ""]:
-            return jnp.vdot(ours, other) * self.fourier.cell
+    def project(self, psi: Psi | Solution) -> Complex[Array, " K"]:
+        if not isinstance(psi, GridSolution):
+            function = wave_function_of(psi)
 
-        def evaluated(t: Scalar, ours: Complex[Array, "..."]) -> Complex[Array, ""]:
-            return overlap(ours, self.fourier.map(lambda x: psi(t, x), self.ts.dtype, chunk=_CHUNK))
+            def evaluated(t: Scalar, ours: Complex[Array, "..."]) -> Complex[Array, ""]:
+                theirs = self.fourier.map(lambda x: function(t, x), self.ts.dtype, chunk=_CHUNK)
+                return jnp.vdot(ours, theirs) * self.fourier.cell
 
-        owner = getattr(psi, "__self__", None)
-        if not isinstance(owner, GridSolution):
             return self._at_saved_times(evaluated)
 
-        # Another ψ on a grid is interpolated at all points of this one together: its waves are a product over the
+        # Another ψ on a grid is interpolated at all points of this one together: its waves are products over the
         # axes.
         def resampled(t: Scalar, ours: Complex[Array, "..."]) -> Complex[Array, ""]:
-            theirs = owner.wave_function_on_grid(t)
-            return overlap(ours, owner.fourier.resampled(theirs, self.fourier))
+            theirs = psi.fourier.resampled(psi.wave_function_on_grid(t), self.fourier)
+            return jnp.vdot(ours, theirs) * self.fourier.cell
 
-        if self._is_known() and owner._is_known():
+        if self._is_known() and psi._is_known():
             with jax.ensure_compile_time_eval():
                 states = self._known_states()
                 return jnp.stack([resampled(jnp.asarray(t, self.ts.dtype), ours) for t, ours in states])
@@ -258,7 +269,12 @@ class GridSolution(Solution):
 
     def _at(self, t: Scalar, x: Points) -> tuple[Complex[Array, " M"], Complex[Array, "M d"]]:
         """ψ and its gradient at many points."""
-        return self.fourier.evaluate(self.fourier.table(self._psi(t)), x)
+        if self._is_known() and is_concrete(t):
+            with jax.ensure_compile_time_eval():
+                table = self.fourier.table(self._psi(t))
+        else:
+            table = self.fourier.table(self._psi(t))
+        return self.fourier.evaluate(table, x)
 
     def _log_gradient(self, t: Scalar, x: Vector) -> Complex[Array, " d"]:
         psi, gradient = self._at(t, x[None])
