@@ -1,5 +1,7 @@
 """Tables against the functions that they were made from, SciPy's splines and finite differences."""
 
+import functools
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -173,7 +175,7 @@ def test_float32():
         bd.TabulatedPotential(axes, values.astype(np.float32)),
     ):
         x = jnp.array([1.3, -0.4], jnp.float32)
-        value, gradient = jax.value_and_grad(potential, argnums=1)(jnp.float32(0.0), x)
+        value, gradient = jax.jit(jax.value_and_grad(potential, argnums=1))(jnp.float32(0.0), x)
         assert value.dtype == gradient.dtype == jnp.float32
         np.testing.assert_allclose(value, 0.5 * 1.3**2 + 0.1 * 1.3 * 0.4**2, rtol=1e-6)
         np.testing.assert_allclose(gradient, [1.3 + 0.1 * 0.4**2, -0.2 * 1.3 * 0.4], rtol=1e-5)
@@ -182,50 +184,61 @@ def test_float32():
 
 
 BEYOND = [[2.3, 0.1], [-2.7, 0.1], [0.1, 1.9], [2.3, -1.6]]
+LOW, HIGH = np.array([-2.0, -1.5]), np.array([2.0, 1.8])
 
 
-@pytest.mark.parametrize("x", BEYOND)
-def test_outside_everything_is_nan_unless_something_else_is_chosen(x):
+@functools.cache
+def value_force_and_curvature(outside):
+    potential, _ = random_table(2, outside)
+    f = functools.partial(potential, 0.0)
+    return jax.jit(lambda x: (f(x), jax.grad(f)(x), jax.hessian(f)(x)))
+
+
+def test_outside_everything_is_nan_unless_something_else_is_chosen():
     potential, _ = random_table(2)
-    f, x = lambda x: potential(0.0, x), jnp.array(x)
-    for derivative in (f, jax.grad(f), jax.hessian(f), jax.jacfwd(jax.hessian(f))):
-        assert np.all(np.isnan(derivative(x)))
-    for corner in ([-2.0, -1.5], [2.0, 1.8]):
-        assert np.all(np.isfinite(jax.grad(f)(jnp.array(corner))))
+    third = jax.jit(jax.vmap(jax.jacfwd(jax.hessian(functools.partial(potential, 0.0)))))
+    assert np.all(np.isnan(third(jnp.array(BEYOND))))
+    for x in BEYOND:
+        for values in value_force_and_curvature("nan")(jnp.array(x)):
+            assert np.all(np.isnan(values))
+    for corner in (LOW, HIGH):
+        for values in value_force_and_curvature("nan")(jnp.array(corner)):
+            assert np.all(np.isfinite(values))
 
 
 @pytest.mark.parametrize("x", BEYOND)
 def test_outside_linear_continues_value_and_slope(x):
-    potential, _ = random_table(2, "linear")
-    f, x = lambda x: potential(0.0, x), jnp.array(x)
-    y = jnp.clip(x, jnp.array([-2.0, -1.5]), jnp.array([2.0, 1.8]))
-    past = x - y
+    at_point = value_force_and_curvature("linear")
+    edge = np.clip(x, LOW, HIGH)
+    past = x - edge
+    value, slope, curvature = at_point(jnp.array(edge))
+    beyond, _, flat = at_point(jnp.array(x))
     # The tensor product: in a corner also the mixed derivative.
-    mixed = jax.hessian(f)(y)[0, 1] * past[0] * past[1]
-    np.testing.assert_allclose(f(x), f(y) + jax.grad(f)(y) @ past + mixed, rtol=1e-9)
-    out = past != 0
-    np.testing.assert_allclose(jnp.diag(jax.hessian(f)(x))[out], 0, atol=1e-9)
+    np.testing.assert_allclose(
+        beyond, value + slope @ past + curvature[0, 1] * past[0] * past[1], rtol=1e-9
+    )
+    np.testing.assert_allclose(jnp.diag(flat)[past != 0], 0, atol=1e-9)
 
 
 @pytest.mark.parametrize("x", BEYOND)
 def test_outside_clip_continues_the_value_without_a_force(x):
-    potential, _ = random_table(2, "clip")
-    f, x = lambda x: potential(0.0, x), jnp.array(x)
-    y = jnp.clip(x, jnp.array([-2.0, -1.5]), jnp.array([2.0, 1.8]))
-    np.testing.assert_allclose(f(x), f(y), rtol=1e-10)
-    gradient = jax.grad(f)(x)
-    np.testing.assert_array_equal(gradient[x != y], 0)
-    np.testing.assert_allclose(gradient[x == y], jax.grad(f)(y)[x == y], rtol=1e-9)
+    at_point = value_force_and_curvature("clip")
+    edge = np.clip(x, LOW, HIGH)
+    value, slope, _ = at_point(jnp.array(edge))
+    beyond, force, _ = at_point(jnp.array(x))
+    np.testing.assert_allclose(beyond, value, rtol=1e-10)
+    np.testing.assert_array_equal(force[x != edge], 0)
+    np.testing.assert_allclose(force[x == edge], slope[x == edge], rtol=1e-9)
 
 
 @pytest.mark.parametrize(("coordinate", "edge"), [(0, -2.0), (0, 2.0), (1, -1.5), (1, 1.8)])
 def test_the_force_is_continuous_at_the_edge_of_a_table_that_continues_linearly(coordinate, edge):
-    potential, _ = random_table(2, "linear")
     x = np.array([2.4, 2.4])  # outside along the other one
     x[coordinate] = edge
     step = 1e-10 * np.eye(2)[coordinate]
-    force = jax.grad(lambda x: potential(0.0, x))
-    np.testing.assert_allclose(force(jnp.asarray(x + step)), force(jnp.asarray(x - step)), atol=1e-7)
+    _, above, _ = value_force_and_curvature("linear")(jnp.array(x + step))
+    _, below, _ = value_force_and_curvature("linear")(jnp.array(x - step))
+    np.testing.assert_allclose(above, below, atol=1e-7)
 
 
 def test_from_text(tmp_path):
