@@ -116,13 +116,13 @@ def test_float32(design):
         assert value.dtype == jnp.float32
 
 
-def test_bad_covariance_under_jit_is_an_error_at_run_time():
+def test_bad_covariance_under_jit_is_nan():
     @eqx.filter_jit
     def log_density(covariance):
         return bd.GaussianWavePacket([0.0, 0.0], covariance).log_density(jnp.zeros(2))
 
-    with pytest.raises(RuntimeError, match="positive definite"):
-        log_density(-jnp.eye(2)).block_until_ready()
+    assert jnp.isfinite(log_density(jnp.eye(2)))
+    assert jnp.isnan(log_density(-jnp.eye(2)))
 
 
 NAN = float("nan")
