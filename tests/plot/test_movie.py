@@ -9,13 +9,13 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from bohmdiff.plot._style import COLOURS
 from matplotlib.collections import LineCollection
 from matplotlib.colors import to_hex
 from PIL import Image
 from tests.unchecked import unchecked_types
 
 import bohmdiff as bd
+from bohmdiff.plot._style import COLOURS
 
 TS = jnp.linspace(0, 1, 9)
 UNITS = bd.Units(bd.units.Label("fs"), bd.units.Label("Å"), bd.units.Label("eV"))

@@ -19,11 +19,22 @@ class AbstractSymplecticSolver(diffrax.AbstractSolver):
     r"""A symmetric kick–drift–kick composition for $\dot q = v(p)$, $\dot p = f(t, q)$.
 
     ```python
-    terms = (diffrax.ODETerm(lambda t, p, args: p), diffrax.ODETerm(lambda t, q, args: -q))
+    terms = (
+        diffrax.ODETerm(lambda t, p, args: p),
+        diffrax.ODETerm(lambda t, q, args: -q),
+    )
     controller = diffrax.StepTo(ts=jnp.linspace(0.0, 10.0, 101))
     start = jnp.array(1.0), jnp.array(0.0)
-    diffrax.diffeqsolve(terms, bd.BlanesMoan4(), 0.0, 10.0, None, start,
-                        stepsize_controller=controller, max_steps=100)
+    diffrax.diffeqsolve(
+        terms,
+        bd.BlanesMoan4(),
+        0.0,
+        10.0,
+        None,
+        start,
+        stepsize_controller=controller,
+        max_steps=100,
+    )
     ```
 
     As in `diffrax.SemiImplicitEuler`, the terms are a 2-tuple (drift, kick) and the state is a 2-tuple
@@ -52,7 +63,9 @@ class AbstractSymplecticSolver(diffrax.AbstractSolver):
     tableau: eqx.AbstractClassVar[SymplecticTableau]
 
     @property
-    def interpolation_cls(self) -> Callable[..., diffrax.AbstractLocalInterpolation]:
+    def interpolation_cls(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self,
+    ) -> Callable[..., diffrax.AbstractLocalInterpolation]:
         return CubicHermite if self.tableau.order <= 4 else QuinticHermite
 
     def order(self, terms: PyTree) -> int:
@@ -139,7 +152,9 @@ class VelocityVerlet(AbstractSymplecticSolver):
     r"""Velocity Verlet (leapfrog, Störmer–Verlet): order 2, one force per step.
 
     ```python
-    flow = bd.propagate(problem, score, x0, solver=bd.VelocityVerlet(), steps=32)
+    flow = bd.propagate(
+        problem, score, x0, solver=bd.VelocityVerlet(), steps=32
+    )
     ```
 
     **Arguments:** none.

@@ -18,7 +18,7 @@ from .._precision import in_full_precision
 class GaussNewtonState(NamedTuple):
     """How many steps were taken, and the running mean of the matrix."""
 
-    count: Array
+    steps: Array
     matrix: Float[Array, "P P"]
 
 
@@ -42,7 +42,9 @@ def scale_by_gauss_newton(
     ```python
     rate = optax.warmup_cosine_decay_schedule(0.1, 0.5, 5, 60, 0.01)
     optimizer = optax.chain(
-        bd.scale_by_gauss_newton(), optax.clip_by_global_norm(6.0), optax.scale_by_learning_rate(rate)
+        bd.scale_by_gauss_newton(),
+        optax.clip_by_global_norm(6.0),
+        optax.scale_by_learning_rate(rate),
     )
     training = bd.Training(optimizer, epochs=60)
     ```
@@ -99,12 +101,12 @@ def scale_by_gauss_newton(
         gradient, unravel = ravel_pytree(updates)
         rows = jax.vmap(lambda row: ravel_pytree(row)[0])(residual_rows(projections))
         matrix = decay * state.matrix + (1 - decay) * rows.T @ rows
-        count = state.count + 1
-        mean = matrix / (1 - decay ** count.astype(matrix.dtype))
+        steps = state.steps + 1
+        mean = matrix / (1 - decay ** steps.astype(matrix.dtype))
         damped = lx.MatrixLinearOperator(
             mean + damping * jnp.eye(gradient.size, dtype=gradient.dtype), lx.positive_semidefinite_tag
         )
         step = lx.linear_solve(damped, 0.5 * gradient, lx.Cholesky(), throw=False).value
-        return unravel(step), GaussNewtonState(count, matrix)
+        return unravel(step), GaussNewtonState(steps, matrix)
 
     return optax.GradientTransformationExtraArgs(init, update)

@@ -99,7 +99,8 @@ class GaussianDynamics(AbstractMethod):
             meaning="The packet became infinite or NaN between t0 and t1.",
             remedy="Pass more steps, or a potential that is finite on the path of the centre.",
         )
-        return GaussianSolution(
+        # Its score is a property; pyright takes it for a field.
+        return GaussianSolution(  # pyright: ignore[reportCallIssue]
             problem=problem,
             method=self,
             ts=ts,
