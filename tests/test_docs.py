@@ -41,24 +41,28 @@ def name_of(page: Path) -> str:
     return page.relative_to(ROOT).as_posix()
 
 
-# They solve by several methods.
+# They solve by several methods, or train for a few epochs.
 SLOW = {
     "docs/api/index.md",
+    "docs/getting-started.md",
+    "docs/guide/cookbook.md",
     "docs/guide/devices.md",
     "docs/guide/export.md",
+    "docs/guide/gradients.md",
     "docs/guide/initial-states.md",
+    "docs/guide/own-method.md",
     "docs/guide/own-potential.md",
     "docs/guide/own-score.md",
+    "docs/guide/scans.md",
+    "docs/guide/training.md",
+    "docs/guide/which-method.md",
 }
-# They train to the end, or try every law.
+# They train to the end, or try every law. CI runs the tutorial as a notebook.
 LONG = {
     "docs/guide/long-runs.md",
     "docs/guide/nelson.md",
-    "docs/guide/own-method.md",
     "docs/guide/own-solver.md",
     "docs/guide/testing.md",
-    "docs/guide/training.md",
-    "docs/guide/which-method.md",
     "docs/tutorial.md",
 }
 MARKS = dict.fromkeys(SLOW, pytest.mark.slow) | dict.fromkeys(LONG, pytest.mark.long)

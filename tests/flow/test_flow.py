@@ -373,6 +373,30 @@ def test_bad_times(ts, match):
         propagate(*setting(), X0, ts=ts)
 
 
+class Growing(bd.AbstractScore):
+    rate: jax.Array
+
+    def __call__(self, t, x):
+        return -(1 + self.rate * t) * x
+
+
+def test_whatever_is_meant_as_a_score_moves_particles():
+    problem = bd.Problem(
+        bd.Hamiltonian(bd.Quadratic(1.3), mass=0.8), bd.GaussianWavePacket([0.4], 0.3), t1=0.7
+    )
+    solution = bd.solve(problem, bd.GaussianDynamics(steps=32))
+    rate = 0.3
+    same = {
+        "a score": [Growing(jnp.asarray(rate)), lambda t, x: -(1 + rate * t) * x],
+        "a solution": [solution.fitted, solution, solution.score],
+    }
+    for name, (first, *others) in same.items():
+        expected = propagate(problem, first, X0[:, :1], tangents=False).position
+        for other in others:
+            moved = propagate(problem, other, X0[:, :1], tangents=False).position
+            np.testing.assert_allclose(moved, expected, rtol=1e-5, err_msg=f"{name}: {other!r}")
+
+
 @pytest.mark.parametrize(
     ("score", "match"),
     [

@@ -69,7 +69,7 @@ def test_a_vector_field_warns_and_trains_in_single_precision(recwarn):
     centre = jnp.zeros(2, jnp.float32)
     plane = bd.Problem(bd.Hamiltonian(well), bd.GaussianWavePacket(centre, 0.5), t1=1.0)
     swirl = Swirl(jnp.asarray(1.2), jnp.asarray(0.3))
-    with pytest.raises(ValueError, match="Swirl is a vector field without the scalar"):
+    with pytest.raises(ValueError, match="Swirl is a vector field without log_density"):
         train(problem=plane, score=swirl, objective=bd.LogDensityVariance())
     assert not recwarn.list
     with pytest.warns(UserWarning, match="not a gradient: its Jacobian differs .* by 4.9e-01") as warned:

@@ -55,9 +55,7 @@ def method(name, of):
     return bd.SelfConsistentScoreMatching(
         bd.NeuralScore(of, width=2, depth=1, key=jax.random.key(0)),
         bd.LogDensityVariance(),
-        optax.adam(1e-3),
-        epochs=3,
-        validate_every=2,
+        training=bd.Training(optax.adam(1e-3), epochs=3, validate_every=2),
         validation_particles=16,
         particles=16,
         steps=4,

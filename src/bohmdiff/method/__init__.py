@@ -14,4 +14,3 @@ from .sequential import EnsembleSolution as EnsembleSolution
 from .sequential import SequentialScoreMatching as SequentialScoreMatching
 from .split_operator import GridSolution as GridSolution
 from .split_operator import SplitOperator as SplitOperator
-from .split_operator import TabulatedWaveFunction as TabulatedWaveFunction

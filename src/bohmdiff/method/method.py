@@ -42,7 +42,9 @@ def solve(
     """Solves a problem by a method.
 
     ```python
-    solution = bd.solve(problem, bd.SequentialScoreMatching(degree=4), key=jax.random.key(0))
+    solution = bd.solve(
+        problem, bd.SequentialScoreMatching(degree=4), key=jax.random.key(0)
+    )
     solution.std()[-1]
     ```
 

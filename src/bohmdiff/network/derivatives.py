@@ -57,9 +57,9 @@ class Pullback(NamedTuple):
     divergence: Scalar
     pull: Callable[[Vector], Vector]
 
-    def quantum_force(self, hbar: Scalar) -> Vector:
+    def quantum_force(self, hbar: Float[ArrayLike, ""]) -> Vector:
         r"""$-\nabla Q = \tfrac{\hbar^2}{4}(\nabla D + \nabla s \cdot m^{-1} s)$, shape `(d,)`."""
-        return 0.25 * hbar**2 * self.pull(self.score)
+        return 0.25 * jnp.asarray(hbar) ** 2 * self.pull(self.score)
 
 
 class AbstractWithDerivatives(eqx.Module):

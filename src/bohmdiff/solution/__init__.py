@@ -1,3 +1,4 @@
+from ._file import load as load
 from .compare import Comparison as Comparison
 from .compare import compare as compare
 from .diagnostics import Diagnostics as Diagnostics
@@ -11,5 +12,8 @@ from .particles import moved_measure as moved_measure
 from .particles import particle_average as particle_average
 from .particles import particle_covariance as particle_covariance
 from .particles import particle_projection as particle_projection
+from .solution import AbstractFitted as AbstractFitted
 from .solution import Solution as Solution
+from .solution import WaveFunction as WaveFunction
 from .solution import as_solution as as_solution
+from .solution import wave_function_of as wave_function_of

@@ -12,7 +12,7 @@ from .._precision import in_full_precision
 from .._types import Key, Paths, Points, Scalar, Times, Vector, Weights
 from ..problem import Problem
 from ..wavepacket import RandomPoints, SobolPoints
-from .solution import Solution
+from .solution import Solution, WaveFunction, wave_function_of
 
 # For probabilities: independent sets of points, and how many points each has.
 _SETS, _POINTS = 8, 1024
@@ -60,7 +60,9 @@ class AbstractParticleSolution(Solution):
             return jnp.full(self.ts.shape, 0.5)
 
         def move(self, x0):
-            return jnp.broadcast_to(x0[:, None], (x0.shape[0], self.ts.size, x0.shape[1]))
+            return jnp.broadcast_to(
+                x0[:, None], (x0.shape[0], self.ts.size, x0.shape[1])
+            )
 
         def score_at(self, t, x):
             return self.problem.initial.score(x)
@@ -95,14 +97,14 @@ class AbstractParticleSolution(Solution):
     def draw(self, key: Key, n: int) -> Float[Array, "n K d"]:
         return moved_draws(self, key, n)
 
-    def project(self, psi: Callable[[Scalar, Vector], Complex[Array, ""]]) -> Complex[Array, " K"]:
+    def project(self, psi: WaveFunction | Solution) -> Complex[Array, " K"]:
         particles = self.particles
         if particles.log_density is None or particles.phase is None:
             raise self.unavailable(
                 "wave function on its particles",
                 "Use SplitOperator, or GaussianDynamics for quadratic potentials.",
             )
-        return particle_projection(self.problem, particles, self.ts, psi)
+        return particle_projection(self.problem, particles, self.ts, wave_function_of(psi))
 
 
 @eqx.filter_jit
@@ -133,7 +135,7 @@ def particle_projection(
     problem: Problem,
     particles: Particles,
     ts: Times,
-    psi: Callable[[Scalar, Vector], Complex[Array, ""]],
+    psi: WaveFunction,
 ) -> Complex[Array, " K"]:
     r"""$\int\psi^* f\,dx = E_\rho[f/\psi]$ with ψ known at the particles.
 

@@ -1,5 +1,6 @@
 """The contract of solutions: what every method returns."""
 
+import contextlib
 from abc import abstractmethod
 from collections.abc import Callable
 from pathlib import Path
@@ -18,16 +19,20 @@ from .._precision import in_full_precision
 from .._types import Key, Numbers, Paths, Points, Scalar, Time, Times, Vector
 from ..flow import as_positions, require_finite_paths
 from ..problem import Problem
+from ..score import AbstractGradientScore, AbstractScore, AbstractScoreSource
 from ..units import ATOMIC, Units, as_units
 from ._export import attributes, moments_dataset
 from .diagnostics import Diagnostics
 
+WaveFunction = Callable[[Scalar, Vector], Complex[Array, ""]]
 
-class Solution(eqx.Module):
+
+class Solution(AbstractScoreSource):
     r"""The time-dependent solution of a [`Problem`][bohmdiff.Problem] by one method.
 
     ```python
-    solution.mean(), solution.std(), solution.energy(), solution.probability(lambda x: x[0] > 0)
+    solution.mean(), solution.std(), solution.energy()
+    solution.probability(lambda x: x[0] > 0)
     solution.expectation(lambda x: x**4)[-1]
     jax.vmap(lambda x: solution.log_density(1.0, x))(x0)
     ```
@@ -100,9 +105,9 @@ class Solution(eqx.Module):
         """`n` draws from the density at each saved time, for `sample`."""
 
     @abstractmethod
-    def project(self, psi: Callable[[Scalar, Vector], Complex[Array, ""]]) -> Complex[Array, " K"]:
-        r"""$\int \psi^*(t, x)\, f(t, x)\, dx$ at the saved times with the wave function ψ of this solution and
-        any other `f`, for `overlap` and `autocorrelation`; or `raise self.unavailable(...)`."""
+    def project(self, psi: "WaveFunction | Solution") -> Complex[Array, " K"]:
+        r"""$\int \psi_\text{own}^*(t, x)\, \psi(t, x)\, dx$ at the saved times, with a function or with the wave
+        function of another solution, for `autocorrelation` and `overlap`; or `raise self.unavailable(...)`."""
 
     # What follows from it.
 
@@ -117,7 +122,8 @@ class Solution(eqx.Module):
 
         ```python
         solution.expectation(lambda x: x**4)  # shape (K, d)
-        solution.expectation(lambda t, x: jnp.cos(t) * x[0], with_time=True)  # shape (K,)
+        swing = lambda t, x: jnp.cos(t) * x[0]
+        solution.expectation(swing, with_time=True)  # shape (K,)
         ```
 
         **Arguments:**
@@ -175,6 +181,10 @@ class Solution(eqx.Module):
         `t` must lie in `[t0, t1]`: a `ValueError` where its value is known, NaN where it is traced.
         """
         return self._evaluated(self.score_at, t, x)
+
+    def as_score(self) -> AbstractScore:
+        """The score as a module: `fitted`, if the solution declares one as an `AbstractFitted`."""
+        return self.fitted if isinstance(self, AbstractFitted) else SolutionScore(self)
 
     @in_full_precision
     def velocity(self, t: Time, x: Numbers) -> Vector:
@@ -247,12 +257,12 @@ class Solution(eqx.Module):
                 f"{other.problem.dimension}."
             )
         try:
-            return self.project(other.wave_function)
+            return self.project(other)
         except UnavailableError:
             same = other.ts.shape == self.ts.shape and is_concrete((other.ts, self.ts))
             if not same or not bool(jnp.allclose(other.ts, self.ts, rtol=1e-6, atol=1e-12)):
                 raise
-            return jnp.conj(other.project(self.wave_function))
+            return jnp.conj(other.project(self))
 
     @in_full_precision
     def autocorrelation(self) -> Complex[Array, " K"]:
@@ -277,7 +287,9 @@ class Solution(eqx.Module):
 
         ```python
         solution.to_xarray()["std"].sel(coordinate=0).plot()
-        solution.to_xarray(observables={"quartic": lambda x: jnp.sum(x**4)}).to_netcdf("solution.nc")
+        solution.to_xarray(
+            observables={"quartic": lambda x: jnp.sum(x**4)}
+        ).to_netcdf("solution.nc")
         ```
 
         **Arguments:**
@@ -327,7 +339,7 @@ class Solution(eqx.Module):
         save(self, path)
 
     def unavailable(self, what: str, instead: str) -> UnavailableError:
-        """The error to raise where a quantity cannot be given: `raise self.unavailable("wave_function", "Use ...")`."""
+        """The error for a quantity that cannot be given: `raise self.unavailable("wave_function", "Use ...")`."""
         return UnavailableError(f"A solution by {type(self.method).__name__} has no {what}. {instead}")
 
     def __repr__(self) -> str:
@@ -364,12 +376,16 @@ class Solution(eqx.Module):
                 f"t must be a number and x one point of shape ({d},), but shapes {np.shape(t)} and "
                 f"{np.shape(x)} were given. For many points, use jax.vmap."
             )
-        t, x = jnp.asarray(t, dtype), jnp.asarray(x, dtype)
-        # Times that were computed elsewhere may miss the ends of the span by rounding.
-        slack = 8 * float(jnp.finfo(dtype).eps) * jnp.maximum(jnp.abs(start), jnp.abs(end))
-        inside = (t >= start - slack) & (t <= end + slack)
-        # Not jnp.clip, which halves derivatives in t at the ends.
-        within = jnp.where(t < start, start, jnp.where(t > end, end, t)).astype(dtype)
+        x = jnp.asarray(x, dtype)
+        # A time that is known stays known inside of jit.
+        known = is_concrete((t, start, end))
+        with jax.ensure_compile_time_eval() if known else contextlib.nullcontext():
+            t = jnp.asarray(t, dtype)
+            # Times that were computed elsewhere may miss the ends of the span by rounding.
+            slack = 8 * float(jnp.finfo(dtype).eps) * jnp.maximum(jnp.abs(start), jnp.abs(end))
+            inside = (t >= start - slack) & (t <= end + slack)
+            # Not jnp.clip, which halves derivatives in t at the ends.
+            within = jnp.where(t < start, start, jnp.where(t > end, end, t)).astype(dtype)
         if not is_concrete(inside):
             return within, x, inside
         if not bool(inside):
@@ -377,6 +393,24 @@ class Solution(eqx.Module):
                 f"t must lie in [t0, t1] = [{describe(start)}, {describe(end)}], but {describe(t)} was given."
             )
         return within, x, None
+
+
+class AbstractFitted(eqx.Module):
+    """A solution that has its score as a module of its own, which is cheaper than `solution.score`."""
+
+    fitted: eqx.AbstractVar[AbstractScore]
+
+
+class SolutionScore(AbstractGradientScore):
+    """The score of a solution, as a module; NaN outside of its span."""
+
+    solution: Solution
+
+    def __call__(self, t: Time, x: Vector) -> Vector:
+        return self.solution.score(t, x)
+
+    def log_density(self, t: Time, x: Vector) -> Scalar:
+        return self.solution.log_density(t, x)
 
 
 def _check_observable(solution: Solution, f: Callable[[Scalar, Vector], PyTree], name: str) -> Any:
@@ -406,3 +440,8 @@ def as_solution(solution: Any, name: str) -> Solution:
             f"{name} must be a solution, as solve returns, but {type(solution).__name__} was given."
         )
     return solution
+
+
+def wave_function_of(psi: WaveFunction | Solution) -> WaveFunction:
+    """A function of time and place, also of a solution."""
+    return psi.wave_function if isinstance(psi, Solution) else psi

@@ -1,14 +1,17 @@
 """Current and osmotic velocity: what a process needs to know of a wave function."""
 
 from collections.abc import Callable
+from typing import Any
 
 import diffrax
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from .._closure import as_module
 from .._types import Time, Times, Vector
 from ..problem import Problem, as_problem
+from ..score import AbstractScore, as_score
 
 
 class Velocities(eqx.Module):
@@ -22,7 +25,7 @@ class Velocities(eqx.Module):
     **Arguments:**
 
     - `problem`: for $\hbar$, the masses, the initial state and the span of time.
-    - `score`: $\nabla\ln\rho$, any `s(t, x)` of shape `(d,)` for one particle.
+    - `score`: $\nabla\ln\rho$: a score, a function `s(t, x) -> (d,)` for one particle, or a solution.
     - `velocity`: the current velocity $v_i = \partial_i S / m_i$, any `v(t, x)` of shape `(d,)`.
 
     **Units:** those of the problem: velocities in length / time, the score in 1 / length.
@@ -31,21 +34,22 @@ class Velocities(eqx.Module):
     """
 
     problem: Problem
-    score: Callable[..., Array]
-    velocity: Callable[..., Array]
+    score: AbstractScore = eqx.field(converter=as_score)
+    velocity: Callable[..., Array] = eqx.field(converter=lambda field: _as_module(field))
 
     def __check_init__(self):
         as_problem(self.problem)
-        for name, function in (("score", self.score), ("velocity", self.velocity)):
-            if not callable(function):
-                raise ValueError(
-                    f"{name} must be a callable {name}(t, x) -> (d,), but {function!r} was given."
-                )
 
     def osmotic(self, t: Time, x: Vector) -> Vector:
         r"""$u_i = \frac{\hbar}{2 m_i}\,\partial_i\ln\rho$ at one point, shape `(d,)`."""
         hamiltonian = self.problem.hamiltonian
         return 0.5 * hamiltonian.hbar / hamiltonian.mass * self.score(t, x)
+
+
+def _as_module(velocity: Any) -> Callable[..., Array]:
+    if not callable(velocity):
+        raise ValueError(f"velocity must be a callable velocity(t, x) -> (d,), but {velocity!r} was given.")
+    return as_module(velocity)
 
 
 class HermiteVelocity(eqx.Module):

@@ -35,7 +35,9 @@ class DeepStochasticMechanics(AbstractMethod):
 
     ```python
     u, v = bd.velocity_networks(problem, width=8, key=key)
-    method = bd.DeepStochasticMechanics(u, v, training=bd.Training(epochs=3), particles=32)
+    method = bd.DeepStochasticMechanics(
+        u, v, training=bd.Training(epochs=3), particles=32
+    )
     solution = bd.solve(problem, method, key=key)
     solution.std(), solution.velocity(0.5, x)
     ```

@@ -24,9 +24,12 @@ class VelocitySolution(AbstractFieldSolution):
 
     ```python
     u, v = bd.velocity_networks(problem, width=4, key=key)
-    method = bd.DeepStochasticMechanics(u, v, training=bd.Training(epochs=2), particles=16)
+    method = bd.DeepStochasticMechanics(
+        u, v, training=bd.Training(epochs=2), particles=16
+    )
     trained = bd.solve(problem, method, key=key)
-    trained.osmotic(0.5, x), trained.velocity(0.5, x), trained.history["residual"]
+    trained.osmotic(0.5, x), trained.velocity(0.5, x)
+    trained.history["residual"]
     ```
 
     - `osmotic`, `current`: the fields themselves, modules: after training, the trained ones.

@@ -18,10 +18,12 @@ from ...solution import (
     Diagnostics,
     Particles,
     Solution,
+    WaveFunction,
     moved_draws,
     moved_measure,
     particle_average,
     particle_projection,
+    wave_function_of,
 )
 from ...wavepacket import GaussHermitePoints, GaussianWavePacket, SobolPoints
 
@@ -110,7 +112,7 @@ class GaussianSolution(Solution, AbstractFitted):
     def draw(self, key: Key, n: int) -> Float[Array, "n K d"]:
         return moved_draws(self, key, n)
 
-    def project(self, psi: Callable[[Scalar, Vector], Complex[Array, ""]]) -> Complex[Array, " K"]:
+    def project(self, psi: WaveFunction | Solution) -> Complex[Array, " K"]:
         particles = self._quadrature_particles()
         at_times = jax.vmap(jax.vmap(lambda packet, x: _phase(packet, x - packet.mean), in_axes=(None, 0)))
         density = jax.vmap(
@@ -123,7 +125,7 @@ class GaussianSolution(Solution, AbstractFitted):
             density(packets, position).T,
             at_times(packets, position).T,
         )
-        return particle_projection(self.problem, known, self.ts, psi)
+        return particle_projection(self.problem, known, self.ts, wave_function_of(psi))
 
     def _quadrature_particles(self) -> Particles:
         """Nodes that the flow, which is affine, has moved: a quadrature of the density at each time."""

@@ -36,7 +36,9 @@ class PhysicsInformedNetwork(AbstractMethod):
 
     ```python
     psi = bd.NeuralWaveFunction(problem, width=8, key=key)
-    method = bd.PhysicsInformedNetwork(psi, training=bd.Training(epochs=3), particles=32)
+    method = bd.PhysicsInformedNetwork(
+        psi, training=bd.Training(epochs=3), particles=32
+    )
     solution = bd.solve(problem, method, key=key)
     solution.std(), solution.wave_function(0.5, x)
     ```

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Complex
 
-from ..._types import Points, Scalar, Time, Times, Vector, Weights
+from ..._types import Field, Points, Scalar, Time, Times, Vector, Weights
 from ...hamiltonian import Hamiltonian
 from ...problem import Problem
 from ...solution import Diagnostics, Particles
@@ -57,9 +57,12 @@ class WaveFunctionSolution(AbstractFieldSolution):
 
     ```python
     psi = bd.NeuralWaveFunction(problem, width=4, key=key)
-    method = bd.PhysicsInformedNetwork(psi, training=bd.Training(epochs=2), particles=16)
+    method = bd.PhysicsInformedNetwork(
+        psi, training=bd.Training(epochs=2), particles=16
+    )
     trained = bd.solve(problem, method, key=key)
-    trained.wave_function(0.5, x), trained.velocity(0.5, x), trained.history["residual"]
+    trained.wave_function(0.5, x), trained.velocity(0.5, x)
+    trained.history["residual"]
     ```
 
     - `psi`: the wave function itself, a module: after training, the trained one.
@@ -78,8 +81,8 @@ class WaveFunctionSolution(AbstractFieldSolution):
     method: eqx.Module
     ts: Times
     psi: WaveFunction
-    osmotic: WaveVelocity
-    current: WaveVelocity
+    osmotic: Field
+    current: Field
     particles: Particles
     diagnostics: Diagnostics
     _history: dict[str, Array]

@@ -52,8 +52,12 @@ class SelfConsistentScoreMatching(AbstractMethod):
 
     ```python
     baseline = bd.solve(problem, bd.SequentialScoreMatching(degree=4))
-    score = bd.NeuralScore(problem, baseline=baseline, width=8, key=jax.random.key(0))
-    method = bd.SelfConsistentScoreMatching(score, training=bd.Training(epochs=4), particles=64)
+    score = bd.NeuralScore(
+        problem, baseline=baseline, width=8, key=jax.random.key(0)
+    )
+    method = bd.SelfConsistentScoreMatching(
+        score, training=bd.Training(epochs=4), particles=64
+    )
     solution = bd.solve(problem, method, key=jax.random.key(1))
     solution.history["fisher"]
     ```

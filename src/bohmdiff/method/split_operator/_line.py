@@ -99,6 +99,14 @@ class Distribution(eqx.Module):
         return jnp.where(jnp.isfinite(self.below[-1] + target), x, jnp.nan)
 
 
+@eqx.filter_jit
+def shares_beside(
+    grid: FourierGrid, psi: Complex[Array, " n"], x: Float[Array, " M"]
+) -> tuple[Float[Array, " M"], Float[Array, " M"]]:
+    """The shares of |ψ|² to the left and to the right of points."""
+    return Distribution(grid, psi).shares(x)
+
+
 class Quantiles(eqx.Module):
     """At any time, the points with given shares on either side."""
 

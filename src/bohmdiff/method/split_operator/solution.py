@@ -18,7 +18,7 @@ from ...solution import WaveFunction as Psi
 from .._field_solution import moved_paths
 from ..method import AbstractMethod
 from ._fourier import FourierGrid
-from ._line import Distribution, Quantiles, region
+from ._line import Quantiles, region, shares_beside
 from ._mixture import Draws, SobolDraws, shares
 from ._observe import Moments
 from ._propagator import Propagator
@@ -136,7 +136,7 @@ class GridSolution(Solution):
     def move(self, x0: Points) -> Paths:
         if self.fourier.dimension > 1:
             return moved_paths(self.problem, Current(self._dense_wave_function()), x0, self.ts)
-        low, high = Distribution(self.fourier, self.snapshots[0]).shares(x0[:, 0])
+        low, high = shares_beside(self.fourier, self.snapshots[0], x0[:, 0])
         inside = jnp.all((low > 0) | (high > 0))
         low, high = require(
             (low, high), inside, "x0 must lie in the box of the grid, but a point does not."
