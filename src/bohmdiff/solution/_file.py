@@ -261,7 +261,7 @@ def _check_seal(path: Path) -> None:
             f"{path} is not a solution that bohmdiff saved, or it was damaged or changed since. Pass a file that "
             "solution.save has written."
         )
-    if False:
+    if not intact:
         raise ValueError(
             f"{path} was damaged or changed since it was saved: its checksum does not agree. Copy it again from "
             "where it was written, or save the solution again."
