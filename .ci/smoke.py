@@ -1,10 +1,12 @@
 """Uses every dependency once: a fit, a grid, a training of two epochs with checkpoints, a file, a picture."""
 
+import warnings
 from importlib.metadata import version
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 import bohmdiff as bd
 
@@ -21,10 +23,18 @@ fitted = bd.solve(problem, bd.SequentialScoreMatching(degree=4), ts=ts, progress
 assert np.abs(fitted.mean() - exact.mean()).max() < 1e-3
 assert np.abs(fitted.std() - exact.std()).max() < 1e-3
 
-score = bd.NeuralScore(problem, baseline=fitted, width=4, key=jax.random.key(0))
-training = bd.Training(epochs=2, directory="training")
-method = bd.SelfConsistentScoreMatching(score, particles=16, steps=4, training=training)
-trained = bd.solve(problem, method, key=jax.random.key(1), ts=ts, progress=True)
+# A small training: its first step compiles for long.
+line = bd.Problem(
+    bd.Hamiltonian(bd.MorseChain(depth=12.5, width=0.2)),
+    bd.GaussianWavePacket([0.5], 0.5),
+    t1=0.5,
+)
+psi = bd.NeuralWaveFunction(line, width=4, depth=1, key=jax.random.key(0))
+training = bd.Training(optax.adam(1e-3), epochs=2, directory="training")
+method = bd.PhysicsInformedNetwork(psi, training=training, particles=32)
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", UserWarning)  # it has learned nothing yet
+    trained = bd.solve(line, method, key=jax.random.key(1), progress=True)
 assert np.isfinite(trained.energy()).all()
 
 fitted.save("solution.nc")

@@ -11,7 +11,8 @@ import json
 from pathlib import Path
 
 import matplotlib.pyplot as plt
-from bohmdiff.plot.style import COLOURS, style
+
+from bohmdiff.plot._style import COLOURS, style
 
 RESULTS = Path(__file__).parent / "results"
 IMAGES = Path(__file__).parents[1] / "docs" / "images" / "benchmarks"

@@ -688,8 +688,8 @@ def test_the_call_is_right_and_anything_else_is_refused_or_right(name, examples)
 OTHERS = {
     "AbstractSymplecticSolver", "Comparison", "EnsembleSolution", "FlowSolution", "FlowState", "GaussianScore",
     "GaussianSolution", "GridSolution", "HermiteExpansion", "HermiteScore", "HermiteVelocity", "LocalScore",
-    "ObjectiveReport", "Pullback", "TabulatedWaveFunction", "Trajectory", "VelocitySolution",
-    "WaveFunctionSolution",
+    "Diagnostics", "Figure", "FunctionScore", "ObjectiveReport", "Particles", "Pullback", "Trajectory",
+    "VelocitySolution", "WaveFunctionSolution", "load",
 }  # fmt: skip
 
 

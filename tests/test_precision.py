@@ -106,9 +106,9 @@ def test_moments_of_particles_have_all_digits(monkeypatch):
     for moment in ("mean", "std", "energy"):
 
         def of(weights, moment=moment):
-            return getattr(eqx.tree_at(lambda s: s.weights, solution, weights), moment)()
+            return getattr(eqx.tree_at(lambda s: s.particles.weights, solution, weights), moment)()
 
-        assert_all_digits(of, solution.weights)
+        assert_all_digits(of, solution.particles.weights)
 
 
 INITIAL = {

@@ -87,7 +87,7 @@ RESULTS = {
     "LocalScore",
     "ObjectiveReport",
     "Pullback",
-    "TabulatedWaveFunction",
+    "Particles",
     "Trajectory",
     "VelocitySolution",
     "WaveFunctionSolution",

@@ -9,12 +9,12 @@ all steps of the flow to the parameters (orange, dashed). Under each formula is 
 from typing import NamedTuple
 
 import matplotlib.pyplot as plt
-from bohmdiff.plot.style import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
 import _paper
+from bohmdiff.plot._style import style
 
 WIDTH, HEIGHT = 3.1, 1.3
 FORWARD = {"color": "black", "ls": "-"}

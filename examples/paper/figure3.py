@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import xarray
-from bohmdiff.plot.style import legend_above, style
 from matplotlib.figure import Figure
 
 import _paper
 import bohmdiff as bd
+from bohmdiff.plot._style import legend_above, style
 
 # Fisher loss at an epoch, and how wrong the mean energy is in the end.
 PAPER = {100: 1.9, 1_000: 4.2e-2, 5_000: 5.8e-3, 10_000: 2.2e-3, 20_000: 1.2e-3, 45_000: 6.1e-4}

@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
-from bohmdiff.plot.style import style
 from matplotlib.figure import Figure
 
 import _paper
 import bohmdiff as bd
+from bohmdiff.plot._style import style
 
 PLACES, WIDTHS = 60, 3.5
 FAINT = 1e-4

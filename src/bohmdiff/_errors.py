@@ -22,7 +22,9 @@ class UnavailableError(BohmdiffError):
     try:
         amplitude = solution.wave_function(0.5, x)
     except bd.UnavailableError:
-        amplitude = jnp.exp(0.5 * solution.log_density(0.5, x))  # without its phase
+        amplitude = jnp.exp(
+            0.5 * solution.log_density(0.5, x)
+        )  # without its phase
     ```
     """
 
@@ -32,7 +34,9 @@ class ParticlesLostError(BohmdiffError):
 
     ```python
     try:
-        flow = bd.propagate(problem, score, x0, solver=bd.BlanesMoan4(), steps=32)
+        flow = bd.propagate(
+            problem, score, x0, solver=bd.BlanesMoan4(), steps=32
+        )
     except bd.ParticlesLostError as error:
         print(error)
     ```
@@ -68,7 +72,9 @@ class ToleranceNotReachedError(BohmdiffError):
 
     ```python
     try:
-        solution = bd.solve(problem, bd.AutomaticDegree(tolerance=1e-9, largest=4))
+        solution = bd.solve(
+            problem, bd.AutomaticDegree(tolerance=1e-9, largest=4)
+        )
     except bd.ToleranceNotReachedError as error:
         solution = error.solution
     ```

@@ -8,7 +8,7 @@ from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, UInt32
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike as Numbers
 else:
-    # What a user may pass where an array is wanted; constructors convert and check it.
+    # Anything that a user may pass as an array; constructors convert and check it.
     Numbers = Any
 
 Scalar = Float[Array, ""]

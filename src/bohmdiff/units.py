@@ -88,7 +88,11 @@ class Label:
     For problems that are not written in atomic units:
 
     ```python
-    units = bd.Units(time=bd.units.Label("1/ω"), length=bd.units.Label("√(ħ/mω)"), energy=bd.units.Label("ħω"))
+    units = bd.Units(
+        time=bd.units.Label("1/ω"),
+        length=bd.units.Label("√(ħ/mω)"),
+        energy=bd.units.Label("ħω"),
+    )
     ```
 
     **Arguments:**

@@ -201,9 +201,17 @@ def test_outside_everything_is_nan_unless_something_else_is_chosen():
     for x in BEYOND:
         for values in value_force_and_curvature("nan")(jnp.array(x)):
             assert np.all(np.isnan(values))
-    for corner in (LOW, HIGH):
-        for values in value_force_and_curvature("nan")(jnp.array(corner)):
-            assert np.all(np.isfinite(values))
+
+
+@pytest.mark.parametrize("outside", ["nan", "linear", "clip"])
+@pytest.mark.parametrize("corner", [LOW, HIGH], ids=["low", "high"])
+def test_the_edge_belongs_to_the_table(corner, outside):
+    at_point = value_force_and_curvature(outside)
+    for ours, near in zip(
+        at_point(jnp.array(corner)), at_point(jnp.array(corner * (1 - 1e-10))), strict=True
+    ):
+        np.testing.assert_allclose(ours, near, atol=1e-7)
+        assert np.all(np.abs(ours) > 1e-3)
 
 
 @pytest.mark.parametrize("x", BEYOND)

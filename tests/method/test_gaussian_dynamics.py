@@ -306,7 +306,7 @@ def test_vmap_equals_a_loop(coupled):
 def test_times_outside_are_refused(coupled):
     x = jnp.zeros(2)
     for t in (-0.1, 3.1):
-        with pytest.raises(ValueError, match=r"t must lie in \[t0, t1\] = \[0.0, 3.0\]"):
+        with pytest.raises(ValueError, match=r"t must lie in \[t0, t1\] = \[0\., 3\.\]"):
             coupled.score(t, x)
         assert np.all(np.isnan(jax.jit(lambda t: coupled.score(t, x))(t)))
     assert np.all(np.isfinite(jax.jit(lambda t: coupled.score(t, x))(3.0)))
@@ -335,7 +335,7 @@ def test_other_initial_states_are_refused():
         def phase(self, x):
             return self.inner.phase(x)
 
-        def points(self, design, key=None):
+        def particles(self, design, key=None):
             return self.inner.particles(design, key)
 
     with pytest.raises(ValueError, match="needs a GaussianWavePacket as initial state, but Other"):

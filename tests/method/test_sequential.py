@@ -140,7 +140,7 @@ def test_random_designs_need_a_key_and_repeat_with_it():
         ({"solver": bd.Yoshida4}, "solver must be a solver"),
         ({"particles": 0}, "particles must be an integer of at least 1, but 0.*GaussHermitePoints"),
         ({"particles": "many"}, "particles must be an integer of at least 1, but 'many'"),
-        ({"terms": 2}, r"terms must be a rule such as Interactions\(2\), but 2"),
+        ({"basis": 2}, r"basis must be a rule such as Interactions\(2\), but 2"),
         ({"trust_radius": 0.0}, "trust_radius must be positive, but 0.0"),
         ({"trust_radius": math.nan}, "trust_radius must be positive, but nan"),
     ],

@@ -187,7 +187,7 @@ def test_training_without_a_reference_or_an_error():
 
 
 def test_training_refuses_a_solution_that_was_not_trained():
-    with pytest.raises(ValueError, match="only solutions by SelfConsistentScoreMatching and"):
+    with pytest.raises(ValueError, match="only solutions by SelfConsistentScoreMatching, Deep"):
         bd.plot.training(None)
 
 

@@ -211,38 +211,56 @@ class Altered(bd.AbstractMethod):
         if self.change == "late":
             ts = jnp.clip(ts, problem.t0, problem.t1)
         exact = bd.GaussianDynamics(steps=200).run(problem, ts, key=key, progress=progress)
-        return AlteredSolution(problem, self, ts, exact, self.change)
+        return AlteredSolution(problem, self, ts, exact, exact.diagnostics, self.change)
 
 
 class AlteredSolution(bd.Solution):
+    """The exact solution, with one thing changed."""
+
     problem: bd.Problem
     method: eqx.Module
     ts: jax.Array
     exact: bd.GaussianSolution
-    change: str
+    diagnostics: bd.Diagnostics
+    change: str = eqx.field(static=True)
 
     def mean(self):
         return self.exact.mean() + (0.01 if self.change == "mean" else 0.0)
 
-    def std(self):
+    def covariance(self):
         noise = np.random.default_rng().uniform(0, 1e-5) if self.change == "key" else 0.0
-        return self.exact.std() + noise
+        return self.exact.covariance() + noise
 
     def energy(self):
         drift = 2e-3 * (self.ts - self.ts[0]) if self.change == "energy" else 0.0
         return self.exact.energy() + drift
 
-    def sample(self, key, n):
-        return self.exact.sample(key, n)
+    def score_at(self, t, x):
+        return self.exact.score_at(t, x) * (1.2 if self.change == "score" else 1.0)
 
-    def score(self, t, x):
-        return self.exact.score(t, x) * (1.2 if self.change == "score" else 1.0)
+    def velocity_at(self, t, x):
+        return self.exact.velocity_at(t, x)
 
-    def log_density(self, t, x):
-        return self.exact.log_density(t, x) + (0.1 if self.change == "density" else 0.0)
+    def log_density_at(self, t, x):
+        return self.exact.log_density_at(t, x) + (0.1 if self.change == "density" else 0.0)
 
-    def wave_function(self, t, x):
-        return self.exact.wave_function(t, x) * (1.1 if self.change == "wave" else 1.0)
+    def wave_function_at(self, t, x):
+        return self.exact.wave_function_at(t, x) * (1.1 if self.change == "wave" else 1.0)
+
+    def move(self, x0):
+        return self.exact.move(x0)
+
+    def average(self, f):
+        return self.exact.average(f)
+
+    def measure(self, inside):
+        return self.exact.measure(inside)
+
+    def draw(self, key, n):
+        return self.exact.draw(key, n)
+
+    def project(self, psi):
+        return self.exact.project(psi)
 
 
 CASE = DrivenGaussian(

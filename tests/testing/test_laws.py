@@ -5,6 +5,7 @@ from functools import cache
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import bohmdiff as bd
@@ -13,6 +14,9 @@ from bohmdiff.testing import check_method, check_potential, check_score, check_s
 KEY = jax.random.key(0)
 PACKET = bd.GaussianWavePacket([0.5, 0.0], 0.5)
 CHAIN = bd.Problem(bd.Hamiltonian(bd.MorseChain(depth=12.5, width=0.2, coupling=0.3)), PACKET, t1=1.0)
+
+
+KNOTS = np.linspace(-3.0, 3.0, 13)  # through which a cubic goes exactly
 
 
 def driven(t, x):
@@ -34,6 +38,7 @@ POTENTIALS = {
     bd.HenonHeiles: bd.HenonHeiles(0.1),
     bd.Eckart: bd.Eckart(1.0, 0.5),
     bd.InteractingBosons: bd.InteractingBosons(),
+    bd.TabulatedPotential: bd.TabulatedPotential([KNOTS, KNOTS], KNOTS[:, None] ** 2 + 0.1 * KNOTS**3),
     bd.PotentialSum: bd.DoubleWell() + driven,
     bd.ScaledPotential: 2.0 * bd.HenonHeiles(0.1),
 }

@@ -14,8 +14,15 @@ class FlowState(eqx.Module):
     r"""One particle of the flow and how its neighbourhood deforms.
 
     ```python
-    state = bd.FlowState(x, velocity=jnp.zeros(2), deformation=jnp.eye(2), deformation_rate=jnp.zeros((2, 2)))
-    log_density = initial.log_density(x) - jnp.linalg.slogdet(state.deformation)[1]
+    state = bd.FlowState(
+        x,
+        velocity=jnp.zeros(2),
+        deformation=jnp.eye(2),
+        deformation_rate=jnp.zeros((2, 2)),
+    )
+    log_density = (
+        initial.log_density(x) - jnp.linalg.slogdet(state.deformation)[1]
+    )
     ```
 
     **Arguments:**

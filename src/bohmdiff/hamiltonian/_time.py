@@ -1,5 +1,6 @@
 """Whether a potential depends on time."""
 
+import equinox as eqx
 import jax
 from jax.interpreters import partial_eval
 from jaxtyping import DTypeLike
@@ -7,6 +8,7 @@ from jaxtyping import DTypeLike
 from .hamiltonian import Hamiltonian
 
 
+@eqx.filter_jit  # so that an equal structure is not traced again; what it returns is static
 def depends_on_time(hamiltonian: Hamiltonian, dimension: int, dtype: DTypeLike) -> bool:
     """Whether the program of the potential uses t.
 

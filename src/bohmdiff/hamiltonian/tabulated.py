@@ -140,9 +140,16 @@ class TabulatedPotential(AbstractPotential):
 
         ```python
         r = np.linspace(0.8, 4.0, 20)
-        np.savetxt("curve.txt", np.stack([r, 5.0 * (1 - np.exp(1.4 - r)) ** 2], axis=1), header="angstrom, eV")
+        np.savetxt(
+            "curve.txt",
+            np.stack([r, 5.0 * (1 - np.exp(1.4 - r)) ** 2], axis=1),
+            header="angstrom, eV",
+        )
         potential = bd.TabulatedPotential.from_text(
-            "curve.txt", outside="clip", length=bd.units.angstrom, energy=bd.units.eV
+            "curve.txt",
+            outside="clip",
+            length=bd.units.angstrom,
+            energy=bd.units.eV,
         )
         ```
 
@@ -173,7 +180,9 @@ class TabulatedPotential(AbstractPotential):
 
         ```python
         x, y = np.linspace(-3.0, 3.0, 25), np.linspace(-2.0, 2.0, 17)
-        table = xarray.DataArray(0.5 * x[:, None] ** 2 + y**2, coords={"x": x, "y": y})
+        table = xarray.DataArray(
+            0.5 * x[:, None] ** 2 + y**2, coords={"x": x, "y": y}
+        )
         potential = bd.TabulatedPotential.from_xarray(table)
         ```
 

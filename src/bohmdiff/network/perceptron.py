@@ -30,7 +30,9 @@ class TimeConditionedMLP(eqx.Module):
     are computed once per time, not once per particle; with `"concat"` they are further inputs.
 
     ```python
-    network = bd.TimeConditionedMLP(dimension=2, features=9, width=32, depth=2, key=key)
+    network = bd.TimeConditionedMLP(
+        dimension=2, features=9, width=32, depth=2, key=key
+    )
     network(jnp.ones(9), jnp.zeros(2))
     ```
 

@@ -28,9 +28,17 @@ def density(
     """The density ρ(t, x) of a one-dimensional solution in grey, with trajectories over it.
 
     ```python
-    splitting = bd.Problem(bd.Hamiltonian(bd.DoubleWell()), bd.GaussianWavePacket([0.0], 0.25), t1=2.0)
-    grid = bd.solve(splitting, bd.SplitOperator(points=128, lower=-6.0, upper=6.0))
-    bd.plot.density(grid, grid.quantile_trajectories([0.1, 0.5, 0.9])).savefig("density.png")
+    splitting = bd.Problem(
+        bd.Hamiltonian(bd.DoubleWell()),
+        bd.GaussianWavePacket([0.0], 0.25),
+        t1=2.0,
+    )
+    grid = bd.solve(
+        splitting, bd.SplitOperator(points=128, lower=-6.0, upper=6.0)
+    )
+    bd.plot.density(grid, grid.quantile_trajectories([0.1, 0.5, 0.9])).savefig(
+        "density.png"
+    )
     ```
 
     **Arguments:**

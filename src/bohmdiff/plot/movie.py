@@ -54,8 +54,12 @@ def movie(
     r"""The density ρ(t, x) as time goes by, and the particles that it carries.
 
     ```python
-    paths = bd.propagate(problem, score, x0, ts=solution.ts, solver=bd.BlanesMoan4(), steps=64).position
-    bd.plot.movie(solution, paths, exact=exact, every=25).save("movie.gif", writer="pillow")
+    paths = bd.propagate(
+        problem, score, x0, ts=solution.ts, solver=bd.BlanesMoan4(), steps=64
+    ).position
+    bd.plot.movie(solution, paths, exact=exact, every=25).save(
+        "movie.gif", writer="pillow"
+    )
     ```
 
     One coordinate is drawn as a curve, with the particles on it and their paths so far in a panel below;
@@ -74,7 +78,7 @@ def movie(
         dimensions contours at 10, 30, 50, 70 and 90 % of its largest density, and the same of `solution` in
         black.
     - `coordinates`: one or two of them, counted from 0; the first two if not given, or the only one.
-    - `every`: a frame for every so many of the saved times.
+    - `every`: draw every `every`-th saved time.
     - `fps`: frames per second.
     - `lower`, `upper`: the range of each coordinate drawn, a number or one for each; four standard
         deviations around the mean if not given.
@@ -110,7 +114,7 @@ def movie(
     )
     words = _words(solution, exact, drawn, label, units)
     with style():
-        # Not a figure of pyplot's, which would keep it, and show it as a picture beside the movie.
+        # Not a figure of pyplot's, which would keep it, and show it as a picture next to the movie.
         figure = Figure(figsize=(6.4, 5.2))
         draw = (_curve if len(drawn) == 1 else _plane)(figure, frames, words)
         draw(0)

@@ -16,9 +16,13 @@ def training(
     error of the energy.
 
     ```python
-    method = bd.SelfConsistentScoreMatching(score, training=bd.Training(epochs=4), particles=64)
+    method = bd.SelfConsistentScoreMatching(
+        score, training=bd.Training(epochs=4), particles=64
+    )
     trained = bd.solve(problem, method, key=key)
-    bd.plot.training(trained.history, reference_energy=float(exact.energy()[0])).savefig("training.png")
+    bd.plot.training(
+        trained.history, reference_energy=float(exact.energy()[0])
+    ).savefig("training.png")
     ```
 
     **Arguments:**

@@ -24,7 +24,7 @@ class Figure(eqx.Module):
 
     **Arguments:**
 
-    - `value`: the figure, a scalar; larger is worse.
+    - `value`: the figure, a scalar of shape `()`; larger is worse.
     - `limit`: the largest value that is acceptable.
     - `meaning`: one sentence about what is wrong if the figure exceeds its limit.
     - `remedy`: one sentence about what to do then.

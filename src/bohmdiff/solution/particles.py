@@ -174,7 +174,7 @@ def moved_measure(solution: Solution, inside: Callable[[Vector], Bool[Array, ""]
     paths = solution.trajectories(x0)
     hits = jax.vmap(jax.vmap(inside))(paths).astype(paths.dtype)
     shares = jnp.einsum("sm,smk->sk", weights.reshape(_SETS, -1), hits.reshape(_SETS, _POINTS, -1))
-    # Traced paths that were lost are NaN, of which a comparison knows nothing.
+    # A comparison with NaN is false, so lost paths would count as outside.
     shares = jnp.where(jnp.all(jnp.isfinite(paths)), shares, jnp.nan)
     return jnp.mean(shares, axis=0), jnp.std(shares, axis=0) / (_SETS - 1) ** 0.5
 

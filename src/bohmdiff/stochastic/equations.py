@@ -26,7 +26,9 @@ def velocity_residuals(
 
     ```python
     velocities = bd.Velocities(problem, solution.score, solution.velocity)
-    bd.velocity_residuals(hamiltonian, velocities.osmotic, velocities.velocity, t, x)
+    bd.velocity_residuals(
+        hamiltonian, velocities.osmotic, velocities.velocity, t, x
+    )
     ```
 
     Both vanish for the velocities of a nodeless $\psi$. The gradients of both divergences come from one reverse

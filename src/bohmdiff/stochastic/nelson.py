@@ -56,7 +56,10 @@ def nelson_process(
 
     ```python
     paths = bd.nelson_process(solution, 1000, key=jax.random.key(0))
-    paths.mean(axis=0), paths.std(axis=0)  # as solution.mean() and solution.std(), but for 1 / sqrt(1000)
+    (
+        paths.mean(axis=0),
+        paths.std(axis=0),
+    )  # as solution.mean() and solution.std(), but for 1 / sqrt(1000)
     ```
 
     **Arguments:**

@@ -57,7 +57,9 @@ class HermiteVelocity(eqx.Module):
     coefficients cubic functions of time.
 
     ```python
-    velocity = solution.current  # of a solution by SequentialScoreMatching or GivenScore
+    velocity = (
+        solution.current
+    )  # of a solution by SequentialScoreMatching or GivenScore
     velocity(0.5, x), velocity.misfit.max()
     ```
 

@@ -20,7 +20,9 @@ class LawError(AssertionError):
 
     ```python
     try:
-        bohmdiff.testing.check_potential(lambda t, x: jnp.abs(x[0]) ** 3, dimension=1)
+        bohmdiff.testing.check_potential(
+            lambda t, x: jnp.abs(x[0]) ** 3, dimension=1
+        )
     except bohmdiff.testing.LawError as error:
         print(error)
     ```

@@ -40,7 +40,9 @@ def check_method(
       result.
 
     ```python
-    bohmdiff.testing.check_method(bd.SequentialScoreMatching(degree=2), dimension=2)
+    bohmdiff.testing.check_method(
+        bd.SequentialScoreMatching(degree=2), dimension=2
+    )
     ```
 
     **Arguments:**

@@ -28,7 +28,9 @@ def check_potential(
     it must be the same under `jax.jit` and `jax.vmap`, with the time as an argument that may be traced.
 
     ```python
-    bohmdiff.testing.check_potential(lambda t, x: jnp.sum(x**4) - jnp.cos(t) * x[0], dimension=2)
+    bohmdiff.testing.check_potential(
+        lambda t, x: jnp.sum(x**4) - jnp.cos(t) * x[0], dimension=2
+    )
     ```
 
     **Arguments:**

@@ -38,7 +38,9 @@ def check_solution(
     What a solution cannot give (`UnavailableError`) is left out.
 
     ```python
-    solve = lambda: bd.solve(problem, bd.GaussianDynamics(steps=50), ts=jnp.linspace(0, 1, 21))
+    solve = lambda: bd.solve(
+        problem, bd.GaussianDynamics(steps=50), ts=jnp.linspace(0, 1, 21)
+    )
     bohmdiff.testing.check_solution(solve(), solve())
     ```
 
@@ -48,7 +50,7 @@ def check_solution(
     - `again`: the same problem, solved once more by an equal method.
     - `tolerance`: of scores and velocities relative to their size, and of the norm; moments must agree within
         five standard errors.
-    - `key`: for the draws; `jax.random.key(0)` if not given.
+    - `key`: for the draws, which have the shape `(n, K, d)`; `jax.random.key(0)` if not given.
 
     **Raises:** [`LawError`][bohmdiff.testing.LawError], whose message has code that shows the failure.
     """

@@ -136,7 +136,9 @@ def potentials(d: int) -> st.SearchStrategy[AbstractPotential]:
     ```python
     @given(bohmdiff.testing.potentials(2))
     def test_a_hamiltonian_of_any_potential(potential):
-        assert jnp.isfinite(bd.Hamiltonian(potential).potential(0.0, jnp.zeros(2)))
+        assert jnp.isfinite(
+            bd.Hamiltonian(potential).potential(0.0, jnp.zeros(2))
+        )
     ```
 
     **Arguments:**
@@ -177,7 +179,9 @@ def driven_gaussians(d: int) -> st.SearchStrategy[DrivenGaussian]:
     @given(bohmdiff.testing.driven_gaussians(2))
     def test_my_method_is_exact_there(case):
         solution = bd.solve(case.problem(), bd.GaussianDynamics())
-        np.testing.assert_allclose(solution.std(), case.moments(solution.ts).std, rtol=1e-3)
+        np.testing.assert_allclose(
+            solution.std(), case.moments(solution.ts).std, rtol=1e-3
+        )
     ```
 
     **Arguments:**

@@ -18,7 +18,7 @@ from jaxtyping import PyTree
 from .._text import text_of
 from ._update import TrainingState, is_key
 
-# Of what is written beside the arrays. One more whenever it means something else than before.
+# The version of the description that is written with the arrays; raise it when its meaning changes.
 _FORMAT = 1
 
 
@@ -118,7 +118,7 @@ class Checkpoints:
 
     @property
     def epochs(self) -> list[int]:
-        """The epochs of which there are checkpoints, in order."""
+        """The epochs that have a checkpoint, in order."""
         return sorted(self._manager.all_steps())
 
     def save(self, state: TrainingState, fixed: PyTree) -> None:

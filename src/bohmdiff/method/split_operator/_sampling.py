@@ -11,7 +11,7 @@ from ..._types import Key
 from ._fourier import FourierGrid
 
 # The ratio of a resolved density to its multilinear interpolant stays below this; where it does not, it is
-# raised. One in so many proposals is accepted.
+# raised. Its inverse is the share of proposals that is accepted.
 _BOUND = 1.5
 
 

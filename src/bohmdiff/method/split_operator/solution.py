@@ -27,7 +27,7 @@ from ._wave import Current, Stepping, WaveFunction, kept_times, log_gradient
 
 # Points of the grid at which another wave function is evaluated at once.
 _CHUNK = 1024
-# Paths need ψ at many times: so many steps may lie between those at which it is kept for them.
+# Paths need ψ at many times: the largest number of steps between two times at which it is kept for them.
 _MOST_STEPS_BETWEEN = 2
 
 
