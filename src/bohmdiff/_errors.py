@@ -24,7 +24,7 @@ class UnavailableError(BohmdiffError):
     except bd.UnavailableError:
         amplitude = jnp.exp(
             0.5 * solution.log_density(0.5, x)
-        )  # without its phase
+        )
     ```
     """
 
