@@ -1,4 +1,4 @@
-"""Checks on what users pass: one error, that says what was given, what is allowed and what to do."""
+"""Checks of user input: one error that states the given value, the allowed values and the remedy."""
 
 import sys
 import warnings
@@ -12,14 +12,14 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Bool, PyTree
 
-# Their frames lie between a user's line and ours.
+# Packages whose frames lie between the user's line and ours.
 _WRAPPERS = ("bohmdiff", "equinox", "jax", "jaxtyping", "beartype")
-# Of what counts particles, steps, nodes: more do not fit any memory.
+# The largest number of particles, steps or nodes: more would not fit in memory.
 _LARGEST_INTEGER = 2**31 - 1
 
 
 def is_concrete(tree: PyTree) -> bool:
-    """Whether every array of `tree` has a value now, rather than being traced by jit, grad or vmap."""
+    """Whether every array of `tree` has a concrete value, so that none is traced by jit, grad or vmap."""
     return not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(tree))
 
 
@@ -31,8 +31,8 @@ def require(
 ) -> PyTree:
     """Returns `tree` if `condition` holds.
 
-    A condition whose value is known raises at once. Under a transformation of JAX it is not known: where it does
-    not hold, every real or complex number in the returned tree is NaN.
+    A concrete condition that does not hold raises immediately. If the condition is traced by a JAX transformation
+    and does not hold, every real or complex number in the returned tree is NaN.
     """
     if is_concrete(condition):
         if not bool(condition):
@@ -46,7 +46,7 @@ def require(
 
 
 def warn(message: str) -> None:
-    """Warns, at the line of the user that led here, however many of our calls lie between."""
+    """Warns at the user's line that led here, regardless of the number of internal calls in between."""
     frame, level = sys._getframe(1), 2
     while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] in _WRAPPERS:
         frame, level = frame.f_back, level + 1
@@ -73,7 +73,7 @@ def as_real_array(value: Any, name: str) -> Array:
 
 
 def on_host(value: Any, name: str) -> np.ndarray:
-    """`value` as an array of NumPy, of any type."""
+    """`value` as a NumPy array of any dtype."""
     try:
         return np.asarray(value)
     except (TypeError, ValueError, OverflowError) as error:
@@ -83,7 +83,7 @@ def on_host(value: Any, name: str) -> np.ndarray:
 
 
 def as_positive_integer(value: Any, name: str, what_to_do: str) -> int:
-    """`value` as an `int` of at least one."""
+    """`value` as a positive `int`."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
         raise ValueError(f"{name} must be an integer of at least 1, but {value!r} was given. {what_to_do}")
     if value > _LARGEST_INTEGER:
@@ -120,7 +120,7 @@ def as_key(key: Any) -> Array:
 
 
 def numpy_generator(key: Any) -> np.random.Generator:
-    """NumPy's random numbers from a key whose value is known, also where JAX traces other values."""
+    """A NumPy random generator from a concrete key; JAX may be tracing other values."""
     key = as_key(key)
     if not is_concrete(key):
         raise ValueError(
@@ -144,8 +144,8 @@ def describe(value: Any) -> str:
 
 
 def cast_floats(tree: PyTree, dtype: Any) -> PyTree:
-    """Casts every floating-point array of `tree` to `dtype`, and every complex one to the complex type of the
-    same precision, so that one precision rules throughout."""
+    """Casts every real floating-point array of `tree` to `dtype`, and every complex array to the complex type of
+    the same precision, so that the whole tree has one precision."""
 
     def cast(leaf: Any) -> Any:
         if not eqx.is_inexact_array(leaf):
@@ -163,8 +163,8 @@ def check_output(
     *,
     complex_valued: bool = False,
 ) -> None:
-    """Raises unless `function(*arguments)` is one real array of the given shape, or a complex one. The arguments
-    are a time and a position, or a position alone."""
+    """Raises unless `function(*arguments)` is one real array (complex with `complex_valued=True`) of the given
+    shape. The arguments are a time and a position, or only a position."""
     call, what = (f"{name}(t, x)", "a scalar t and x") if len(arguments) == 2 else (f"{name}(x)", "x")
     position = arguments[-1].shape
     try:

@@ -1,4 +1,4 @@
-"""Ensembles divided among devices, those of other processes included."""
+"""Ensembles divided among devices, including those of other processes."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,26 +17,26 @@ from ._types import Points, Weights
 
 _Result = TypeVar("_Result")
 
-# With fewer particles for each device nothing is gained.
+# The fewest particles per device for which dividing them saves time.
 _FEWEST = 64
 _PARTICLES, _COPIES = PartitionSpec("particles"), PartitionSpec()
 
 
 @dataclass(frozen=True)
 class Devices:
-    """Several devices, over which particles are divided; everything else is on each."""
+    """Several devices: the particles are divided among them, and everything else is copied to each."""
 
     mesh: Mesh
 
     @staticmethod
     def visible() -> "Devices":
-        """All that JAX sees, in all processes that `jax.distributed` has joined."""
+        """All devices visible to JAX, in all processes joined by `jax.distributed`."""
         return Devices(Mesh(np.array(jax.devices()), ("particles",)))
 
     @staticmethod
     def for_training() -> "Devices":
-        """All that JAX sees, but of processors one in each process. More gain nothing there, and sums between
-        the devices of one processor were seen to come out wrong in large programs (four modes, second order)."""
+        """All devices visible to JAX; on CPU, only one per process. More CPU devices save no time, and sums
+        across the devices of one CPU gave wrong results in large programs (four modes, second order)."""
         devices = jax.devices()
         if jax.default_backend() == "cpu":
             devices = [next(d for d in devices if d.process_index == p) for p in range(jax.process_count())]
@@ -44,8 +44,8 @@ class Devices:
 
     @staticmethod
     def for_particles(x0: Points, tree: PyTree) -> "Devices | None":
-        """Those that these particles are to be divided among, if there are several and enough particles for
-        each; not where particles are divided already, nor under a transformation of them or of `tree`."""
+        """The devices among which to divide these particles. `None` with a single device, with too few particles
+        per device, if the particles are divided already, or under a transformation of them or of `tree`."""
         devices = Devices.visible()
         if (
             x0.shape[0] >= _FEWEST * devices.number > _FEWEST
@@ -57,24 +57,24 @@ class Devices:
 
     @property
     def number(self) -> int:
-        """How many there are."""
+        """The number of devices."""
         return self.mesh.size
 
     @property
     def lead(self) -> bool:
-        """Whether this is the process that writes for all."""
+        """Whether this process writes the output for all processes."""
         return jax.process_index() == 0
 
     def any_process(self, here: bool) -> bool:
-        """Whether it is true in any of the processes; waits until all have asked."""
+        """Whether `here` is true in any process; waits until all processes have called this."""
         return bool(np.any(_of_all_processes(here)))
 
     def agree(self, here: int) -> bool:
-        """Whether a number is the same in all processes; waits until all have asked."""
+        """Whether the number `here` is the same in all processes; waits until all have called this."""
         return bool(np.all(_of_all_processes(here) == here))
 
     def divide(self, x0: Points, weights: Weights) -> tuple[Points, Weights]:
-        """The particles, as many on each device, filled up with some that weigh nothing."""
+        """The particles in equal numbers on each device, padded with particles of zero weight."""
         missing = -x0.shape[0] % self.number
         if missing:
             x0 = jnp.concatenate([x0, jnp.broadcast_to(x0[-1], (missing, x0.shape[1]))])
@@ -82,21 +82,21 @@ class Devices:
         return _place((x0, weights), NamedSharding(self.mesh, _PARTICLES))
 
     def copy(self, tree: PyTree) -> PyTree:
-        """Every array on every device, as the first process has it: others may differ by rounding."""
+        """Copies every array of the first process to every device: other processes may differ by rounding."""
         return _place(tree, NamedSharding(self.mesh, _COPIES))
 
     def gather(self, tree: PyTree) -> PyTree:
-        """Every array on the first device alone; with several processes, on the first of each."""
+        """Every array on the first device only; with several processes, on the first device of each."""
         arrays, others = eqx.partition(tree, eqx.is_array)
         if jax.process_count() > 1:
-            # What lies in other processes has to come from there; a copy of our own is at hand.
+            # Arrays of other processes are fetched from there; then each process keeps its own copy.
             everywhere = jax.jit(lambda tree: tree, out_shardings=NamedSharding(self.mesh, _COPIES))(arrays)
             arrays = jax.tree.map(lambda leaf: leaf.addressable_data(0), everywhere)
         return eqx.combine(jax.device_put(arrays, jax.local_devices()[0]), others)
 
     def apart(self, function: Callable[[Any, Points], _Result], tree: PyTree, x0: Points) -> _Result:
-        """`function(tree, x0)` of particles that are divided, on each device of its own ones: it returns arrays
-        with the particles first, and no device waits for another."""
+        """`function(tree, x0)` of divided particles, evaluated by each device for its own particles. The function
+        returns arrays whose first axis counts particles, and no device waits for another."""
         arrays, others = eqx.partition(tree, eqx.is_array)
         return jax.shard_map(
             lambda arrays, x0: function(eqx.combine(arrays, others), x0),
@@ -114,7 +114,7 @@ def _of_all_processes(here: int) -> np.ndarray:
 
 
 def _place(tree: PyTree, sharding: NamedSharding) -> PyTree:
-    """Arrays that every process has, where a sharding wants them."""
+    """Places arrays that every process holds according to `sharding`."""
     arrays, others = eqx.partition(tree, eqx.is_array)
     if jax.process_count() == 1:
         return eqx.combine(jax.device_put(arrays, sharding), others)

@@ -1,4 +1,4 @@
-"""Products of matrices in all digits of single precision."""
+"""Matrix products in full single precision."""
 
 import functools
 from collections.abc import Callable
@@ -11,12 +11,12 @@ _Result = TypeVar("_Result")
 
 
 def in_full_precision(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
-    """The same function, but a GPU rounds no factor of a product to ten bits, as JAX lets it in single precision
-    unless `jax_default_matmul_precision` says something else."""
+    """The same function with matrix products in full precision. In single precision, JAX otherwise lets a GPU
+    round the factors of a product to ten bits, unless `jax_default_matmul_precision` is set."""
 
     @functools.wraps(function)
     def full(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
-        # Processors never round so. They are left alone, as programs are compiled again in another precision.
+        # CPUs never round in this way. They are left unchanged, since another precision compiles programs again.
         if jax.default_backend() == "cpu" or jax.default_matmul_precision.value is not None:
             return function(*args, **kwargs)
         with jax.default_matmul_precision("highest"):

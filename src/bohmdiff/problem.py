@@ -1,4 +1,4 @@
-"""What is to be solved: a Hamiltonian, an initial state and a span of time."""
+"""A problem: a Hamiltonian, an initial state and a span of time."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ _DEFAULT_SAVED_TIMES = 101
 
 
 class Problem(eqx.Module):
-    r"""$i\hbar\,\partial_t\psi = H\psi$ with $\psi(t_0) = \psi_0$, wanted on $[t_0, t_1]$.
+    r"""The initial-value problem $i\hbar\,\partial_t\psi = H\psi$, $\psi(t_0) = \psi_0$ on $[t_0, t_1]$.
 
     ```python
     problem = bd.Problem(hamiltonian, initial, t1=jnp.pi)
@@ -30,7 +30,7 @@ class Problem(eqx.Module):
         [`GaussianMixture`][bohmdiff.GaussianMixture] or a [`LogDensity`][bohmdiff.LogDensity].
     - `t1`, `t0`: end and start, `t1 > t0`.
 
-    **Units:** `t0` and `t1` in times; everything in units that fit each other.
+    **Units:** `t0` and `t1` in units of time; any consistent set of units.
 
     **Raises:** `ValueError` if `t1 <= t0`, if the masses do not fit the dimension of the initial
     state, or if the potential does not return a real scalar for one particle.
@@ -69,7 +69,7 @@ class Problem(eqx.Module):
             raise ValueError(f"t0 and t1 must be scalars, but shapes {t0.shape}, {t1.shape} were given.")
         point = (t0.astype(initial.dtype), jnp.zeros(d, initial.dtype))
         potential = settled(hamiltonian.potential, point)
-        # As a function of t and x alone: an error then is that of the function as the user wrote it.
+        # As a function of t and x only, so that an error message refers to the function that the user wrote.
         check_output(lambda t, x: potential(t, x), point, (), "potential")
         self.hamiltonian = eqx.tree_at(lambda h: h.potential, hamiltonian, potential)
         self.initial, self.t0 = initial, t0
@@ -88,7 +88,7 @@ class Problem(eqx.Module):
 
     @property
     def dtype(self) -> DTypeLike:
-        """The precision in which the problem is solved: that of the initial state."""
+        """The dtype in which the problem is solved: that of the initial state."""
         return self.initial.dtype
 
     def __repr__(self) -> str:
@@ -102,21 +102,21 @@ class Problem(eqx.Module):
 
 
 def as_problem(problem: Any) -> Problem:
-    """`problem`, if it is one."""
+    """`problem`, checked to be a `Problem`."""
     if not isinstance(problem, Problem):
         raise ValueError(f"problem must be a Problem, but {type(problem).__name__} was given.")
     return problem
 
 
 def saved_times(problem: Problem, ts: Numbers | None) -> Times:
-    """The times at which a solution is saved, checked, in the precision of the problem."""
+    """The times at which a solution is saved, checked and cast to the dtype of the problem."""
     if ts is None:
         return jnp.linspace(problem.t0, problem.t1, _DEFAULT_SAVED_TIMES, dtype=problem.dtype)
     ts = as_real_array(ts, "ts")
     if ts.ndim != 1 or ts.size == 0:
         raise ValueError(f"ts must have shape (K,) with K >= 1, but shape {ts.shape} was given.")
     given = ts.astype(problem.dtype)
-    # Times that were computed in another precision may miss t0 or t1 by its rounding.
+    # Times computed in another precision may differ from t0 or t1 by its rounding error.
     slack = 4 * np.finfo(problem.dtype).eps * jnp.maximum(jnp.abs(problem.t0), jnp.abs(problem.t1))
     inside = jnp.all((given >= problem.t0 - slack) & (given <= problem.t1 + slack))
     span = f"[{describe(problem.t0)}, {describe(problem.t1)}]"

@@ -1,4 +1,4 @@
-"""What every potential of ours can do: be added to others, with plain functions among them, and scaled."""
+"""The base class of potentials, with sums (also with plain functions) and scaling."""
 
 from abc import abstractmethod
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from .._types import Numbers, Scalar, Time, Vector
 class AbstractPotential(eqx.Module):
     """A potential energy `V(t, x) -> scalar` of one particle, `x` of shape `(d,)`.
 
-    Potentials add, to each other and to plain functions `V(t, x)`, and scale:
+    Potentials can be added to each other and to plain functions `V(t, x)`, and scaled:
 
     ```python
     field = lambda t, x: -0.1 * jnp.sin(t) * x[0]
@@ -28,13 +28,14 @@ class AbstractPotential(eqx.Module):
     )
     ```
 
-    To write one, subclass this, declare its parameters as fields and write `__call__`. A plain
-    function is a potential too, also on either side of a `+`, as long as the other side is one of these.
+    To write your own, subclass this, declare its parameters as fields and write `__call__`. A plain
+    function is also accepted as a potential, and on either side of a `+` if the other side is an
+    `AbstractPotential`.
 
     **Units:** energy.
     """
 
-    # NumPy's scalars would otherwise take `numpy.float64(2) * V` for an array of objects.
+    # Without this, NumPy would turn `numpy.float64(2) * V` into an array of objects.
     __array_ufunc__ = None
 
     @abstractmethod
@@ -58,7 +59,7 @@ class AbstractPotential(eqx.Module):
         return NotImplemented if callable(factor) else ScaledPotential(self, factor)
 
     def __rmul__(self, factor: Any) -> "AbstractPotential":
-        # Not `self * factor`, which would come back here when the factor is a potential too.
+        # Not `self * factor`, which would call this method again if the factor is also a potential.
         return self.__mul__(factor)
 
     def __truediv__(self, divisor: Any) -> "AbstractPotential":
@@ -71,7 +72,7 @@ class AbstractPotential(eqx.Module):
 
 
 class PotentialSum(AbstractPotential):
-    """The sum of potentials; what `V + W` makes.
+    """A sum of potentials, as returned by `V + W`.
 
     ```python
     bd.PotentialSum(bd.DoubleWell(), lambda t, x: 0.1 * x[0])
@@ -81,9 +82,9 @@ class PotentialSum(AbstractPotential):
 
     - `*terms`: at least one potential or plain function `V(t, x) -> scalar`.
 
-    **Units:** energy, of every term; each takes one point of shape `(d,)`.
+    **Units:** energy for every term; each takes one point of shape `(d,)`.
 
-    **Raises:** `ValueError` if there is no term, or one that is not callable.
+    **Raises:** `ValueError` if there is no term, or if a term is not callable.
     """
 
     terms: tuple[Callable[[Time, Vector], Scalar], ...]
@@ -106,7 +107,7 @@ class PotentialSum(AbstractPotential):
 
 
 class ScaledPotential(AbstractPotential):
-    """A potential times a number; what `factor * V`, `V / number` and `-V` make.
+    """A potential times a number, as returned by `factor * V`, `V / number` and `-V`.
 
     ```python
     bd.ScaledPotential(bd.DoubleWell(), 2.0)
@@ -117,7 +118,7 @@ class ScaledPotential(AbstractPotential):
     - `potential`: a potential or plain function `V(t, x) -> scalar`.
     - `factor`: a number, of either sign; differentiable.
 
-    **Units:** the factor has none; the potential takes one point of shape `(d,)`.
+    **Units:** the factor has no units; the potential takes one point of shape `(d,)`.
 
     **Raises:** `ValueError` if the potential is not callable or the factor is not one finite number.
     """
@@ -144,7 +145,7 @@ def scalar(value: Numbers, name: str) -> Scalar:
 
 
 def number_or_vector(value: Numbers, name: str) -> Array:
-    """`value` as one real number, or one for each coordinate."""
+    """`value` as one real number, or as one real number per coordinate."""
     array = as_real_array(value, name)
     if array.ndim > 1 or array.size == 0:
         raise ValueError(
@@ -155,7 +156,7 @@ def number_or_vector(value: Numbers, name: str) -> Array:
 
 
 def check_fits(array: Array, name: str, x: Vector) -> Array:
-    """Raises unless `array`, a number or one entry per coordinate, goes with the particle `x`."""
+    """Raises unless `array`, a number or one entry per coordinate, fits the shape of the particle `x`."""
     if array.shape not in ((), x.shape):
         raise ValueError(
             f"{name} has shape {array.shape}, which does not go with {x.size} coordinates: it must be a "
@@ -165,7 +166,7 @@ def check_fits(array: Array, name: str, x: Vector) -> Array:
 
 
 def positive(array: Array, name: str) -> Array:
-    """`array`, each entry of which must be positive."""
+    """`array`, with a check that every entry is positive."""
     return require(array, jnp.all(array > 0), f"{name} must be positive, but {describe(array)} was given.")
 
 
@@ -180,5 +181,5 @@ def _add(left: Any, right: Any) -> AbstractPotential:
 
 
 def terms_of(potential: Any) -> tuple:
-    """The terms of a sum, or of anything else itself. Sums are kept flat, so that a long one does not nest."""
+    """The terms of a sum; any other potential is its own single term. This keeps long sums flat."""
     return potential.terms if isinstance(potential, PotentialSum) else (potential,)

@@ -1,4 +1,4 @@
-"""Model potentials of the literature."""
+"""Model potentials from the literature."""
 
 import equinox as eqx
 import jax
@@ -12,7 +12,7 @@ from .potential import AbstractPotential, check_fits, number_or_vector, positive
 
 
 class MorseChain(AbstractPotential):
-    r"""A chain of Morse oscillators with coupled neighbours, of any length:
+    r"""A chain of any number of Morse oscillators with nearest-neighbour coupling:
     $V = \sum_i D\,(1 - e^{-\beta x_i})^2 + \lambda \sum_{i<d} x_i x_{i+1}$.
 
     ```python
@@ -22,7 +22,7 @@ class MorseChain(AbstractPotential):
     **Arguments:**
 
     - `depth`: the dissociation energy $D > 0$: a number, or `(d,)` for one per coordinate. Energy.
-    - `width`: $\beta > 0$, a number or `(d,)`: the *inverse* length of a well, so that a mass $m$
+    - `width`: $\beta > 0$, a number or `(d,)`: the *inverse* length of a well. A mass $m$
         oscillates at the bottom with $\omega = \beta \sqrt{2 D / m}$.
     - `coupling`: $\lambda$, a number of either sign. Energy per length squared.
 
@@ -47,9 +47,9 @@ class MorseChain(AbstractPotential):
 
 
 class DoubleWell(AbstractPotential):
-    r"""$V = \sum_i D\,(x_i^2/a^2 - 1)^2$: minima of zero at $x_i = \pm a$, a barrier of height $D$ between.
+    r"""$V = \sum_i D\,(x_i^2/a^2 - 1)^2$: minima of zero at $x_i = \pm a$, separated by a barrier of height $D$.
 
-    In more than one coordinate each has its own double well; add a coupling as a function.
+    With several coordinates, each has its own double well; add a function to couple them.
 
     ```python
     bd.DoubleWell(barrier=1.0, minimum=2.0)
@@ -81,7 +81,7 @@ class HenonHeiles(AbstractPotential):
     r"""The Hénon–Heiles model in any $d \ge 2$:
     $V = \tfrac12 \sum_i \omega_i^2 x_i^2 + \lambda \sum_{i<d} (x_i^2 x_{i+1} - \tfrac13 x_{i+1}^3)$.
 
-    The model by which methods for many coordinates are compared. It has
+    A standard benchmark for methods in many coordinates. The potential has
     no lower bound: a packet that spreads over the saddles (at an energy of $1/(6\lambda^2)$ for
     $d = 2$, $\omega = 1$) escapes.
 
@@ -95,7 +95,7 @@ class HenonHeiles(AbstractPotential):
     - `frequency`: $\omega$, a number or `(d,)`. The model is written in coordinates of mass one; for
         another mass $m$ pass $\omega \sqrt m$.
 
-    **Units:** those in which the frequency of the harmonic part and the mass are one; `coupling` in energy
+    **Units:** units in which the harmonic frequency and the mass are one; `coupling` in energy
     / length³.
 
     **Raises:** `ValueError` for a wrong shape, or, at the call, for fewer than two coordinates.
@@ -128,7 +128,7 @@ class HenonHeiles(AbstractPotential):
 class Eckart(AbstractPotential):
     r"""The symmetric barrier $V = V_0\, \operatorname{sech}^2(x_k / a)$ along one coordinate $k$.
 
-    The other coordinates are free; add what holds them:
+    The other coordinates are free; add a potential to confine them:
 
     ```python
     bd.Eckart(height=1.0, width=0.5) + bd.Quadratic([0.0, 1.0])
@@ -138,8 +138,7 @@ class Eckart(AbstractPotential):
 
     - `height`: $V_0$, of either sign (a negative one is the Pöschl–Teller well). Energy.
     - `width`: $a > 0$. Length.
-    - `coordinate`: $k$, the index of the coordinate along which the barrier lies; the first one if not
-        given.
+    - `coordinate`: $k$, the index of the coordinate along which the barrier lies; by default the first.
 
     **Units:** `height` in energy, `width` in length.
 
@@ -171,18 +170,18 @@ class Eckart(AbstractPotential):
                 f"0 to {x.size - 1}."
             )
         y = 2 * x[self.coordinate] / self.width
-        # sech²(y/2) = 4 σ(y) σ(−y). Unlike 1/cosh² it does not overflow far out, and unlike 1 − tanh² it
-        # keeps its relative precision there.
+        # sech²(y/2) = 4 σ(y) σ(−y). Far from the barrier it does not overflow, unlike 1/cosh², and keeps its
+        # relative precision, unlike 1 − tanh².
         return 4 * self.height * jax.nn.sigmoid(y) * jax.nn.sigmoid(-y)
 
 
 class InteractingBosons(AbstractPotential):
-    r"""Particles on a line in a harmonic trap that repel each other, one coordinate each:
+    r"""Repelling particles on a line in a harmonic trap, with one coordinate per particle:
     $V = \sum_i \tfrac12 m \omega^2 x_i^2 + \sum_{i<j} \tfrac{g}{2}\, \mathcal N(x_i - x_j;\, 0, \sigma^2)$.
 
     **Pair convention.** Each pair $i<j$ is counted once, with $g/2$ times the *normalised* normal
-    density of variance $\sigma^2$, so that a pair at the same place has the energy
-    $g / (2 \sqrt{2\pi\sigma^2})$ and $\int V_\text{pair}\, dr = g/2$. (Where a paper sums
+    density of variance $\sigma^2$. The energy of a pair at the same position is
+    $g / (2 \sqrt{2\pi\sigma^2})$, and $\int V_\text{pair}\, dr = g/2$. (If a paper sums
     $g\,\mathcal N$ over each pair once, pass twice its $g$.)
 
     ```python
@@ -191,11 +190,11 @@ class InteractingBosons(AbstractPotential):
 
     **Arguments:**
 
-    - `frequency`: $\omega \ge 0$ of the trap. Per time.
-    - `repulsion`: $g$; a negative one attracts. Energy times length.
+    - `frequency`: the trap frequency $\omega \ge 0$. Per time.
+    - `repulsion`: $g$; a negative value makes the particles attract each other. Energy times length.
     - `variance`: $\sigma^2 > 0$ of the pair term, the square of its range. Length squared.
-    - `mass`: $m > 0$ of one particle; it must be the mass of the Hamiltonian for the trap to have the
-        frequency $\omega$.
+    - `mass`: the mass $m > 0$ of one particle; the trap has the frequency $\omega$ only if $m$ equals the
+        mass of the Hamiltonian.
 
     **Units:** `frequency` in 1 / time, `repulsion` in energy · length, `variance` in length².
 
@@ -231,10 +230,10 @@ class InteractingBosons(AbstractPotential):
 
     def __call__(self, t: Time, x: Vector) -> Scalar:
         trap = 0.5 * self.mass * jnp.sum((self.frequency * x) ** 2)
-        # Pairs by index rather than a (d, d) table: its diagonal would be wasted in every derivative.
+        # Pairs by index instead of a (d, d) table: every derivative would compute its diagonal for nothing.
         i, j = np.triu_indices(x.size, k=1)
-        # At 40 standard deviations the exponential has underflown; without the clip its derivatives of
-        # particles that are very far away would be zero times an overflown power of the distance.
+        # At 40 standard deviations the exponential underflows. Without the clip, its derivatives for very
+        # distant particles would be zero times an overflowing power of the distance.
         distance = jnp.clip((x[i] - x[j]) / jnp.sqrt(self.variance), -40.0, 40.0)
         height = 0.5 * self.repulsion / jnp.sqrt(2 * np.pi * self.variance)
         return trap + height * jnp.sum(jnp.exp(-0.5 * distance**2))

@@ -1,4 +1,4 @@
-"""The quadratic potential, for which Gaussian wave packets stay Gaussian."""
+"""The quadratic potential, in which Gaussian wave packets stay Gaussian."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +15,7 @@ from .potential import AbstractPotential, check_fits, number_or_vector
 class Quadratic(AbstractPotential):
     r"""$V(t, x) = \tfrac12 (x-c)^\top K(t)\,(x-c) + b(t)\cdot x$.
 
-    Bound, free or inverted, coupled, and driven: each of $K$, $c$ and $b$ may depend on time.
+    It can be bound, free or inverted, coupled and driven: $K$, $c$ and $b$ may each depend on time.
 
     ```python
     trap = bd.Quadratic(matrix=[[1.0, 0.2], [0.2, 2.0]])
@@ -30,14 +30,13 @@ class Quadratic(AbstractPotential):
     - `linear`: $b$, a number (the same for each coordinate) or `(d,)`, or a function of time; zero if
         not given. Energy per length.
 
-    A matrix that is a function of time enters through its symmetric part, as the formula says; that
-    it is symmetric is not checked. The shapes of what functions return are checked at the call, and
-    their values are cast to the precision of `x`.
+    If the matrix is a function of time, its symmetry is not checked; only its symmetric part enters
+    the formula. The arrays that such functions return are checked for their shapes at the call and
+    cast to the dtype of `x`.
 
     **Units:** `matrix` in energy / length², `centre` in length, `linear` in energy / length.
 
-    **Raises:** `ValueError` for a wrong shape, shapes that do not go together, or a matrix that is not
-    symmetric.
+    **Raises:** `ValueError` for a wrong shape, inconsistent shapes, or a matrix that is not symmetric.
     """
 
     matrix: Float[Array, "..."] | Callable[[Time], Array]

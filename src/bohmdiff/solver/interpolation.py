@@ -83,6 +83,6 @@ class QuinticHermite(diffrax.AbstractLocalInterpolation):
 
 def _fraction(t0: Any, t: Any, t1: Any) -> Array:
     """Where `t` lies between `t0` and `t1`, on a scale from 0 to 1."""
-    # Diffrax evaluates an interval without a length when a solve takes no step.
+    # Diffrax evaluates an interval of zero length when a solve takes no step.
     empty = t1 == t0
     return jnp.where(empty, 0, t - t0) / jnp.where(empty, 1, t1 - t0)

@@ -1,4 +1,4 @@
-"""Symplectic solvers for Diffrax, of one form: kick, drift, kick, ..., drift, kick."""
+"""Symplectic solvers for Diffrax of the form kick, drift, kick, ..., drift, kick."""
 
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -39,23 +39,23 @@ class AbstractSymplecticSolver(diffrax.AbstractSolver):
 
     As in `diffrax.SemiImplicitEuler`, the terms are a 2-tuple (drift, kick) and the state is a 2-tuple
     `(q, p)` of pytrees of the same structure and shapes. The force may depend on time, which advances with
-    the drifts; a drift that does is taken in the middle of each stage, which leaves order 2. For Verlet and
-    Yoshida the drift may be any function of `p`. The Runge–Kutta–Nyström schemes of Blanes and Moan keep their
-    order if it is at most quadratic in `p`, as are velocities, the tangents of a flow and the kinetic part of
-    an action.
+    the drifts. A time-dependent drift is evaluated at the middle of each stage, which reduces the order to 2.
+    For Verlet and Yoshida the drift may be any function of `p`. The Runge–Kutta–Nyström schemes of Blanes and
+    Moan keep their order if the drift is at most quadratic in `p`. This holds for velocities, the tangents of
+    a flow and the kinetic part of an action.
 
-    The last force of a step is the first of the next and is carried along, so `s` stages cost `s` forces,
-    and they are scanned, so the force is compiled once whatever the number of stages.
+    The last force of a step is reused as the first of the next step, so `s` stages cost `s` forces. The
+    stages are scanned, so the force is compiled once for any number of stages.
 
     Steps must not be adapted to the solution, since that destroys symplecticity: there is no error
     estimate, and `diffrax.StepTo` is the controller to use. Diffrax promotes a state to the precision of
     the times, so pass times in the precision of the state.
 
     `SaveAt(ts=...)` and `SaveAt(dense=True)` interpolate with the order of the solver: cubic Hermite up to
-    order 4, else quintic Hermite, for which the vector fields are differentiated forwards once. XLA
-    removes that again where no interpolation is asked for.
+    order 4, otherwise quintic Hermite, which differentiates the vector fields once in forward mode. XLA
+    removes this work if no interpolation is requested.
 
-    To write one, subclass this and give it a class attribute `tableau`, a
+    To write your own, subclass this and define the class attribute `tableau`, a
     [`SymplecticTableau`][bohmdiff.SymplecticTableau].
     """
 
@@ -88,14 +88,14 @@ class AbstractSymplecticSolver(diffrax.AbstractSolver):
     ) -> tuple[PyTree, None, dict, PyTree, diffrax.RESULTS]:
         drift, kick = terms
         q0, p0 = y0
-        # One control for the whole step, of which the stages take their fractions: the difference of two
+        # One control for the whole step, and each stage takes a fraction of it: the difference of two
         # times inside a step would lose digits.
         t0, t1 = _as_time(t0, y0), _as_time(t1, y0)
         drift_control, kick_control = drift.contr(t0, t1), kick.contr(t0, t1)
 
         force0 = solver_state
         if not (isinstance(made_jump, bool | np.bool_) and not made_jump):
-            # The force jumped at t0, so the one from the end of the last step is that of the wrong side.
+            # The force jumped at t0, so the force from the end of the last step belongs to the wrong side.
             force0 = lax.cond(made_jump, lambda: kick.vf(t0, q0, args), lambda: solver_state)
 
         def stage(carry, coefficients):
@@ -134,7 +134,7 @@ class AbstractSymplecticSolver(diffrax.AbstractSolver):
                 k = jax.tree.map(lambda tangent, leaf: tangent.astype(leaf.dtype), k, y)
                 return jax.jvp(derivative, (t, y), (t1 - t0, k))[1]
 
-            # Both ends at once, so that the differentiated force is traced once.
+            # Both ends in one call, so that the differentiated force is traced once.
             ends = jax.tree.map(lambda *leaves: jnp.stack(leaves), (t0, y0, k0), (t1, y1, k1))
             c = jax.vmap(second_derivative)(*ends)
             dense_info["c0"], dense_info["c1"] = (
@@ -173,8 +173,8 @@ _OUTER = 1 / (2 - 2 ** (1 / 3))
 class Yoshida4(AbstractSymplecticSolver):
     r"""The triple jump of Forest, Ruth and Yoshida: order 4, three forces per step.
 
-    Any drift will do. If it is at most quadratic in `p`, [`BlanesMoan4`][bohmdiff.BlanesMoan4] is far more
-    accurate at the same cost.
+    The drift may be any function of `p`. If it is at most quadratic in `p`,
+    [`BlanesMoan4`][bohmdiff.BlanesMoan4] is far more accurate at the same cost.
 
     ```python
     flow = bd.propagate(problem, score, x0, solver=bd.Yoshida4(), steps=32)
@@ -219,8 +219,8 @@ class BlanesMoan4(AbstractSymplecticSolver):
 class BlanesMoan6(AbstractSymplecticSolver):
     r"""The Runge–Kutta–Nyström scheme SRKN-11b of Blanes and Moan: order 6, eleven forces per step.
 
-    The choice where ten digits are wanted. The vector fields must allow forward-mode differentiation
-    (`jax.jvp`), for dense output.
+    Recommended for an accuracy of ten digits. Dense output requires vector fields that allow forward-mode
+    differentiation (`jax.jvp`).
 
     ```python
     flow = bd.propagate(problem, score, x0, solver=bd.BlanesMoan6(), steps=32)
@@ -260,13 +260,13 @@ class BlanesMoan6(AbstractSymplecticSolver):
 
 
 def _as_time(t: Any, y: PyTree) -> Array:
-    """`t` in the precision of the state, which a more precise one would promote."""
+    """`t` in the precision of the state: a time of higher precision would promote the state."""
     dtype = jnp.result_type(*jax.tree.leaves(y))
     return jnp.asarray(t, jnp.finfo(dtype).dtype)
 
 
 def _between(t0: Array, fraction: Array, t1: Array) -> Array:
-    # Not t0 + fraction * (t1 - t0): a fraction of one must give t1 itself.
+    # Not t0 + fraction * (t1 - t0): a fraction of one must give exactly t1.
     return (1 - fraction) * t0 + fraction * t1
 
 

@@ -1,4 +1,4 @@
-"""The coefficients of symmetric kick–drift–kick compositions, and what makes them one."""
+"""The coefficients of symmetric kick–drift–kick compositions, with checks."""
 
 import math
 from itertools import accumulate
@@ -15,7 +15,7 @@ class SymplecticTableau(eqx.Module):
 
     $$e^{b_s h B}\, e^{a_s h A}\, e^{b_{s-1} h B} \cdots e^{b_1 h B}\, e^{a_1 h A}\, e^{b_0 h B}$$
 
-    with $A$ the drift ($\dot q = v(p)$, and time advances) and $B$ the kick ($\dot p = f(t, q)$).
+    where $A$ is the drift ($\dot q = v(p)$, and time advances) and $B$ the kick ($\dot p = f(t, q)$).
 
     ```python
     verlet = bd.SymplecticTableau(kicks=(0.5, 0.5), drifts=(1.0,), order=2)
@@ -26,7 +26,7 @@ class SymplecticTableau(eqx.Module):
 
     - `kicks`: $b_0, \dots, b_s$.
     - `drifts`: $a_1, \dots, a_s$.
-    - `order`: of convergence; even, because a symmetric composition has an even order.
+    - `order`: the order of convergence; a symmetric composition has an even order.
 
     **Raises:** `ValueError` unless there is one more kick than drifts, both are palindromic (the step
     is its own inverse with $h \to -h$) and both sum to one.
@@ -58,13 +58,13 @@ class SymplecticTableau(eqx.Module):
 
     @property
     def stages(self) -> int:
-        """The number of forces that one step costs."""
+        """The number of force evaluations per step."""
         return len(self.drifts)
 
     @property
     def nodes(self) -> tuple[float, ...]:
-        r"""$c_i = a_1 + \dots + a_i$: the fraction of the step at which the i-th force is taken."""
-        # The last force belongs to the next step too, so its time must not be off by a rounding.
+        r"""$c_i = a_1 + \dots + a_i$: the fraction of the step at which the i-th force is evaluated."""
+        # The next step reuses the last force, so its time must be free of rounding errors.
         return (*accumulate(self.drifts[:-1]), 1.0)
 
 
@@ -78,8 +78,7 @@ def _numbers(values: Any, name: str) -> tuple[float, ...]:
 def mirrored(half: tuple[float, ...], *, number: int) -> tuple[float, ...]:
     """The palindrome of `number` coefficients that starts with `half` and sums to one.
 
-    The coefficient that follows `half`, in the middle (once or, for an even number, twice), is the one
-    that the sum determines.
+    The sum determines the coefficient in the middle, after `half`. It appears once or, for an even number, twice.
     """
     once = number % 2
     middle = 1 - 2 * math.fsum(half) if once else 0.5 - math.fsum(half)

@@ -1,4 +1,4 @@
-"""A map from the standard normal distribution to a density that is known up to a constant."""
+"""A map from the standard normal distribution to an unnormalised density."""
 
 import math
 from collections.abc import Callable
@@ -14,16 +14,16 @@ from .._precision import in_full_precision
 from .._types import Matrix, Points, Scalar, Vector, Weights
 from .design import GaussHermitePoints, SobolPoints
 
-_REACH = 10.0  # of the tables, in standard deviations
+_REACH = 10.0  # extent of the tables, in standard deviations
 _KNOTS = 401
 _ROUNDS = 2
 _BATCH = 4096
-# Nodes per axis, by dimension, of what is integrated: over all coordinates, and over all but one. Odd numbers
-# have one in the middle, where a node of a wave function is most likely. In more dimensions, Sobol points.
+# Quadrature nodes per axis, by dimension, for integrals over all coordinates and over all but one. An odd number
+# puts one in the middle, where a node of a wave function is most likely. In more dimensions, Sobol points.
 _MORE = 0
 _NODES = {1: 201, 2: 101, 3: 41, 4: 17, _MORE: 2**16}
 _OTHER_NODES = {1: 64, 2: 24, _MORE: 2**10}
-# How far, and how many points per axis, for the normaliser.
+# Extent of the grid for the normaliser, in standard deviations, and points per axis.
 _GRID = {1: (20.0, 1601), 2: (14.0, 281), 3: (8.0, 65), 4: (7.0, 35)}
 _LOG_NORMAL = 0.5 * math.log(2 * math.pi)
 
@@ -34,8 +34,8 @@ class Transport(eqx.Module):
     r"""$x = \bar x + L\,(T_1(\xi_1), \ldots, T_d(\xi_d))$ with increasing $T_i$, monotone rational quadratic
     splines (Gregory and Delbourgo, IMA J. Numer. Anal. 2, 123 (1982)).
 
-    Where ξ is standard normal, $T_i$ makes the marginal density of a target along the whitened axis $i$. Any
-    difference to the target is left to weights, which the derivative of the map gives.
+    For standard normal ξ, $T_i$ produces the marginal density of the target along the whitened axis $i$. Weights
+    from the derivative of the map correct for the remaining difference from the target.
     """
 
     mean: Vector
@@ -45,20 +45,20 @@ class Transport(eqx.Module):
     slope: Float[Array, "d knots"]
 
     def __call__(self, xi: Vector) -> tuple[Vector, Scalar]:
-        r"""Where a point goes, and $\ln|\partial x/\partial\xi|$."""
+        r"""The image $x$ of a point, and $\ln|\partial x/\partial\xi|$."""
         z, rate = jax.vmap(self._along, in_axes=(0, 0, 0))(xi, self.xi, self.slope)
         x = self.mean + self.cholesky @ z
         return x, jnp.sum(jnp.log(rate)) + jnp.sum(jnp.log(jnp.diag(self.cholesky)))
 
     def log_ratio(self, log_density: LogDensityFunction, xi: Vector) -> tuple[Vector, Scalar]:
-        r"""Where a point goes, and $\ln\rho/q$ there, with q the density that the map makes."""
+        r"""The image of a point, and $\ln\rho/q$ there, where q is the density that the map produces."""
         x, stretch = self(xi)
         return x, log_density(x) + stretch + 0.5 * jnp.sum(xi**2) + xi.size * _LOG_NORMAL
 
     def _along(
         self, xi: Scalar, knots: Float[Array, " knots"], slopes: Float[Array, " knots"]
     ) -> tuple[Scalar, Scalar]:
-        """One coordinate and its derivative; beyond the outermost knots it goes on as a straight line."""
+        """One coordinate and its derivative; linear beyond the outermost knots."""
         inside = jnp.clip(xi, knots[0], knots[-1])
         k = jnp.clip(jnp.searchsorted(knots, inside, side="right") - 1, 0, knots.size - 2)
         width, height = knots[k + 1] - knots[k], self.z[k + 1] - self.z[k]
@@ -72,12 +72,12 @@ class Transport(eqx.Module):
 
 
 class FittedTransport(NamedTuple):
-    r"""A transport to $e^f / \int e^f$, and how well it does.
+    r"""A transport to $e^f / \int e^f$, and its quality.
 
     - `log_normaliser`: $\ln\int e^f$.
-    - `effective`: the effective share of points: 1 where all have the same weight.
-    - `outside`: the largest marginal density at the ends of the tables, relative to the largest of all.
-    - `worst`: one of the points where f was evaluated, and f there: where it is not finite, if that happens.
+    - `effective`: the effective fraction of the points: 1 if all have the same weight.
+    - `outside`: the largest marginal density at the ends of the tables, relative to its maximum.
+    - `worst`: one of the evaluated points and f there: a point where f is not finite, if there is one.
     """
 
     transport: Transport
@@ -90,8 +90,8 @@ class FittedTransport(NamedTuple):
 @in_full_precision
 @eqx.filter_jit
 def fit_transport(log_density: LogDensityFunction, mean: Vector, covariance: Matrix) -> FittedTransport:
-    """Finds the marginal densities by quadrature, and from them the mean and the covariance, from which the
-    marginals are found anew: what is passed is where the search starts."""
+    """Computes the marginal densities by quadrature and from these the mean and the covariance, and repeats this
+    with the new mean and covariance. The arguments `mean` and `covariance` are the starting values."""
     nodes, weights = _standard(mean.size, _NODES, mean.dtype)
     for _ in range(_ROUNDS):
         transport, _ = _from_marginals(log_density, mean, covariance)
@@ -116,15 +116,15 @@ def fit_transport(log_density: LogDensityFunction, mean: Vector, covariance: Mat
 def transported(
     transport: Transport, log_density: LogDensityFunction, xi: Points
 ) -> tuple[Points, Float[Array, " M"]]:
-    r"""Where points go, and $\ln\rho/q$ there; in batches, as there may be many."""
+    r"""The images of points, and $\ln\rho/q$ there; in batches, to limit memory."""
     return jax.lax.map(lambda p: transport.log_ratio(log_density, p), xi, batch_size=_BATCH)
 
 
 def _log_integral(
     log_density: LogDensityFunction, transport: Transport, log_ratios: Float[Array, " M"]
 ) -> Scalar:
-    """On a grid in the whitened coordinates, where the trapezoidal rule converges faster than any power for
-    a smooth density, or in many dimensions by the weights of the points."""
+    """Integrates on a grid in the whitened coordinates, where the trapezoidal rule converges faster than any
+    power for a smooth density. In many dimensions, uses the weights of the points."""
     d = transport.mean.size
     if d not in _GRID:
         return jax.nn.logsumexp(log_ratios)
@@ -141,7 +141,8 @@ def _log_integral(
 
 
 def _finite_or_none(log_density: Array) -> Array:
-    """Far out it may be anything: there is nothing. Where it matters it is checked."""
+    """Replaces values that are not finite by -∞. They may occur far out, where the density is negligible; `worst`
+    reports those that matter."""
     return jnp.where(jnp.isfinite(log_density), log_density, -jnp.inf)
 
 
@@ -177,27 +178,27 @@ def _knots(
     h, dtype = z[1] - z[0], z.dtype
     density = jnp.exp(log_marginal)
     density = density / (h * jnp.sum(density))
-    # So that there is some of it everywhere, and the map is steep but finite across gaps.
+    # A small Gaussian background keeps the density positive, and the map steep but finite across gaps.
     least = math.sqrt(float(jnp.finfo(dtype).eps))
     density = (1 - least) * density + least * jnp.exp(-0.5 * z**2 - _LOG_NORMAL)
     rate = jnp.asarray(jnp.gradient(density, h))
     trapezoid = 0.5 * h * (density[1:] + density[:-1])
     better = trapezoid + h**2 / 12 * (rate[:-1] - rate[1:])
     within = jnp.where(better > 0.5 * trapezoid, better, trapezoid)
-    # What lies beyond the ends, as for a Gaussian.
+    # The probability beyond the ends, estimated as for a Gaussian.
     first, last = density[:1] / _REACH, density[-1:] / _REACH
     below = jnp.cumsum(jnp.concatenate([first, within]))
     above = jnp.cumsum(jnp.concatenate([last, within[::-1]]))[::-1]
     total = below[-1] + last[0]
     below, above = below / total, above / total
-    # From the nearer end, or the upper tail would be lost in rounding.
+    # Integrated from the nearer end: otherwise rounding would destroy the upper tail.
     lower = below < above
     xi = jnp.where(lower, ndtri(jnp.where(lower, below, 0.5)), -ndtri(jnp.where(lower, 0.5, above)))
     return xi, jnp.exp(-0.5 * xi**2 - _LOG_NORMAL) * total / density
 
 
 def _standard(dimension: int, nodes: dict[int, int], dtype: DTypeLike) -> tuple[Points, Weights]:
-    """Points that stand for the standard normal distribution."""
+    """Points and weights for the standard normal distribution."""
     if dimension == 0:
         return jnp.zeros((1, 0), dtype), jnp.ones(1, dtype)
     if dimension in nodes:

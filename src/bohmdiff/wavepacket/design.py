@@ -1,4 +1,4 @@
-"""Designs of points that stand for the standard normal distribution: random, Sobol, Gauss–Hermite."""
+"""Designs of points for the standard normal distribution: random, Sobol, Gauss–Hermite."""
 
 import math
 from abc import abstractmethod
@@ -29,8 +29,8 @@ class AbstractDesign(eqx.Module):
     )  # any design: of the standard normal distribution, (64, 2)
     ```
 
-    A design is an option of a method: in one of your own, declare all fields as `eqx.field(static=True)`, with
-    values that can be hashed.
+    A design is an option of a method. In your own design, declare all fields as `eqx.field(static=True)`, with
+    hashable values.
     """
 
     @abstractmethod
@@ -49,12 +49,11 @@ class RandomPoints(AbstractDesign):
 
     **Arguments:**
 
-    - `number`: how many, at least 1.
+    - `number`: the number of points, at least 1.
 
     Called with a dimension and a key: points of shape `(number, d)` and weights `(number,)`, without units.
 
-    **Raises:** `ValueError` unless the number is a positive integer; when drawing, without a key where one
-    is needed.
+    **Raises:** `ValueError` unless the number is a positive integer; when drawing, if the key is missing.
     """
 
     number: int = eqx.field(
@@ -75,12 +74,11 @@ class SobolPoints(AbstractDesign):
 
     **Arguments:**
 
-    - `number`: how many, at least 1; powers of two are balanced best.
+    - `number`: the number of points, at least 1; powers of two are balanced best.
 
     Called with a dimension and a key: points of shape `(number, d)` and weights `(number,)`, without units.
 
-    **Raises:** `ValueError` unless the number is a positive integer; when drawing, without a key where one
-    is needed.
+    **Raises:** `ValueError` unless the number is a positive integer; when drawing, if the key is missing.
     """
 
     number: int = eqx.field(
@@ -93,14 +91,14 @@ class SobolPoints(AbstractDesign):
                 f"There are at most {_MOST_SOBOL} Sobol points, but {self.number} were asked for."
             )
         sampler = qmc.Sobol(dimension, scramble=True, rng=numpy_generator(needs_key(self, key)))
-        # scipy warns unless a power of two is asked for: draw one that is enough.
+        # SciPy warns unless the number is a power of two: draw the next power of two.
         uniform = sampler.random_base2(max(self.number - 1, 0).bit_length())[: self.number]
         tiny = np.finfo(float).tiny
         return norm.ppf(np.clip(uniform, tiny, 1 - np.finfo(float).eps)), _equal_weights(self.number)
 
 
 class GaussHermitePoints(AbstractDesign):
-    """The tensor product of a Gauss–Hermite rule, without its lightest nodes.
+    """The tensor product of a Gauss–Hermite rule, without the nodes of smallest weight.
 
     ```python
     x0, weights = initial.particles(bd.GaussHermitePoints(6))
@@ -108,14 +106,14 @@ class GaussHermitePoints(AbstractDesign):
     ```
 
     Exact for polynomials of degree up to `2 * points_per_axis - 1` in each coordinate, up to
-    the probability that is discarded.
+    the discarded probability.
 
     **Arguments:**
 
     - `points_per_axis`: nodes along each coordinate, at least 1.
-    - `discard`: the lightest nodes are left out as long as their weights sum to less than this
-        probability. They lie far in the tails, where nothing is known about a fitted score. The others are
-        moved outwards by as little as keeps the variance at one.
+    - `discard`: the nodes of smallest weight are left out as long as their weights sum to less than this
+        probability. They lie far in the tails, where a fitted score is not determined. The remaining nodes
+        are shifted outwards just enough to restore the variance of one.
 
     Called with a dimension: points of shape `(M, d)` and weights `(M,)`, without units.
 
@@ -137,7 +135,7 @@ class GaussHermitePoints(AbstractDesign):
                 "asked for."
             )
         nodes, weights = roots_hermitenorm(self.points_per_axis)
-        # Axis by axis, dropping on the way what weighs next to nothing, so that the full grid is
+        # Built axis by axis, dropping nodes of negligible weight on the way, so that the full grid is
         # never built in many dimensions.
         points, mass = np.zeros((1, 0)), np.ones(1)
         for axes in range(1, dimension + 1):
@@ -154,17 +152,17 @@ class GaussHermitePoints(AbstractDesign):
             kept = _heaviest(mass, budget)
             points, mass = points[kept], mass[kept]
         mass = mass / mass.sum()
-        # What was dropped lay far out: without this the points would stand for a narrower Gaussian.
+        # The dropped points lay far out: without rescaling, the variance of the rest would be too small.
         return points / np.sqrt(mass @ points[:, 0] ** 2) if points.any() else points, mass
 
 
 class TruncatedPoints(AbstractDesign):
-    """Another design, drawn inwards so that it stands for the standard normal distribution within a radius.
+    """Another design, moved inwards to represent the standard normal distribution truncated at a radius.
 
-    Every point keeps its direction and the rank of its distance from the centre. Trajectories far out in
-    the tails, where nothing is known about a score that is not trained yet, are avoided. Without the thousandth
-    that lies farthest out the variances are smaller, by 1.2, 0.7, 0.5 and 0.4 % in one to four dimensions;
-    [`StandardizedPoints`][bohmdiff.StandardizedPoints] of these points have the right ones.
+    Every point keeps its direction and the rank of its distance from the centre. This avoids trajectories far
+    out in the tails, where an untrained score is unreliable. With the outermost thousandth of the probability
+    removed, the variances are smaller by 1.2, 0.7, 0.5 and 0.4 % in one to four dimensions;
+    [`StandardizedPoints`][bohmdiff.StandardizedPoints] of these points have the correct variances.
 
     ```python
     bd.TruncatedPoints(bd.SobolPoints(256), radius=3.3)
@@ -173,12 +171,12 @@ class TruncatedPoints(AbstractDesign):
     **Arguments:**
 
     - `design`: any design of points.
-    - `radius`: in standard deviations, positive. If not given, a thousandth of the probability lies
+    - `radius`: in standard deviations, positive. By default, a thousandth of the probability lies
         outside: 3.3, 3.7, 4.0 and 4.3 in one to four dimensions.
 
     Called like the design: points of shape `(M, d)` and weights `(M,)`, without units.
 
-    **Raises:** `ValueError` for something that is no design, and a radius that is not positive.
+    **Raises:** `ValueError` if `design` is not a design or the radius is not positive.
     """
 
     design: AbstractDesign = eqx.field(static=True)
@@ -197,7 +195,7 @@ class TruncatedPoints(AbstractDesign):
     def moved(
         self, points: Float[ArrayLike, "M d"], weights: Float[ArrayLike, " M"]
     ) -> tuple[Float[ArrayLike, "M d"], Float[ArrayLike, " M"]]:
-        """The points of another design, drawn inwards, and their weights."""
+        """The points of another design, moved inwards, and their weights."""
         points = np.asarray(points)
         dimension = points.shape[1]
         distance = np.linalg.norm(points, axis=1)
@@ -208,11 +206,12 @@ class TruncatedPoints(AbstractDesign):
 
 
 class StandardizedPoints(AbstractDesign):
-    """Another design, shifted and stretched a little so that its mean is exactly zero and its covariance exactly
+    """Another design, shifted and stretched slightly so that its mean is exactly zero and its covariance exactly
     one.
 
-    What moves linearly then has exact moments, as with Gauss–Hermite points, and what does not has the small
-    errors of the design: where a flow has ripples finer than a grid, Sobol points are better than the grid.
+    Under a linear flow the points then have exact first and second moments, as with Gauss–Hermite points; under a
+    nonlinear flow they have the small errors of the design. If a flow has ripples finer than a grid, Sobol points
+    are better than the grid.
 
     ```python
     x0, weights = initial.particles(
@@ -227,7 +226,7 @@ class StandardizedPoints(AbstractDesign):
 
     Called like the design: points of shape `(M, d)` and weights `(M,)`, without units.
 
-    **Raises:** `ValueError` for something that is no design, and for points that lie in a plane.
+    **Raises:** `ValueError` if `design` is not a design or its points lie in a plane.
     """
 
     design: AbstractDesign = eqx.field(static=True)
@@ -249,15 +248,15 @@ class StandardizedPoints(AbstractDesign):
 
 
 class WidenedPoints(AbstractDesign):
-    r"""Another design, moved outwards, and weighted so that it still stands for the standard normal distribution.
+    r"""Another design, moved outwards and reweighted to represent the standard normal distribution.
 
-    Points of a normal distribution `factor` times as wide with the importance weights
-    $\propto e^{-\frac12 r^2 (1 - \text{factor}^{-2})}$: the tails, which a mean over equal weights meets by a
-    rare point that counts too much, are met by many that count little. The effective number of points
+    The points represent a normal distribution `factor` times as wide and have the importance weights
+    $\propto e^{-\frac12 r^2 (1 - \text{factor}^{-2})}$. With equal weights, a few points sample the tails and
+    each counts too much; here, many points of small weight sample them. The effective number of points
     shrinks by $(\text{factor}^2/\sqrt{2\,\text{factor}^2 - 1})^d$: 1.15 to the power of $d$ for 1.4.
 
-    With a `power` below 1 the importance weights are raised to that power, and the points stand for a
-    distribution between the two: the tails count more than they weigh.
+    With a `power` below 1, the importance weights are raised to that power and the points represent a
+    distribution between the two: the tails have more weight than their probability.
 
     ```python
     bd.WidenedPoints(
@@ -273,7 +272,7 @@ class WidenedPoints(AbstractDesign):
 
     Called like the design: points of shape `(M, d)` and weights `(M,)`, without units.
 
-    **Raises:** `ValueError` for something that is no design, and a factor or power that is not allowed.
+    **Raises:** `ValueError` if `design` is not a design, or for a factor or power that is not allowed.
     """
 
     design: AbstractDesign = eqx.field(static=True)
@@ -296,7 +295,7 @@ class WidenedPoints(AbstractDesign):
         """The points of another design, moved outwards, and their weights."""
         points = self.factor * np.asarray(points)
         square = np.sum(points**2, axis=1)
-        # Relative to the innermost point: far out all of them would underflow.
+        # Relative to the innermost point: otherwise all weights would underflow if every point is far out.
         exponent = 0.5 * self.power * (1 - self.factor**-2)
         with np.errstate(invalid="ignore"):
             reweighted = np.asarray(weights) * np.exp(-exponent * (square - square.min()))
@@ -318,7 +317,7 @@ def _discarded_probability(value: object) -> float:
 
 
 def _heaviest(mass: np.ndarray, discard: float) -> np.ndarray:
-    """Indices of all but the lightest entries, ties together, whose sum stays below `discard`."""
+    """Indices without the smallest entries whose sum stays below `discard`; ties are kept together."""
     order = np.argsort(mass)
     below = np.searchsorted(np.cumsum(mass[order]), discard)
     threshold = mass[order[below]] * (1 - 1e-9)
@@ -339,14 +338,14 @@ def needs_key(design: AbstractDesign, key: Key | None) -> Key:
 
 
 def default_design(dimension: int, per_axis: int) -> AbstractDesign:
-    """Gauss–Hermite with `per_axis` nodes where that is at most 20,000 points, otherwise Sobol."""
+    """Gauss–Hermite points with `per_axis` nodes if that is at most 20,000 points, otherwise Sobol points."""
     if per_axis**dimension <= 20_000:
         return GaussHermitePoints(per_axis, discard=1e-5)
     return SobolPoints(16_384)
 
 
 def as_design(particles: object, name: str) -> AbstractDesign:
-    """A design of points as it is, or so many Sobol points."""
+    """`particles` itself if it is a design; for an integer, that number of Sobol points."""
     if isinstance(particles, AbstractDesign):
         return particles
     number = as_positive_integer(

@@ -1,4 +1,4 @@
-"""Gaussian wave packets: the initial states with everything in closed form."""
+"""Gaussian wave packets: initial states in closed form."""
 
 import jax.numpy as jnp
 import jax.scipy.linalg as jsl
@@ -24,15 +24,15 @@ class GaussianWavePacket(AbstractInitialState):
 
     **Arguments:**
 
-    - `mean`: centre of the packet, shape `(d,)`. Its dtype decides the precision of the solution.
+    - `mean`: centre of the packet, shape `(d,)`. Its dtype sets the precision of the solution.
     - `covariance`: of the density $\rho_0$ (not of ψ0): a positive scalar, `(d,)` variances, or a
         symmetric positive definite `(d, d)` matrix. Length squared.
-    - `momentum`: `(d,)`, zero if not given.
-    - `chirp`: symmetric `(d, d)`, zero if not given: the linear part of the momentum field,
+    - `momentum`: $p$, shape `(d,)`, zero if not given.
+    - `chirp`: $C$, symmetric `(d, d)`, zero if not given: the linear part of the momentum field,
         $\nabla S_0 = p + C (x - \bar x)$.
 
     **Units:** `mean` in length, `covariance` in length², `momentum` in action / length and `chirp` in
-    action / length², with the action of $\hbar$.
+    action / length², where the action has the units of $\hbar$.
 
     **Raises:** `ValueError` for a wrong shape, a covariance that is not symmetric positive definite,
     a chirp that is not symmetric, or entries that are not finite.
@@ -104,13 +104,13 @@ class GaussianWavePacket(AbstractInitialState):
 
 
 def is_symmetric(matrices: Float[Array, "*n d d"]) -> Bool[Array, ""]:
-    """Whether one matrix, or all of them, are symmetric to rounding."""
+    """Whether all matrices are symmetric up to rounding."""
     scale = jnp.max(jnp.abs(matrices), axis=(-2, -1), keepdims=True)
     return jnp.all(jnp.abs(matrices - jnp.swapaxes(matrices, -2, -1)) <= 1e-5 * scale)
 
 
 def positive_definite(matrices: Float[Array, "*n d d"], name: str) -> Float[Array, "*n d d"]:
-    """One covariance matrix or several, checked."""
+    """One or several covariance matrices, checked and symmetrised."""
     matrices = require(
         matrices,
         is_symmetric(matrices),

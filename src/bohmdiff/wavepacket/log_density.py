@@ -1,4 +1,4 @@
-"""Initial states of any positive density, given by the logarithm of it."""
+"""Initial states of any positive density, given by its logarithm."""
 
 from collections.abc import Callable
 from typing import Any
@@ -37,36 +37,36 @@ class LogDensity(AbstractInitialState):
 
     - `log_density`: $f(x)$, a function of one position of shape `(d,)` that returns a scalar: $\ln\rho_0$ up
         to a constant. It is differentiated up to five times.
-    - `mean`, `covariance`: about where the density is and how wide: a first guess, from which its own mean and
-        covariance are found. As for a [`GaussianWavePacket`][bohmdiff.GaussianWavePacket]; the dtype of
-        `mean` decides the precision of the solution.
+    - `mean`, `covariance`: a first guess of the mean and the covariance of the density, from which the true
+        values are computed. As for a [`GaussianWavePacket`][bohmdiff.GaussianWavePacket]; the dtype of
+        `mean` sets the precision of the solution.
     - `momentum`: $p$, shape `(d,)`, zero if not given. $\bar x$ is the mean of the density.
-    - `phase`: a function $S(x)$ of one position that returns a scalar, an action in the unit of ħ; zero if
-        not given.
+    - `phase`: a function $S(x)$ of one position that returns a scalar, an action in the same units as ħ; zero
+        if not given.
 
     **Points** of a design are moved by $x = \bar x + L\,(T_1(\xi_1), \ldots, T_d(\xi_d))$, where $L L^\top$ is
-    the covariance of the density and $T_i$ makes its marginal density along the whitened coordinate $i$. What
-    is left between the density $q$ of these points and $\rho_0$ is put into importance weights, proportional
-    to $\rho_0/q$ and normalised. They are equal in one coordinate and for independent whitened coordinates,
-    apart from interpolation: to some 1e-5 in double and 1e-4 in single precision, to 1e-3 and 3e-2 in the
-    tails.
-    `effective_share` says how many of the points count. A design that is exact for polynomials is not
-    exact here, but as accurate as it is for smooth functions.
+    the covariance of the density and $T_i$ produces its marginal density along the whitened coordinate $i$.
+    Normalised importance weights proportional to $\rho_0/q$ correct for the difference between the density
+    $q$ of these points and $\rho_0$. The weights are equal in one coordinate and for independent whitened
+    coordinates, up to interpolation errors: about 1e-5 in double and 1e-4 in single precision, and 1e-3 and
+    3e-2 in the tails.
+    `effective_share` is the effective fraction of the points. A design that is exact for polynomials is not
+    exact here; it is as accurate as for other smooth functions.
 
     `RandomPoints` have equal weights: each comes from its own Metropolis chain of 128 steps that
-    proposes points of density $q$. Where $\rho_0/q \le B$, the distribution of the last is within
-    $(1 - 1/B)^{128}$ of $\rho_0$, in total variation.
+    proposes points of density $q$. If $\rho_0/q \le B$, the distribution of the last point of a chain is
+    within $(1 - 1/B)^{128}$ of $\rho_0$, in total variation.
 
-    The normaliser is found by the trapezoidal rule on 1601, 281², 65³ or 35⁴ points within 20, 14, 8 or 7
-    standard deviations, to about 1e-8 for densities about as smooth as a Gaussian; what lies beyond is
-    lost, which matters for exponential tails in three and four dimensions. In more dimensions it is found by
-    65,536 Sobol points, to about 1e-5.
+    The normaliser is computed by the trapezoidal rule on 1601, 281², 65³ or 35⁴ points within 20, 14, 8 or 7
+    standard deviations, to about 1e-8 for densities about as smooth as a Gaussian. The density outside is
+    neglected, which matters for exponential tails in three and four dimensions. In more dimensions the
+    normaliser is computed from 65,536 Sobol points, to about 1e-5.
 
-    **Raises:** `ValueError` where $f$ is not finite at the mean or at points within seven standard
-    deviations (ψ0 must have no nodes), does not fall off, or is so far from independent coordinates
-    that less than a tenth of the points would count: several humps or a bent ridge. For some of these a
-    [`GaussianMixture`][bohmdiff.GaussianMixture] can stand in. Also as a `GaussianWavePacket` does, and
-    for functions that do not return a scalar.
+    **Raises:** `ValueError` if $f$ is not finite at the mean or at points within seven standard
+    deviations (ψ0 must have no nodes), if the density does not fall off, or if its coordinates are so
+    strongly dependent that the effective fraction of the points is less than a tenth: several humps or a
+    bent ridge. For some of these densities a [`GaussianMixture`][bohmdiff.GaussianMixture] can be used
+    instead. Also for the same reasons as `GaussianWavePacket`, and for functions that do not return a scalar.
 
     ??? cite "References"
 
@@ -165,7 +165,7 @@ class LogDensity(AbstractInitialState):
 
 @eqx.filter_jit
 def _last_of_chains(state: LogDensity, key: Key, start: Points) -> Points:
-    """The last points of Metropolis chains with independent proposals, one for each start."""
+    """The last points of Metropolis chains with independent proposals, one chain per starting point."""
 
     def propose(normal: Vector) -> tuple[Vector, Scalar]:
         return state.transport.log_ratio(state.function, normal)

@@ -1,4 +1,4 @@
-"""Mixtures of Gaussians: densities with several humps, still in closed form."""
+"""Mixtures of Gaussians: multimodal densities in closed form."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -21,8 +21,8 @@ class GaussianMixture(AbstractInitialState):
     r"""$\rho_0 = \sum_k w_k\, \mathcal N(\text{mean}_k, \text{covariance}_k)$ with one phase
     $S_0 = p\cdot(x-\bar x) + S(x)$.
 
-    A sum of densities, not of wave functions: $\psi_0 = \sqrt{\rho_0}\,e^{iS_0/\hbar}$ has no nodes. (Two
-    packets in a superposition interfere, and where they have different momenta there are nodes.)
+    This is a sum of densities, not of wave functions: $\psi_0 = \sqrt{\rho_0}\,e^{iS_0/\hbar}$ has no nodes.
+    (Two packets in a superposition interfere, and have nodes if their momenta differ.)
 
     ```python
     initial = bd.GaussianMixture(
@@ -34,20 +34,20 @@ class GaussianMixture(AbstractInitialState):
     **Arguments:**
 
     - `weights`: positive, shape `(n,)`. They are divided by their sum.
-    - `means`: centres of the components, shape `(n, d)`. Their dtype decides the precision of the solution.
-    - `covariances`: of the components, length squared. The first axis, where there is one, counts them: a
-        positive scalar for all, `(n,)` for each its own, `(n, d)` variances, or `(n, d, d)` symmetric
-        positive definite matrices.
+    - `means`: centres of the components, shape `(n, d)`. Their dtype sets the precision of the solution.
+    - `covariances`: of the components, length squared: one positive scalar for all, `(n,)` for one scalar
+        per component, `(n, d)` variances, or `(n, d, d)` symmetric positive definite matrices. The first
+        axis counts components.
     - `momentum`: $p$, shape `(d,)`, common to all components; zero if not given. $\bar x$ is the mean of the
         mixture.
-    - `phase`: a function $S(x)$ of one position that returns a scalar, an action in the unit of ħ; zero if
-        not given.
+    - `phase`: a function $S(x)$ of one position that returns a scalar, an action in the same units as ħ; zero
+        if not given.
 
-    **Points** of a design stand for the mixture as they do for a Gaussian: a Gauss–Hermite grid, or a design of
-    your own, is placed in each component and weighted by it, so that there are `n` times as many points, and
-    what is exact for a Gaussian is exact here. `SobolPoints` and `RandomPoints`, also inside of `TruncatedPoints`
-    and `WidenedPoints`, keep their number: one coordinate more chooses the component. Random points are
-    independent draws of equal weight.
+    **Points** of a design represent the mixture as they do a Gaussian. A copy of a Gauss–Hermite grid, or of your
+    own design, is placed in each component and multiplied by its weight. This gives `n` times the points, and
+    the rule is exact for the same polynomials as for a Gaussian. `SobolPoints` and `RandomPoints`, also inside
+    `TruncatedPoints` and `WidenedPoints`, keep their number of points: an additional coordinate selects the
+    component. Random points are independent draws of equal weight.
 
     **Raises:** `ValueError` for a wrong shape, weights that are not positive, covariances that are not
     symmetric positive definite, entries that are not finite, or a phase that is not a scalar.
@@ -138,13 +138,13 @@ class GaussianMixture(AbstractInitialState):
         borders = jnp.cumsum(self.weights)[:-1]
         k = jnp.searchsorted(borders, jnp.asarray(labelled.label, self.dtype), side="right")
         points = self.means[k] + jnp.einsum("mij,mj->mi", cholesky[k], normal)
-        # Which component a point is of does not change with the weights: what it counts does.
+        # A change of the weights changes the weight of a point, not its component.
         share = self.weights / jax.lax.stop_gradient(self.weights)
         return points, weights * share[k]
 
 
 class _Labelled(NamedTuple):
-    """Points that stand for the normal distribution, each with a number uniform in [0, 1]."""
+    """Points for the standard normal distribution, each with a label that is uniform in [0, 1]."""
 
     normal: Any
     weights: Any
@@ -152,7 +152,7 @@ class _Labelled(NamedTuple):
 
 
 def _labelled(design: AbstractDesign, dimension: int, key: Key | None) -> _Labelled | None:
-    """The points of a design that has so many in any dimension, or `None` for others."""
+    """The labelled points of a design with a fixed number of points in any dimension, otherwise `None`."""
     if isinstance(design, RandomPoints | SobolPoints):
         normal, weights = design(dimension + 1, key)
         return _Labelled(normal[:, :dimension], weights, ndtr(normal[:, dimension]))

@@ -1,4 +1,4 @@
-"""What every initial state offers: ψ0 = √ρ0 exp(i S0/ħ), through ln ρ0 and S0."""
+"""The interface of an initial state ψ0 = √ρ0 exp(i S0/ħ), given by ln ρ0 and S0."""
 
 from abc import abstractmethod
 
@@ -17,7 +17,7 @@ class AbstractInitialState(eqx.Module):
     initial.score(x), initial.velocity(x, mass), initial.log_density(x)
     ```
 
-    A new one gives its density, its phase and a way to place particles; everything else follows.
+    A subclass defines its density, its phase and how to place particles; the rest is derived from these.
     """
 
     @property
@@ -28,7 +28,7 @@ class AbstractInitialState(eqx.Module):
     @property
     @abstractmethod
     def dtype(self) -> DTypeLike:
-        """The precision in which a problem that starts here is solved."""
+        """The dtype in which a problem with this initial state is solved."""
 
     @abstractmethod
     def log_density(self, x: Vector) -> Scalar:
@@ -36,11 +36,11 @@ class AbstractInitialState(eqx.Module):
 
     @abstractmethod
     def phase(self, x: Vector) -> Scalar:
-        r"""$S_0(x)$, in units of ħ."""
+        r"""$S_0(x)$, an action in the same units as ħ."""
 
     @abstractmethod
     def particles(self, design: AbstractDesign, key: Key | None = None) -> tuple[Points, Weights]:
-        r"""Initial particles with weights that sum to one: $\sum_j w_j f(x_j) \approx E_{\rho_0} f$."""
+        r"""Initial particles, and weights that sum to one: $\sum_j w_j f(x_j) \approx E_{\rho_0} f$."""
 
     def score(self, x: Vector) -> Vector:
         r"""$\nabla\ln\rho_0(x)$."""
