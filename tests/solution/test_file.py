@@ -318,11 +318,16 @@ def test_functions_of_the_method(tmp_path):
 
 
 def test_a_function_of_the_problem_in_other_parts(tmp_path):
-    """The method, and what it returns, may hold the problem again: it is passed once."""
+    """The method, and what it returns, may hold the problem in arrays of their own: it is passed once."""
     of = problem(harmonic())
-    solution = still(of, bd.GivenScore(bd.HarmonicScore(of)), {"again": of})
+    psi = bd.NeuralWaveFunction(of, width=2, depth=1, key=KEY)
+    method = bd.PhysicsInformedNetwork(psi, training=bd.Training(epochs=1))
+    assert method.psi.start.problem.hamiltonian.potential is not of.hamiltonian.potential
+    solution = still(of, method, {"single": jax.tree.map(lambda leaf: leaf.astype(jnp.float32), of)})
     path = saved(solution, tmp_path)
-    assert_equal(bd.load(path, problem=problem(of.hamiltonian.potential)), solution)
+    assert_equal(bd.load(path, problem=problem(harmonic())), solution)
+    with pytest.raises(ValueError, match="does not close over as many"):
+        bd.load(path, problem=problem(lambda t, x: x @ x / 2 + 0.1 * t * x[0]))
 
 
 def test_what_can_not_be_found_again_is_not_saved(tmp_path):
@@ -509,6 +514,15 @@ def test_a_link_is_followed(tmp_path):
     solution.save(tmp_path / "link.nc")
     assert (tmp_path / "link.nc").is_symlink()
     assert_equal(bd.load(tmp_path / "there" / "solution.nc"), solution)
+
+
+def test_who_reads_an_old_file_keeps_it(tmp_path):
+    path = saved(still(problem(), bd.GaussianDynamics()), tmp_path)
+    before = path.read_bytes()
+    with path.open("rb") as reader:
+        still(problem(t1=2.0), bd.GaussianDynamics()).save(path)
+        assert reader.read() == before
+    assert bd.load(path).problem.t1 == 2
 
 
 def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
