@@ -89,7 +89,7 @@ def main() -> None:
         first, seconds, (solution, _) = timed(solve, repeats=1)
         energy = np.asarray(solution.energy())
         row = {
-            "particles": solution.particles,
+            "particles": solution.particles.weights.size,
             "seconds": seconds,
             "compile_seconds": first - seconds,
             "energy_drift": float(np.abs(energy - energy[0]).max()),

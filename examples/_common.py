@@ -84,7 +84,7 @@ def what_it_took(solution, wall_seconds: float) -> dict:
     figures = {
         "wall_seconds": wall_seconds,
         "dim": solution.problem.dimension,
-        "particles": solution.particles,
+        "particles": solution.particles.weights.size,
         "steps": solution.steps,
         "degree": solution.method.degree,
     }

@@ -47,6 +47,7 @@ LONG = {
     "SelfConsistentScoreMatching",
     "ToleranceNotReachedError",
     "TrainingDivergedError",
+    "TrainingError",
     "TrainingNotSavedError",
     "VelocitySolution",
     "WaveFunctionSolution",

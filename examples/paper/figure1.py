@@ -30,7 +30,7 @@ def main() -> None:
         {
             "std_end": float(exact.std()[-1, 0]),
             "energy": float(exact.energy()[-1]),
-            "energy_drift": exact.energy_drift,
+            "energy_drift": float(exact.energy_drift),
             "trajectories_cross": bool(np.any(np.diff(paths, axis=0) <= 0)),
         },
         options.json,

@@ -124,7 +124,7 @@ def numpy_generator(key: Any) -> np.random.Generator:
     key = as_key(key)
     if not is_concrete(key):
         raise ValueError(
-            "key must be known, as NumPy draws from it, but one that is traced was given. Make it outside of the "
+            "key must be concrete because NumPy draws from it, but a traced key was passed. Make it outside of the "
             "function that jit, vmap or grad transforms, and use it within."
         )
     with jax.ensure_compile_time_eval():

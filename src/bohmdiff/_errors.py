@@ -8,7 +8,7 @@ class BohmdiffError(RuntimeError):
 
     ```python
     try:
-        solution = bd.solve(problem, method)
+        solution = bd.solve(problem, bd.GaussianDynamics(steps=50))
     except bd.BohmdiffError as error:
         print(error)
     ```
@@ -22,9 +22,7 @@ class UnavailableError(BohmdiffError):
     try:
         amplitude = solution.wave_function(0.5, x)
     except bd.UnavailableError:
-        amplitude = jnp.exp(
-            0.5 * solution.log_density(0.5, x)
-        )
+        amplitude = jnp.exp(0.5 * solution.log_density(0.5, x))
     ```
     """
 
@@ -91,6 +89,10 @@ class TrainingError(BohmdiffError):
     """A training ended early.
 
     ```python
+    training = bd.Training(optax.adam(1e-3), epochs=2)
+    method = bd.SelfConsistentScoreMatching(
+        score, training=training, particles=32, steps=4
+    )
     try:
         trained = bd.solve(problem, method, key=key).fitted
     except bd.TrainingError as error:
@@ -109,6 +111,10 @@ class TrainingDivergedError(TrainingError):
     """Too many updates in a row were not finite, or the trained flow loses particles.
 
     ```python
+    training = bd.Training(optax.adam(1e-3), epochs=2)
+    method = bd.SelfConsistentScoreMatching(
+        score, training=training, particles=32, steps=4
+    )
     try:
         trained = bd.solve(problem, method, key=key).fitted
     except bd.TrainingDivergedError as error:
@@ -124,6 +130,10 @@ class TrainingNotSavedError(TrainingError):
     complete.
 
     ```python
+    training = bd.Training(optax.adam(1e-3), epochs=2)
+    method = bd.SelfConsistentScoreMatching(
+        score, training=training, particles=32, steps=4
+    )
     try:
         trained = bd.solve(problem, method, key=key).fitted
     except bd.TrainingNotSavedError as error:

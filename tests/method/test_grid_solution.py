@@ -298,9 +298,9 @@ def test_overlap_and_autocorrelation(plane):
 
 @pytest.mark.slow
 def test_samples_have_no_bias_of_the_spacing():
-    # 24 points: the multilinear interpolant alone would add h²/6 = 0.074 to a variance of 0.4.
+    # 30 points: the multilinear interpolant alone would add h²/6 = 0.036 to a variance of 0.4.
     problem = bd.Problem(bd.Hamiltonian(driven), bd.GaussianWavePacket([0.5], 0.4, [0.3]), t1=1.5)
-    solution = bd.solve(problem, bd.SplitOperator(26, -7, 7), ts=[0.0, 1.5])
+    solution = bd.solve(problem, bd.SplitOperator(30, -7, 7), ts=[0.0, 1.5])
     draws = solution.sample(KEY, 200_000)
     assert draws.shape == (200_000, 2, 1)
     traced = jax.jit(lambda key: solution.sample(key, 200_000))(KEY)

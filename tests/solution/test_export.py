@@ -125,7 +125,7 @@ def test_every_variable_has_units_and_a_name(name, solved):
     }
     assert all(dataset[one].attrs["long_name"] for one in dataset.variables)
     neutral = solved(name).to_xarray()
-    assert {neutral[one].attrs["units"] for one in ("mean", "std", "energy", "time")} == {"a.u."}
+    assert {neutral[one].attrs["units"] for one in ("mean", "std", "energy", "time")} == {"own units"}
 
 
 def test_where_data_come_from(solved):
@@ -162,7 +162,7 @@ def test_where_data_come_from(solved):
 def test_the_text_of_a_method_is_short(solved):
     given = solved("GivenScore").to_xarray().attrs["method"]
     # Not the whole solution that the score belongs to.
-    assert given.startswith("GivenScore(score=<GaussianSolution.score>, particles=")
+    assert given.startswith("GivenScore(score=FunctionScore(function=<GaussianSolution.score>), particles=")
     trained = solved("SelfConsistentScoreMatching").to_xarray().attrs["method"]
     assert "objective=LogDensityVariance(" in trained
     # Shapes of networks, not their weights.

@@ -121,7 +121,7 @@ def test_sobol_points_within_a_compiled_function(key):
         return scale * jnp.std(points)
 
     np.testing.assert_allclose(jax.jit(lambda scale: spread(scale, key))(2.0), spread(2.0, key))
-    with pytest.raises(ValueError, match=r"key must be known, as NumPy draws from it.* outside"):
+    with pytest.raises(ValueError, match=r"key must be concrete because NumPy draws from it.* outside"):
         jax.jit(spread)(2.0, key)
 
 

@@ -18,6 +18,8 @@ from .solution import Solution, WaveFunction, wave_function_of
 _SETS, _POINTS = 8, 1024
 # By how much the norm of a state, seen by the particles, may differ from one.
 _LARGEST_LOSS = 0.1
+# Where the density is lowest, fitted densities are not known well: this share of the probability is left out.
+_LEFT_OUT = 3e-4
 
 
 class Particles(eqx.Module):
@@ -136,10 +138,12 @@ def particle_projection(
     particles: Particles,
     ts: Times,
     psi: WaveFunction,
+    left_out: float = _LEFT_OUT,
 ) -> Complex[Array, " K"]:
     r"""$\int\psi^* f\,dx = E_\rho[f/\psi]$ with ψ known at the particles.
 
-    Warns where the particles do not cover f: its norm $E_\rho|f/\psi|^2$ then differs from one.
+    Particles in the tails, which make up the probability `left_out`, are left out: a density has large$
+    relative errors there. Warns where the particles do not cover f: its norm $E_\rho|f/\psi|^2$ then differs from one.
     """
     assert particles.log_density is not None
     assert particles.phase is not None
@@ -149,8 +153,10 @@ def particle_projection(
         t, x, log_density, phase = here
         ours = jnp.exp(jax.lax.complex(-0.5 * log_density, -phase / hbar))
         ratio = jax.vmap(lambda y: psi(t, y))(x) * ours
+        order = jnp.argsort(log_density)
+        kept = jnp.zeros(order.shape, bool).at[order].set(jnp.cumsum(particles.weights[order]) > left_out)
         # A weight of zero alone would not keep out what is infinite.
-        ratio = jnp.where(particles.weights > 0, ratio, 0)
+        ratio = jnp.where(kept & (particles.weights > 0), ratio, 0)
         return particles.weights @ ratio, particles.weights @ jnp.abs(ratio) ** 2
 
     arrays = (particles.position, particles.log_density, particles.phase)

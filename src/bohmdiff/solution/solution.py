@@ -237,7 +237,8 @@ class Solution(AbstractScoreSource):
         r"""$\langle\psi|\psi_\text{other}\rangle$ at the saved times of this solution, shape `(K,)`.
 
         ```python
-        abs(solution.overlap(exact)) ** 2  # the fidelity
+        finer = bd.solve(problem, bd.SplitOperator(54, -5.5, 7.5))
+        abs(exact.overlap(finer)) ** 2  # the fidelity
         ```
 
         One of the two needs its wave function everywhere; of the other it is enough to know ψ on its particles.

@@ -125,7 +125,7 @@ class GaussianSolution(Solution, AbstractFitted):
             density(packets, position).T,
             at_times(packets, position).T,
         )
-        return particle_projection(self.problem, known, self.ts, wave_function_of(psi))
+        return particle_projection(self.problem, known, self.ts, wave_function_of(psi), left_out=0.0)
 
     def _quadrature_particles(self) -> Particles:
         """Nodes that the flow, which is affine, has moved: a quadrature of the density at each time."""
