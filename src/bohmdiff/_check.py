@@ -124,8 +124,8 @@ def numpy_generator(key: Any) -> np.random.Generator:
     key = as_key(key)
     if not is_concrete(key):
         raise ValueError(
-            "key must be concrete because NumPy draws from it, but a traced key was passed. Make it outside of the "
-            "function that jit, vmap or grad transforms, and use it within."
+            "key must be concrete because NumPy draws from it, but a traced key was passed. Make it outside of "
+            "the function that jit, vmap or grad transforms, and use it within."
         )
     with jax.ensure_compile_time_eval():
         return np.random.default_rng(np.asarray(jax.random.key_data(key)).tolist())

@@ -142,8 +142,9 @@ def particle_projection(
 ) -> Complex[Array, " K"]:
     r"""$\int\psi^* f\,dx = E_\rho[f/\psi]$ with ψ known at the particles.
 
-    Particles in the tails, which make up the probability `left_out`, are left out: a density has large$
-    relative errors there. Warns where the particles do not cover f: its norm $E_\rho|f/\psi|^2$ then differs from one.
+    Particles in the tails, which make up the probability `left_out`, are left out: there a fitted density has
+    large relative errors. Warns where the particles do not cover f: its norm $E_\rho|f/\psi|^2$ then differs
+    from one.
     """
     assert particles.log_density is not None
     assert particles.phase is not None
