@@ -46,7 +46,7 @@ def training(
         raise ValueError(
             f"history must be that of a training, solution.history, but {history!r:.200} was given."
         )
-    units = as_units(units)
+    units = as_units(units, history.attrs.get("hbar", 1.0))
     if reference_energy is not None:
         reference_energy = as_float(reference_energy, "reference_energy")
     validated = history.dropna("epoch", subset=["energy"])
@@ -54,13 +54,15 @@ def training(
         figure, (top, below) = plt.subplots(2, 1, figsize=(8, 6.4), sharex=True)
         top.plot(history.epoch, history.loss, color="0.6", lw=1.0, label="loss")
         if "fisher" in names:
-            _validations(top, validated, validated.fisher, 1, f"Fisher divergence, 1/({units.length})²")
+            fisher = units.convert(validated.fisher, length=-2)
+            _validations(top, validated, fisher, 1, f"Fisher divergence, 1/({units.length})²")
         else:
             _validations(top, validated, validated.residual, 1, "mean square of the residuals")
         if reference_energy is not None:
-            error = np.abs(validated.energy - reference_energy)
+            error = units.convert(np.abs(validated.energy - reference_energy), energy=1)
             _validations(below, validated, error, 2, "distance of the mean to the exact energy")
-        _validations(below, validated, validated.energy_drift, 0, "largest change since start")
+        drift = units.convert(validated.energy_drift, energy=1)
+        _validations(below, validated, drift, 0, "largest change since start")
         for axes in (top, below):
             # Where all is zero there is no logarithm to show.
             if any(np.any(line.get_ydata() > 0) for line in axes.get_lines()):

@@ -174,7 +174,8 @@ class SequentialScoreMatching(AbstractMethod):
             f"the condition number of its {functions - 1} x {functions - 1} linear system is "
             f"{float(steps.condition_number[first]):.1e}, and {limit:.0e} is the limit. Either particles ran "
             "away (pass a smaller trust_radius, or a design that reaches less far out), or they are too few "
-            "for the basis (pass more particles or a lower degree), or the steps are too long (pass more)."
+            "for the basis (pass more particles or a lower degree), or the steps are too long (pass more), or "
+            "they left a TabulatedPotential (pass outside='linear' to it)."
         )
 
 
