@@ -1,4 +1,4 @@
-"""Ensembles in chunks, so that the work's memory does not grow with the number of particles."""
+"""Ensembles in chunks, so that working memory does not grow with the number of particles."""
 
 from collections.abc import Callable
 from math import ceil, prod
@@ -12,20 +12,20 @@ from .._types import Points
 
 _Result = TypeVar("_Result")
 
-# All arrays that the work on one chunk makes on the way. Few of them live at the same time: what they take
-# together is about a twentieth of this: the second-level cache of a processor holds it, and it keeps a GPU busy.
+# The total size of the intermediate arrays of one chunk. Only about a twentieth of it is in use at the same time:
+# this fits into the second-level cache of a processor, and keeps a GPU busy.
 _BYTES = {"cpu": 2**26}
 _BYTES_ELSEWHERE = 2**34
 _SAMPLE = 256
 
 
 def in_chunks(move: Callable[[Points], _Result], work: Callable[[Points], Any], x0: Points) -> _Result:
-    """`move(x0)` of an ensemble, chunk after chunk if it is large.
+    """`move(x0)` of an ensemble, chunk by chunk if it is large.
 
     **Arguments:**
 
-    - `move`: from positions of shape `(M, d)`, for any `M`, to arrays with the particles first.
-    - `work`: what `move` does again and again; its arrays decide how many particles are in a chunk.
+    - `move`: maps positions of shape `(M, d)`, for any `M`, to arrays whose first axis runs over particles.
+    - `work`: the computation that `move` repeats; the size of its arrays sets the size of a chunk.
     - `x0`: shape `(M, d)`.
     """
     number = x0.shape[0]
@@ -37,8 +37,8 @@ def in_chunks(move: Callable[[Points], _Result], work: Callable[[Points], Any], 
     chunks = ceil(number / size)
     if chunks == 1:
         return move(x0)
-    # The last chunk is filled up. Neighbours go to different chunks, so that each has its share of every
-    # device that holds particles.
+    # The last chunk is filled up. Neighbours go to different chunks, so that each chunk has the same share of
+    # every device that holds particles.
     filled = jnp.concatenate([x0, x0[: chunks * size - number]])
     moved = jax.lax.map(move, jnp.swapaxes(filled.reshape(size, chunks, -1), 0, 1))
     return jax.tree.map(
@@ -47,7 +47,7 @@ def in_chunks(move: Callable[[Points], _Result], work: Callable[[Points], Any], 
 
 
 def _bytes(jaxpr: Jaxpr) -> int:
-    """What the results of all equations take."""
+    """The size of the results of all equations, in bytes."""
     total = 0
     for equation in jaxpr.eqns:
         inner = [part for part in jax.tree.leaves(equation.params) if isinstance(part, Jaxpr | ClosedJaxpr)]

@@ -33,7 +33,7 @@ from .terms import bohmian_terms, initial_halves
 
 
 class Trajectory(eqx.Module):
-    r"""What [`propagate`][bohmdiff.propagate] returns: `M` particles at `K` times.
+    r"""The result of [`propagate`][bohmdiff.propagate]: `M` particles at `K` times.
 
     ```python
     flow = bd.propagate(
@@ -44,7 +44,7 @@ class Trajectory(eqx.Module):
 
     - `ts`: the saved times, shape `(K,)`.
     - `position`, `velocity`: shape `(M, K, d)`.
-    - `phase`: S(t, x(t)), the action gathered along the path on top of $S_0(x_0)$, shape `(M, K)`.
+    - `phase`: S(t, x(t)), which is $S_0(x_0)$ plus the action along the path, shape `(M, K)`.
     - `energy`: $\sum_i \tfrac12 m_i v_i^2 + V + Q$ of each particle, shape `(M, K)`.
     - `deformation`: $F = \partial x(t)/\partial x(t_0)$, shape `(M, K, d, d)`.
     - `deformation_rate`: $G = \dot F$, shape `(M, K, d, d)`.
@@ -78,9 +78,8 @@ def propagate(
 ) -> Trajectory:
     r"""Moves particles by $m\dot v = -\nabla(V + Q)$, with the quantum potential of a given score.
 
-    If the score is that of the density which this very flow makes out of $\rho_0$, the flow is the
-    solution of the Schrödinger equation; [`fisher_divergence`][bohmdiff.fisher_divergence] measures by
-    how much it is not.
+    If the score is that of the density into which this flow transports $\rho_0$, the flow solves the
+    Schrödinger equation; [`fisher_divergence`][bohmdiff.fisher_divergence] measures the deviation.
 
     ```python
     x0, _ = problem.initial.particles(bd.SobolPoints(1024), key)
@@ -96,13 +95,14 @@ def propagate(
     - `score`: a score, a function `s(t, x) -> (d,)` for one particle, or a solution.
     - `x0`: initial positions, shape `(M, d)`. Their dtype is the precision of the run.
     - `ts`: increasing times in `[t0, t1]` to save at, shape `(K,)`; 101 equally spaced ones if not
-        given. They need not be steps: the solver's dense output is used.
+        given. They need not be ends of steps: the solver's dense output is used.
     - `solver`: e.g. [`BlanesMoan4`][bohmdiff.BlanesMoan4].
     - `steps`: the number of equal steps from `t0` to `t1`.
     - `tangents`: whether to carry F and G along, for the density on each particle.
 
-    Where JAX sees several devices, each of them moves its share of the particles, and the result is on the
-    first; not under `jax.jit` or `jax.grad`, and particles that are divided already stay where they are.
+    If JAX sees several devices, each of them moves its share of the particles, and the result is on the
+    first. Under `jax.jit` and `jax.grad` the particles are not divided. Particles that are already divided
+    stay on their devices.
 
     **Units:** those of the problem: `x0` in lengths, `ts` in times.
 
@@ -143,8 +143,8 @@ def integrate(
     checkpoints: int | None = None,
     progress: bool = False,
 ) -> diffrax.Solution:
-    """`diffeqsolve` over the span of a problem in equal steps, with recursive checkpoints: so many, or
-    Diffrax's choice."""
+    """`diffeqsolve` over the span of a problem in equal steps, with recursive checkpoints. Diffrax chooses
+    their number if `checkpoints` is not given."""
     grid = jnp.linspace(problem.t0, problem.t1, steps + 1, dtype=problem.dtype)
     return diffrax.diffeqsolve(
         terms,
@@ -157,7 +157,7 @@ def integrate(
         stepsize_controller=diffrax.StepTo(ts=grid),
         adjoint=diffrax.RecursiveCheckpointAdjoint(checkpoints),
         max_steps=steps,
-        throw=False,  # what went wrong is said by whoever calls, who knows what was integrated
+        throw=False,  # the caller, who knows what was integrated, reports failures
         progress_meter=diffrax.TqdmProgressMeter() if progress else diffrax.NoProgressMeter(),
     )
 
@@ -173,7 +173,7 @@ def _propagate(
     tangents: bool,
     devices: Devices | None,
 ) -> Trajectory:
-    """All particles, in chunks; on each of the devices its own."""
+    """All particles, in chunks; each device moves its own share."""
 
     def move(given: tuple[Problem, AbstractScore, Times], x0: Points) -> dict[str, Any]:
         problem, score, ts = given
@@ -201,7 +201,7 @@ def _move(
     steps: int,
     tangents: bool,
 ) -> dict[str, Any]:
-    """All of a trajectory but its times."""
+    """All fields of a trajectory except its times."""
 
     def save(t: Any, y: tuple[HalfState, HalfState], args: Any):
         position, velocity = y
@@ -241,7 +241,7 @@ def check_ensemble(problem: Problem, score: Score, x0: Numbers) -> tuple[Problem
     x0 = as_positions(x0, d)
     problem, field = cast_floats((problem, as_score(score)), x0.dtype)
     field = settled(field, (problem.t0, x0[0]))
-    # As a function of t and x alone: an error then is that of the function as the user wrote it.
+    # As a function of t and x alone, so that an error is that of the function as the user wrote it.
     check_output(lambda t, x: field(t, x), (problem.t0, x0[0]), (d,), "score")
     x0 = require_finite(problem, problem.hamiltonian.potential, x0, "potential")
     return problem, field, require_finite(problem, field, x0, "score")
@@ -258,7 +258,7 @@ def as_positions(x0: Numbers, dimension: int) -> Points:
 
 
 def require_finite(problem: Problem, function: Callable[..., Any], x0: Points, name: str) -> Points:
-    """Raises unless `function(t0, x)` is finite at every one of the points `x0`, which it returns."""
+    """Returns the points `x0`, or raises unless `function(t0, x)` is finite at each of them."""
     values = eqx.filter_jit(_at_each)(function, problem.t0, x0)
     finite = jnp.all(jnp.isfinite(values.reshape(x0.shape[0], -1)), axis=1)
     where = ""
@@ -290,7 +290,7 @@ def require_finite_paths(position: Paths, ts: Times) -> Paths:
     detail = ""
     if is_concrete(finite) and not bool(jnp.all(finite)):
         lost = int(jnp.sum(~jnp.all(finite, axis=1)))
-        # All were finite at t0; interpolation takes the first step's end back to its start.
+        # All were finite at t0; interpolation carries a NaN at the end of the first step back to its start.
         when = ts[max(int(jnp.argmin(jnp.all(finite, axis=0))), min(1, ts.shape[0] - 1))]
         detail = f" ({lost} of {finite.shape[0]}, the first by t = {describe(when)})"
     return require(

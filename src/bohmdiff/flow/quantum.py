@@ -68,7 +68,7 @@ def acceleration(hamiltonian: Hamiltonian, score: Score, t: Time, x: Vector) -> 
 
 
 def check_point(hamiltonian: Hamiltonian, score: Field, t: Time, x: Vector) -> tuple[Scalar, Vector]:
-    """The time and the place, if all four fit together."""
+    """The time and the point as arrays, after a check that all four arguments are consistent."""
     if not isinstance(hamiltonian, Hamiltonian):
         raise ValueError(f"hamiltonian must be a Hamiltonian, but {hamiltonian!r} was given.")
     t, x = as_real_array(t, "t"), as_real_array(x, "x")
@@ -84,8 +84,8 @@ def check_point(hamiltonian: Hamiltonian, score: Field, t: Time, x: Vector) -> t
 def effective_force(
     hamiltonian: Hamiltonian, score: AbstractScore, t: Time, x: Vector, order: int = 0
 ) -> tuple[Array, ...]:
-    """V + Q at one point, minus its gradient, and the derivatives of that up to `order`: 0, 1 or 2, each with
-    one axis more."""
+    """V + Q at one point, the force -∇(V + Q), and the derivatives of the force up to `order`: 0, 1 or 2, each
+    with one more axis."""
     inverse_mass, hbar = 1 / hamiltonian.masses(x.shape[0]), hamiltonian.hbar
     if order == 0:
         local = pullback(score, t, x, inverse_mass)
@@ -122,7 +122,7 @@ def _quantum_forces(local: tuple[LocalScore, ...], inverse_mass: Vector, hbar: S
 
 
 def _potential(s: Vector, divergence: Scalar, inverse_mass: Vector, hbar: Scalar) -> Scalar:
-    """Q of a score and of its divergence, each part over its mass."""
+    """Q from a score and its divergence with the inverse masses as weights."""
     return -0.25 * hbar**2 * (divergence + 0.5 * inverse_mass @ s**2)
 
 

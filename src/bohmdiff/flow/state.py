@@ -34,7 +34,7 @@ class FlowState(eqx.Module):
 
     **Units:** length, length / time, none, and 1 / time.
 
-    **Raises:** nothing; `propagate` checks what it is given.
+    **Raises:** nothing; `propagate` checks its input.
     """
 
     position: Vector
@@ -60,17 +60,17 @@ class FlowState(eqx.Module):
 
 
 class HalfState(NamedTuple):
-    """What a drift moves, or what a kick moves; both halves of one particle have this structure.
+    """One half of the state of a particle: the part that a drift moves, or the part that a kick moves.
 
     ```python
     position, velocity = bd.flow.initial_halves(problem, x0)
     position.motion, position.tangent
     ```
 
-    `motion` is a position or a velocity, `action` the part of the phase that is gathered with it
+    `motion` is a position or a velocity, `action` the part of the phase that accumulates with it
     (kinetic energy while drifting, minus V + Q while kicked), `tangent` is F or G, and `second` their
     derivatives with respect to x0 along some directions, shape `(d, d, n)`. The last two are `None`
-    where they are not wanted.
+    if they are not carried.
     """
 
     motion: Vector

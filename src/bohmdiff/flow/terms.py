@@ -12,16 +12,16 @@ from .quantum import effective_force
 from .state import FlowState, HalfState
 
 # Tangents with respect to x0 are part of the state, not derivatives taken through the solver. A
-# reverse pass through a checkpointed loop cannot be differentiated again and no forward pass goes
-# through it; but drifts and kicks commute with this lift, so the tangents are those of the discrete
-# flow, and one reverse pass remains for parameters.
+# reverse pass through a checkpointed loop cannot be differentiated again, and such a loop has no
+# forward mode. Drifts and kicks commute with this lift, so the tangents are those of the discrete
+# flow, and only one reverse pass, that for the parameters, goes through the loop.
 
 
 def bohmian_terms(
     problem: Problem, score: Score, directions: Float[Array, "*M n d"] | None = None
 ) -> tuple[diffrax.ODETerm, diffrax.ODETerm]:
-    """Drift and kick of an ensemble, for any solver of `bohmdiff.solver` (and of Diffrax that takes
-    two terms).
+    """Drift and kick of an ensemble, for any solver of `bohmdiff.solver` (or any Diffrax solver
+    that takes two terms).
 
     ```python
     drift, kick = bd.flow.bohmian_terms(problem, score)
@@ -38,15 +38,15 @@ def bohmian_terms(
     )
     ```
 
-    The state is what [`initial_halves`][bohmdiff.flow.initial_halves] makes; tangents are carried if they
-    are in it.
+    The state comes from [`initial_halves`][bohmdiff.flow.initial_halves]; tangents are carried if it
+    contains them.
 
     **Arguments:**
 
     - `problem`: for the Hamiltonian.
     - `score`: a score, a function `s(t, x) -> (d,)` or a solution.
-    - `directions`: along which second tangents are carried, if they are: shape `(n, d)`, or
-        `(M, n, d)` with own directions for each particle.
+    - `directions`: the directions along which to carry second tangents, if any: shape `(n, d)`, or
+        `(M, n, d)` with separate directions for each particle.
 
     **Units:** those of the problem.
 
@@ -85,7 +85,7 @@ def bohmian_terms(
         return HalfState(acceleration, -potential, slope @ tangent, second_rate)
 
     def along_directions(t: Time, position: HalfState, directions: Float[Array, "n d"]) -> HalfState:
-        """Along fewer directions than there are coordinates, without the whole curvature of the force."""
+        """The same for fewer directions than coordinates, without the full second derivative of the force."""
         x, tangent, second = position.motion, position.tangent, position.second
         assert tangent is not None
         assert second is not None
@@ -129,9 +129,9 @@ def initial_halves(
 
     - `problem`, `x0`: the initial state, and positions of shape `(M, d)`.
     - `tangents`: whether to carry F and G.
-    - `directions`: to carry also their derivatives with respect to x0 along these directions,
-        shape `(n, d)`, or `(M, n, d)` for each particle its own: the identity for all of them, a single
-        row for one.
+    - `directions`: directions along which to carry also the derivatives of F and G with respect to x0:
+        shape `(n, d)`, or `(M, n, d)` with separate directions for each particle. The identity gives all
+        derivatives, a single row the derivative along one direction.
 
     **Units:** those of the problem.
 
@@ -173,7 +173,7 @@ def pushed_score(
     deformation: Float[Array, "d d"],
     second: Float[Array, "d d d"],
 ) -> Vector:
-    r"""The score of the density that the flow itself has made, at one particle.
+    r"""The score of the density that the flow itself produces, at one particle.
 
     ```python
     bd.flow.pushed_score(
@@ -187,13 +187,13 @@ def pushed_score(
     **Arguments:**
 
     - `problem`: for the initial density.
-    - `x0`: where the particle started, shape `(d,)`.
+    - `x0`: the starting point of the particle, shape `(d,)`.
     - `deformation`: F, shape `(d, d)`.
     - `second`: $\partial F_{ij} / \partial x_{0,k}$, shape `(d, d, d)`.
 
     **Returns:** shape `(d,)`, in units of 1 / length.
 
-    **Raises:** nothing; it is infinite where $\det F = 0$.
+    **Raises:** nothing; the result is infinite where $\det F = 0$.
     """
     inverse = jnp.linalg.inv(deformation)
     slope = jnp.einsum("ij,jik->k", inverse, second)

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 from .._types import Vector
 from .derivatives import combinations
 
-# Along which coordinates one differentiates, in rising order.
+# The coordinates along which to differentiate, in increasing order.
 Index = tuple[int, ...]
 
 
@@ -20,8 +20,8 @@ class Jet(NamedTuple):
     r"""The derivatives of every unit of a layer at one point; $\Delta = \sum_i \partial_i^2 / m_i$.
 
     - `parts`: the derivative along every combination of coordinates, up to some order.
-    - `laplacian`: those of $\Delta$ of one order less than the highest of them, which therefore do not
-        follow from these.
+    - `laplacian`: the derivatives of $\Delta$ of the order just below the highest in `parts`. They contain
+        one derivative more than `parts`, so they do not follow from it.
     """
 
     parts: dict[Index, Float[Array, " width"]]
@@ -29,7 +29,7 @@ class Jet(NamedTuple):
 
     @property
     def order(self) -> int:
-        """That of the highest derivatives."""
+        """The order of the highest derivatives."""
         return max(map(len, self.parts))
 
 
@@ -120,7 +120,7 @@ def slopes(activation: Callable[[Array], Array], u: Array, order: int) -> tuple[
 
 @cache
 def _splits(index: Index) -> Counter[tuple[Index, Index]]:
-    """How a derivative of a product falls on its two factors, and how often."""
+    """The ways to distribute a derivative of a product over its two factors, each with its multiplicity."""
     ways: Counter[tuple[Index, Index]] = Counter()
     for chosen in range(2 ** len(index)):
         left = tuple(axis for place, axis in enumerate(index) if chosen >> place & 1)
@@ -131,7 +131,7 @@ def _splits(index: Index) -> Counter[tuple[Index, Index]]:
 
 @cache
 def _halves(index: Index) -> Counter[tuple[Index, Index]]:
-    """The same for a product of two factors of one kind."""
+    """The same for a product of two factors of the same form."""
     ways: Counter[tuple[Index, Index]] = Counter()
     for (left, right), times in _splits(index).items():
         ways[min(left, right), max(left, right)] += times

@@ -1,4 +1,4 @@
-"""What networks of a moving frame are made of."""
+"""The layers of networks in a moving frame."""
 
 import equinox as eqx
 import jax
@@ -13,7 +13,7 @@ _HEAD_WIDTH, _SIZE = 16, 0.1
 
 
 class Layers(eqx.Module):
-    """A head that sees the time only, for coefficients, and a body that sees time and place; small at first."""
+    """A head that maps time to coefficients, and a body that takes time and position; both start small."""
 
     head: eqx.nn.MLP
     body: eqx.nn.MLP
@@ -28,7 +28,7 @@ class Layers(eqx.Module):
         size = _features(jnp.zeros(())).size
         head = eqx.nn.MLP(size, coefficients, _HEAD_WIDTH, 1, jnp.tanh, key=head_key)
         body = eqx.nn.MLP(size + d, outputs, width, depth, jnp.tanh, key=body_key)
-        # The activations of Equinox are leaves: as modules they leave only arrays.
+        # The activations of Equinox are leaves; converted to modules, they leave arrays as the only leaves.
         return cast_floats(as_module(Layers(head, body)), dtype)
 
     def coefficients(self, clock: Scalar) -> Float[Array, " coefficients"]:

@@ -1,7 +1,7 @@
-"""The derivatives of a score that the quantum force and its derivatives are made of.
+"""The derivatives of a score that enter the quantum force and its derivatives.
 
 The force needs third derivatives of ln ρ, its own derivatives fourth and fifth ones. Nested automatic
-differentiation finds them for any score. A score with a shorter way declares it by its base class.
+differentiation computes them for any score. A score with a faster method declares it by its base class.
 """
 
 from abc import abstractmethod
@@ -23,8 +23,8 @@ _Value = TypeVar("_Value")
 
 
 class LocalScore(NamedTuple):
-    r"""A score at one point and the derivatives that the quantum force needs; or, with more axes at the end,
-    the derivatives of each part along the coordinates.
+    r"""A score at one point and the derivatives that the quantum force needs; or, with additional axes at the
+    end, the derivatives of each part along the coordinates.
 
     ```python
     here, slopes = score.derivatives(t, x, 1 / mass, order=1)
@@ -41,7 +41,7 @@ class LocalScore(NamedTuple):
 
 
 class Pullback(NamedTuple):
-    r"""Everything that the quantum force needs from a score at one point, which is less than its derivatives.
+    r"""The quantities that the quantum force needs from a score at one point, less than its full derivatives.
 
     ```python
     score.pullback(t, x, 1 / mass).quantum_force(hbar)
@@ -63,7 +63,7 @@ class Pullback(NamedTuple):
 
 
 class AbstractWithDerivatives(eqx.Module):
-    """The base of a score that knows its own derivatives.
+    """The base class of a score that computes its own derivatives.
 
     ```python
     class Squeezed(bd.AbstractScore, bd.AbstractWithDerivatives):
@@ -83,7 +83,7 @@ class AbstractWithDerivatives(eqx.Module):
             return bd.network.ladder(local, x, order)
     ```
 
-    The flow and the objectives then use `derivatives` in place of nested automatic differentiation.
+    The flow and the objectives then use `derivatives` instead of nested automatic differentiation.
     """
 
     @abstractmethod
@@ -96,13 +96,14 @@ class AbstractWithDerivatives(eqx.Module):
         - `inverse_mass`: one over the masses, shape `(d,)`: the weights in the divergence.
         - `order`: 0 for the force, 1 for tangents, 2 for the Fisher divergence.
 
-        **Returns:** `order + 1` of [`LocalScore`][bohmdiff.LocalScore]: the values, the first derivatives with
-        one axis more at the end, the second ones with two. `ladder` finds the derivatives from the values.
+        **Returns:** `order + 1` objects [`LocalScore`][bohmdiff.LocalScore]: the values, the first derivatives
+        with one more axis at the end, the second ones with two. `ladder` computes the derivatives from a
+        function that returns the values.
         """
 
 
 class AbstractWithPullback(eqx.Module):
-    """The base of a score that knows its own [`Pullback`][bohmdiff.Pullback].
+    """The base class of a score that computes its own [`Pullback`][bohmdiff.Pullback].
 
     ```python
     class Trap(bd.AbstractScore, bd.AbstractWithPullback):
@@ -120,20 +121,20 @@ class AbstractWithPullback(eqx.Module):
             )
     ```
 
-    The force is then found from `pullback` alone; tangents use `derivatives` or automatic differentiation.
+    The force is then computed from `pullback` alone; tangents use `derivatives` or automatic differentiation.
     """
 
     @abstractmethod
     def pullback(self, t: Time, x: Vector, inverse_mass: Vector) -> Pullback:
-        """What the force needs at one point: `t`, `x` and `inverse_mass` as for
+        """The quantities that the force needs at one point; `t`, `x` and `inverse_mass` as for
         [`derivatives`][bohmdiff.AbstractWithDerivatives]."""
 
 
 class ScalarDerivatives(NamedTuple):
     r"""Derivatives of a scalar at one point; $\Delta = \sum_i \partial_i^2 / m_i$.
 
-    - `tensors`: gradient, Hessian and so on, shapes `(d,)`, `(d, d)`, ...: two at least.
-    - `laplacian`: the derivative of $\Delta$ with one axis less than the last of them.
+    - `tensors`: gradient, Hessian and so on, shapes `(d,)`, `(d, d)`, ...: at least two.
+    - `laplacian`: the derivative of $\Delta$ with one axis less than the last tensor.
     """
 
     tensors: tuple[Float[Array, " d *n"], ...]
@@ -148,8 +149,8 @@ class ScalarDerivatives(NamedTuple):
 def local_derivatives(
     field: Field, t: Time, x: Vector, inverse_mass: Vector, order: int
 ) -> tuple[LocalScore, ...]:
-    """A score at one point, and its derivatives along the coordinates up to `order`, each with one axis more at
-    the end: its own if it is an `AbstractWithDerivatives`, else by automatic differentiation."""
+    """A score at one point, and its derivatives along the coordinates up to `order`, each with one more axis at
+    the end. An `AbstractWithDerivatives` computes its own; otherwise automatic differentiation is used."""
     if isinstance(field, AbstractWithDerivatives):
         return field.derivatives(t, x, inverse_mass, order)
     return differentiated(field, t, x, inverse_mass, order)
@@ -172,8 +173,8 @@ def differentiated(
 
 
 def pullback(field: Field, t: Time, x: Vector, inverse_mass: Vector) -> Pullback:
-    """That of any vector field: its own if it declares one, from its own derivatives if it declares those, else
-    by automatic differentiation."""
+    """The pullback of any vector field: its own if it declares one, from its own derivatives if it declares
+    those, otherwise by automatic differentiation."""
     if isinstance(field, AbstractWithPullback):
         return field.pullback(t, x, inverse_mass)
     if isinstance(field, AbstractWithDerivatives):
@@ -193,7 +194,7 @@ def pullback(field: Field, t: Time, x: Vector, inverse_mass: Vector) -> Pullback
 def differentiated_once(
     score_and_divergence: Callable[[Vector], tuple[Vector, Scalar]], x: Vector, inverse_mass: Vector
 ) -> Pullback:
-    """That of a function that gives both, by one reverse pass."""
+    """The pullback of a function that returns both, by one reverse pass."""
     (score, divergence), pull = jax.vjp(score_and_divergence, x)
 
     def along(direction: Vector) -> Vector:
@@ -204,7 +205,7 @@ def differentiated_once(
 
 
 def combined(terms: Sequence[tuple[ArrayLike, Pullback]]) -> Pullback:
-    """That of a weighted sum of scores; the weights do not depend on the place."""
+    """The pullback of a weighted sum of scores; the weights do not depend on the position."""
 
     def total(find: Callable[[Pullback], Array]) -> Array:
         return weighted_sum([(weight, find(part)) for weight, part in terms])
@@ -227,7 +228,7 @@ def weighted_sum(terms: Sequence[tuple[ArrayLike, _Value]]) -> _Value:
 
 
 def ladder(function: Callable[[Vector], _Value], x: Vector, order: int) -> tuple[_Value, ...]:
-    """`function(x)` and its derivatives up to `order`, each in one last axis more, forwards."""
+    """`function(x)` and its derivatives up to `order`, each with one more axis at the end, in forward mode."""
     if order == 0:
         return (function(x),)
 
@@ -245,7 +246,7 @@ def combinations(dimension: int, order: int) -> list[tuple[int, ...]]:
 
 
 def spread(dimension: int, order: int) -> np.ndarray:
-    """Which of these `combinations` each component of the whole tensor is, shape `(d,) * order`."""
+    """The index into `combinations` of each component of the full tensor, shape `(d,) * order`."""
     place = {combination: index for index, combination in enumerate(combinations(dimension, order))}
     components = product(range(dimension), repeat=order)
     return np.array([place[tuple(sorted(index))] for index in components]).reshape((dimension,) * order)

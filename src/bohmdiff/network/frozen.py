@@ -1,4 +1,4 @@
-"""Which arrays of a module a training may change."""
+"""The arrays of a module that training may change."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from .._closure import ClosedFunction
 
 
 class AbstractFrozen(eqx.Module):
-    """A module whose arrays a training leaves as they are.
+    """A module whose arrays training does not change.
 
     ```python
     class Offset(bd.network.AbstractFrozen):
@@ -19,8 +19,8 @@ class AbstractFrozen(eqx.Module):
 
 
 def trainable(tree: Any) -> Any:
-    """The mask of the arrays that a training may change: real ones, outside of frozen modules and of plain
-    functions, whose numbers are no parameters."""
+    """The mask of the arrays that training may change: real ones, outside of frozen modules and of plain
+    functions, whose numbers are not parameters."""
 
     def is_frozen(node: Any) -> bool:
         return isinstance(node, AbstractFrozen | ClosedFunction)

@@ -1,4 +1,4 @@
-"""A multilayer perceptron that is told the time, and its derivatives without nested differentiation."""
+"""A multilayer perceptron conditioned on time, and its derivatives without nested differentiation."""
 
 from collections.abc import Callable, Sequence
 from typing import Literal
@@ -16,7 +16,7 @@ from .derivatives import ScalarDerivatives, combinations, spread
 
 @jax.custom_jvp
 def softplus(x: Array) -> Array:
-    r"""$\ln(1 + e^x)$, whose derivatives are those of the logistic function: cheap, however many."""
+    r"""$\ln(1 + e^x)$, whose derivatives are those of the logistic function: cheap to any order."""
     return jax.nn.softplus(x)
 
 
@@ -39,10 +39,10 @@ class TimeConditionedMLP(eqx.Module):
     **Arguments:**
 
     - `dimension`: of the input `z`.
-    - `features`: how many features of time there are.
+    - `features`: the number of time features.
     - `width`, `depth`: of the hidden layers; `width` may be a sequence, one for each layer.
     - `conditioning`: `"film"` or `"concat"`.
-    - `activation`: smooth: it is differentiated five times, six with second tangents.
+    - `activation`: a smooth function: it is differentiated five times, six with second tangents.
     - `key`: for the initial weights.
 
     **Units:** none; its inputs, of shapes `(features,)` and `(dimension,)`, are expected to be of order one, and
@@ -109,8 +109,8 @@ class TimeConditionedMLP(eqx.Module):
     def derivatives(
         self, features: Float[Array, " features"], z: Vector, inverse_mass: Vector, order: int
     ) -> ScalarDerivatives:
-        """The derivatives with respect to `z` up to `order`, at least 2: layer by layer, each component by
-        itself."""
+        """The derivatives with respect to `z` up to `order`, at least 2: layer by layer, each component
+        separately."""
         (weight, bias), *others = self._layers(features)
         jet = activate_affine(self.activation, z @ weight.T + bias, weight.T, inverse_mass, order)
         for weight, bias in others:
@@ -122,8 +122,8 @@ class TimeConditionedMLP(eqx.Module):
     def laplacian(
         self, features: Float[Array, " features"], z: Vector, inverse_mass: Vector
     ) -> tuple[Vector, Scalar]:
-        r"""The gradient with respect to `z` and $\Delta = \sum_i \partial_i^2 / m_i$, forwards through the
-        layers: one column for each coordinate and one for the Laplacian."""
+        r"""The gradient with respect to `z` and $\Delta = \sum_i \partial_i^2 / m_i$, propagated forwards
+        through the layers: one column for each coordinate and one for the Laplacian."""
         value, gradient, laplacian = z, jnp.eye(z.shape[0], dtype=z.dtype), jnp.zeros_like(z)
         for weight, bias in self._layers(features):
             value, gradient, laplacian = value @ weight.T + bias, gradient @ weight.T, laplacian @ weight.T
@@ -155,8 +155,8 @@ def _through(jet: Jet, weight: Float[Array, "after width"]) -> Jet:
 
 @_through.defjvp
 def _through_tangent(primals: tuple[Jet, Array], tangents: tuple[Jet, Array]) -> tuple[Jet, Jet]:
-    # The same as without a rule of its own, but all columns at once for the weight: a reverse pass then adds them
-    # up in one matrix product, instead of writing one outer product for each.
+    # The same as the automatic rule, but with all columns at once for the weight: a reverse pass then sums them
+    # in one matrix product, instead of writing one outer product for each.
     jet, weight = primals
     jet_tangent, weight_tangent = tangents
     parts, structure = jax.tree.flatten(jet)
@@ -167,7 +167,7 @@ def _through_tangent(primals: tuple[Jet, Array], tangents: tuple[Jet, Array]) ->
 
 
 def _tensors(jet: Jet, dimension: int) -> ScalarDerivatives:
-    """The derivatives of a layer of one unit."""
+    """The derivatives of a layer of one unit as full tensors."""
 
     def tensor(parts: dict[Index, Array], order: int) -> Array:
         components = jnp.concatenate([parts[index] for index in combinations(dimension, order)])

@@ -17,7 +17,7 @@ from .frozen import AbstractFrozen
 
 
 class _Start(AbstractFrozen):
-    """The velocity of the initial state, in the frame that spreads; at `t0` it is exact."""
+    """The velocity of the initial state, in the spreading frame; at `t0` it is exact."""
 
     problem: Problem
     frame: SpreadingFrame
@@ -33,12 +33,12 @@ class _Start(AbstractFrozen):
 
 
 class NeuralVelocity(eqx.Module):
-    r"""A velocity field as a network: osmotic or current.
+    r"""An osmotic or current velocity field given by a network.
 
-    In the coordinates $z$ of a frame that moves with the initial packet and widens as it would freely, and with a
-    clock $\tau$ that runs from 0 to 1, logarithmically once it spreads,
-    $w = w_0 + \tau\,(a(\tau) + B(\tau) z + \nabla_z N(\tau, z))$ in units of the velocities that the problem
-    starts with.
+    The network uses the coordinates $z$ of a frame that moves with the initial packet and widens like a free
+    packet, and a clock $\tau$ that runs from 0 to 1, logarithmically once the packet spreads:
+    $w = w_0 + \tau\,(a(\tau) + B(\tau) z + \nabla_z N(\tau, z))$ in units of the initial velocities of the
+    problem.
 
     ```python
     u, v = bd.velocity_networks(problem, key=key)
@@ -50,7 +50,7 @@ class NeuralVelocity(eqx.Module):
     - `problem`: for units, initial state and span of time.
     - `kind`: `"osmotic"` or `"current"`.
     - `gradient`: whether the field is the gradient of a scalar network, divided by the masses, and $B$ symmetric;
-        otherwise the network is a vector of its own.
+        otherwise the output of the network is the vector itself.
     - `exact_start`: whether the velocity at `t0` is that of the initial state by construction. Otherwise the
         network has to learn it, without $w_0$ and the factor $\tau$.
     - `width`, `depth`: of the hidden layers.
@@ -58,7 +58,7 @@ class NeuralVelocity(eqx.Module):
 
     **Units:** length / time. One point of shape `(d,)` gives a velocity of shape `(d,)`.
 
-    **Raises:** `ValueError` for options that are not allowed.
+    **Raises:** `ValueError` for invalid options.
     """
 
     start: _Start | None
@@ -109,7 +109,7 @@ class NeuralVelocity(eqx.Module):
 
 
 class _Frozen(AbstractFrozen):
-    """The unit of the phase, over the masses; and whether it grows with the frame."""
+    """The unit of the phase divided by the masses, and whether it grows with the frame."""
 
     per_mass: Vector
     grows: bool = eqx.field(static=True)
@@ -124,7 +124,7 @@ def velocity_networks(
     depth: int = 2,
     key: Key,
 ) -> tuple[Callable[..., Array], Callable[..., Array]]:
-    """An osmotic and a current velocity to be trained by
+    """Networks for an osmotic and a current velocity, to be trained by
     [`DeepStochasticMechanics`][bohmdiff.DeepStochasticMechanics].
 
     ```python
@@ -139,9 +139,9 @@ def velocity_networks(
 
     **Units:** length / time.
 
-    **Returns:** two networks of shape `(d,)` for one point.
+    **Returns:** two networks, each with a result of shape `(d,)` for one point.
 
-    **Raises:** `ValueError` for options that are not allowed.
+    **Raises:** `ValueError` for invalid options.
     """
     keys = jax.random.split(as_key(key))
     osmotic, current = (

@@ -16,7 +16,7 @@ Pair = Float[Array, " 2"]
 
 
 class _Start(AbstractFrozen):
-    """ln|ψ| and S/ħ of the initial state, or of a Gaussian at rest, in the frame that spreads."""
+    """ln|ψ| and S/ħ of the initial state, or of a Gaussian at rest, in the spreading frame."""
 
     problem: Problem
     frame: SpreadingFrame
@@ -34,19 +34,19 @@ class _Start(AbstractFrozen):
 
 
 class _Frozen(AbstractFrozen):
-    """By how much ln|ψ| and S/ħ change over a width, with the velocities that the problem starts with."""
+    """The change of ln|ψ| and of S/ħ over a width, at the initial velocities of the problem."""
 
     changes: Pair
 
 
 class NeuralWaveFunction(eqx.Module):
-    r"""A wave function as a network: of its logarithm, or of a factor that may have nodes.
+    r"""A wave function given by a network for its logarithm, or for a factor that may have nodes.
 
-    In the coordinates $z$ of a frame that moves with the initial packet and widens as it would freely, and with a
-    clock $\tau$ that runs from 0 to 1, logarithmically once it spreads,
+    The network uses the coordinates $z$ of a frame that moves with the initial packet and widens like a free
+    packet, and a clock $\tau$ that runs from 0 to 1, logarithmically once the packet spreads:
     $\ln\psi = \ln\psi_0 + \tau\,(c(\tau) + a(\tau)\cdot z + \tfrac12 z\cdot B(\tau) z + N(\tau, z))$ with complex
-    $a$, $B$, $c$ and $N$; or, if it is not `logarithmic`, without $N$ there but with a factor
-    $1 + \tau N(\tau, z)$ of $\psi$. It decays far out as the frame does.
+    $a$, $B$, $c$ and $N$. If `logarithmic` is false, $N$ is left out there and $\psi$ has the factor
+    $1 + \tau N(\tau, z)$ instead. Far out, $\psi$ decays with the width of the frame.
 
     ```python
     psi = bd.NeuralWaveFunction(problem, width=16, key=key)
@@ -56,15 +56,15 @@ class NeuralWaveFunction(eqx.Module):
     **Arguments:**
 
     - `problem`: for units, initial state and span of time.
-    - `logarithmic`: whether the network is a part of $\ln\psi$, which has no nodes, or makes a factor of ψ.
+    - `logarithmic`: whether the network is a part of $\ln\psi$, so that ψ has no nodes, or a factor of ψ.
     - `exact_start`: whether $\psi(t_0) = \psi_0$ by construction. Otherwise the network has to learn it: without
-        the factors $\tau$, and with a Gaussian at rest in place of $\psi_0$.
+        the factors $\tau$, and with a Gaussian at rest instead of $\psi_0$.
     - `width`, `depth`: of the hidden layers.
     - `key`: for the initial weights.
 
     **Units:** length to the power $-d/2$. One point of shape `(d,)` gives a complex number.
 
-    **Raises:** `ValueError` for options that are not allowed.
+    **Raises:** `ValueError` for invalid options.
     """
 
     start: _Start

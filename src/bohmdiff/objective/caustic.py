@@ -1,4 +1,4 @@
-"""What keeps a flow from folding."""
+"""A penalty that keeps a flow from folding."""
 
 from typing import ClassVar
 
@@ -16,10 +16,10 @@ from .objective import AbstractLeastSquares, Ensemble, positive
 class CausticPenalty(AbstractLeastSquares):
     r"""The mean over particles of $\max(0, 1 - \det F/f)^2$, which pushes a flow away from caustics.
 
-    Bohmian trajectories never cross, so $\det F$ stays positive; under a score that is wrong in the tails it
-    need not, and the other objectives mask just the particles that would tell. Every particle counts the
-    same, whatever its weight. Where all $\det F$ are above $f$ it is zero: nothing is asked of a flow that
-    stays clear of caustics.
+    Bohmian trajectories never cross, so $\det F$ stays positive. Under a score that is wrong in the tails it
+    may become negative, and the other objectives mask exactly the particles that would show it. Every
+    particle counts the same, whatever its weight. The penalty is zero if all $\det F$ are above $f$, so it
+    does not act on a flow that stays clear of caustics.
 
     ```python
     objective = bd.LogDensityVariance() + 0.3 * bd.CausticPenalty(0.4)
@@ -46,7 +46,7 @@ class CausticPenalty(AbstractLeastSquares):
     def residuals(
         self, problem: Problem, score: AbstractScore, t: Time, ensemble: Ensemble
     ) -> Float[Array, "M components"]:
-        """By how much each determinant is too small, times the root of an equal weight."""
+        """The relative deficit of each determinant, times the square root of an equal weight."""
         return (jnp.sqrt(ensemble.equal_weights) * self._missing(ensemble))[:, None]
 
     def _missing(self, ensemble: Ensemble) -> Float[Array, " M"]:

@@ -1,4 +1,4 @@
-"""Measures of how far a score is from that of the density its flow makes."""
+"""Measures of the distance of a score from that of the density which its flow produces."""
 
 import math
 from typing import Any
@@ -26,13 +26,13 @@ from .objective import (
 
 
 def _outlier_scale() -> Any:
-    """A field: where an error begins to count as an outlier."""
+    """A field: the size above which an error counts as an outlier."""
     return eqx.field(static=True, default=math.inf, converter=lambda v: positive(v, "outlier_scale"))
 
 
 class FisherDivergence(AbstractLeastSquares):
-    r"""$E_\rho\,|s_\theta - s_\rho|^2$, with the score $s_\rho$ of the density that the flow itself has
-    made: what the exactness theorem is about. It carries `d` second tangents.
+    r"""$E_\rho\,|s_\theta - s_\rho|^2$, with the score $s_\rho$ of the density that the flow itself
+    produces: the quantity in the exactness theorem. It needs `d` second tangents.
 
     ```python
     method = bd.SelfConsistentScoreMatching(
@@ -42,16 +42,16 @@ class FisherDivergence(AbstractLeastSquares):
 
     **Arguments:**
 
-    - `min_determinant`: a particle with $|\det F|$ below is close to a caustic and is masked at that
-        time. 0 masks none.
+    - `min_determinant`: a particle with $|\det F|$ below this is close to a caustic and is masked at
+        that time. 0 masks none.
     - `max_target`: components of $s_\rho$ are clipped to plus or minus this. `math.inf` clips none.
     - `outlier_scale`: a particle whose error $e = |s_\theta - s_\rho|$ is well above this $c$ counts as
-        $c^2\ln(1 + e^2/c^2)$ instead of $e^2$ (the Cauchy loss), so that a few in the far tails do not
-        decide the whole gradient. With `math.inf` the objective is the Fisher divergence itself.
+        $c^2\ln(1 + e^2/c^2)$ instead of $e^2$ (the Cauchy loss), so that a few particles in the
+        far tails do not dominate the gradient. With `math.inf` the objective is the Fisher divergence itself.
 
     **Units:** 1 / length²; `max_target` and `outlier_scale` in 1 / length.
 
-    **Raises:** `ValueError` for a negative determinant, and limits that are not positive.
+    **Raises:** `ValueError` for a negative `min_determinant`, and for limits that are not positive.
     """
 
     second_tangents = "all"
@@ -67,9 +67,9 @@ class FisherDivergence(AbstractLeastSquares):
     def residuals(
         self, problem: Problem, score: AbstractScore, t: Time, ensemble: Ensemble
     ) -> Float[Array, "M components"]:
-        """The error of the score on each particle, times the root of its weight."""
+        """The error of the score on each particle, times the square root of its weight."""
         error = self._error(problem, score, t, ensemble)
-        # The slope of the Cauchy loss: an outlier pulls as if it weighed less.
+        # The slope of the Cauchy loss: an outlier counts with a smaller weight.
         trust = 1 / (1 + jnp.sum(jax.lax.stop_gradient(error) ** 2, axis=1) / self.outlier_scale**2)
         return rooted(ensemble, jnp.sqrt(trust)[:, None] * error)
 
@@ -84,7 +84,7 @@ class DirectionalDivergence(AbstractLeastSquares):
 
     As $\nabla_{x_0} e = F^\top(s_\theta - s_\rho)$, it vanishes exactly when the Fisher divergence does. The
     estimate is unbiased: the directions are Gaussian with the identity as covariance. Only the score
-    is needed, not its scalar.
+    is needed, not the scalar whose gradient it is.
 
     ```python
     objective = bd.DirectionalDivergence()
@@ -99,7 +99,7 @@ class DirectionalDivergence(AbstractLeastSquares):
 
     **Units:** 1 / length², as directions have lengths.
 
-    **Raises:** `ValueError` for a negative determinant.
+    **Raises:** `ValueError` for a negative `min_determinant`.
     """
 
     second_tangents = "random"
@@ -112,7 +112,7 @@ class DirectionalDivergence(AbstractLeastSquares):
     def residuals(
         self, problem: Problem, score: AbstractScore, t: Time, ensemble: Ensemble
     ) -> Float[Array, "M components"]:
-        """The error along the directions of each particle, times the root of its weight."""
+        """The error along the directions of each particle, times the square root of its weight."""
         return rooted(ensemble, self._error(problem, score, t, ensemble))
 
     def _error(
@@ -136,11 +136,11 @@ class DirectionalDivergence(AbstractLeastSquares):
 
 
 class LogDensityVariance(AbstractObjective):
-    r"""The variance over particles of $e = \ln\rho_\theta(x(t), t) - \ln\rho(x(t), t)$: no derivative with
-    respect to the start beyond $F$ is needed, which makes it the cheapest.
+    r"""The variance over particles of $e = \ln\rho_\theta(x(t), t) - \ln\rho(x(t), t)$: it needs no
+    derivative with respect to the starting point beyond $F$, which makes it the cheapest.
 
-    It vanishes exactly when the Fisher divergence does, where there are particles, but weighs errors of
-    short wavelength less. The score must be the gradient of a scalar that it offers as
+    Where there are particles, it vanishes exactly when the Fisher divergence does, but it gives less weight
+    to errors of short wavelength. The score must be the gradient of a scalar, which it provides as
     `log_density(t, x)`.
 
     ```python
@@ -153,11 +153,11 @@ class LogDensityVariance(AbstractObjective):
     **Arguments:**
 
     - `min_determinant`: as for [`FisherDivergence`][bohmdiff.FisherDivergence].
-    - `outlier_scale`: the same for $|e|$, measured from its mean. e has no unit: 1 is an error by a factor
-        2.7 in the density.
+    - `outlier_scale`: the same for $|e|$, measured from the mean of $e$, which has no unit: 1 is an error by
+        a factor of 2.7 in the density.
 
-    **Raises:** `ValueError` for a negative determinant and a scale that is not positive; in training for a
-    score without `log_density`.
+    **Raises:** `ValueError` for a negative `min_determinant` and a scale that is not positive, and in training
+    for a score without `log_density`.
     """
 
     second_tangents = "none"
@@ -186,8 +186,8 @@ class ImplicitScoreMatching(AbstractObjective):
 
     Its minimum over all scores is that of the particles' density, and the value there is minus half
     the Fisher information: it may be negative. It needs neither $F$ nor derivatives through the flow,
-    so an epoch is cheap; but a step down it ignores that the flow will change, and from far away
-    repeated steps need not converge.
+    so an epoch is cheap; but a descent step ignores that the flow will change, and repeated
+    steps from a poor start need not converge.
 
     ```python
     adam = bd.Training(optax.adam(1e-3), epochs=1000)
@@ -202,7 +202,7 @@ class ImplicitScoreMatching(AbstractObjective):
 
     **Units:** 1 / length².
 
-    **Raises:** `ValueError` for a negative determinant.
+    **Raises:** `ValueError` for a negative `min_determinant`.
 
     ??? cite "Reference"
 

@@ -1,4 +1,4 @@
-"""What a wrong score does to the mean energy."""
+"""The drift of the mean energy that a wrong score causes."""
 
 import jax
 import jax.numpy as jnp
@@ -10,17 +10,18 @@ from .objective import AbstractObjective, Ensemble, determinant_limit, mean, own
 
 
 class EnergyDrift(AbstractObjective):
-    r"""The square of the rate at which the mean energy drifts because the score is not that of its flow.
+    r"""The square of the rate at which the mean energy drifts because the score is wrong.
 
     The mean of $\tfrac12 m v^2 + V + Q_\theta$ over the particles changes at the rate
-    $E_\rho[\partial_t V] + E_\rho[\partial_t Q_\theta]$. The second part is no physics. By parts it is
+    $E_\rho[\partial_t V] + E_\rho[\partial_t Q_\theta]$. The second part is an artefact of the score. Integrated
+    by parts it is
 
     $$ E_\rho[\partial_t Q_\theta] = -\sum_i \frac{\hbar^2}{4 m_i}\, E_\rho[(s_\theta - s_\rho)_i\,
     \partial_t s_{\theta,i}], $$
 
-    which vanishes for every score that is exact, and for many that are not: it is one condition for each
-    time. In a sum with the Fisher divergence it makes the network spend its errors where they cost no energy.
-    It carries `d` second tangents, which the Fisher divergence needs as well.
+    which vanishes for every exact score, and for many others: it is only one condition for each time. Added
+    to the Fisher divergence, it shifts the errors of the network to where they do not change the energy. It
+    needs `d` second tangents, as the Fisher divergence does.
 
     ```python
     objective = bd.FisherDivergence() + 100.0 * bd.EnergyDrift()
@@ -32,7 +33,7 @@ class EnergyDrift(AbstractObjective):
 
     **Units:** (energy / time)².
 
-    **Raises:** `ValueError` for a negative determinant.
+    **Raises:** `ValueError` for a negative `min_determinant`.
     """
 
     second_tangents = "all"

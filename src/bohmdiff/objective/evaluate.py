@@ -16,7 +16,7 @@ from ..problem import Problem
 from ..score import Score, as_score
 from .objective import AbstractObjective, Ensemble, random_directions
 
-# What the states may take that the reverse pass starts from.
+# The memory for the states from which the reverse pass starts.
 _CHECKPOINT_BYTES = 2**28
 
 
@@ -39,8 +39,8 @@ class ObjectiveReport(eqx.Module):
     - `value`: its mean over time, a scalar.
     - `ts`, `per_time`: its value at every step, shape `(steps + 1,)` each; zero at the steps that a random
         subset left out.
-    - `masked_fraction`: how much of the weight, averaged over time, was left out because the flow is
-        close to a caustic there, $|\det F|$ below the threshold.
+    - `masked_fraction`: the fraction of the weight, averaged over time, that was left out because the flow
+        is close to a caustic there, with $|\det F|$ below the threshold.
     - `minimum_determinant`: the smallest $|\det F|$ of any particle at any step, before masking.
     """
 
@@ -74,13 +74,13 @@ def evaluate(
 ) -> ObjectiveReport:
     """An objective at every step, or at a random subset of `times` of them, and its mean over time.
 
-    The mean is by the trapezoidal rule; with a subset it is an unbiased estimate of that.
+    The mean uses the trapezoidal rule; a random subset gives an unbiased estimate of it.
     """
     score = as_score(score)
     directions_key, times_key = (None, None) if key is None else jax.random.split(key)
     directions = random_directions(objective, x0, directions_key)
     chosen = _chosen(steps, times, times_key)
-    # Particles that only fill up the devices have no weight.
+    # Particles that only fill up the devices have zero weight.
     equal_weights = (weights > 0) / jnp.sum(weights > 0)
 
     def kept_ensemble(position: HalfState) -> tuple[Ensemble, Scalar, Scalar]:
@@ -122,7 +122,7 @@ def evaluate(
     if objective.through_flow:
         per_time, left_out, determinant = solution.ys
     else:
-        # No derivative goes through the flow, so there is no reason to go back through its steps.
+        # No derivative goes through the flow, so the reverse pass skips its steps.
         fixed = jax.lax.stop_gradient((jnp.arange(steps + 1), solution.ts, solution.ys))
         per_time, left_out, determinant = jax.lax.map(jax.checkpoint(lambda args: at(*args)), fixed)
     share = 1.0 if times is None else times / (steps + 1)
@@ -138,14 +138,14 @@ def evaluate(
 def masked(
     objective: AbstractObjective, position: HalfState
 ) -> tuple[HalfState, Bool[Array, " M"], Float[Array, " M"]]:
-    """The particles with harmless tangents where they are close to a caustic, which of them are not, and
-    det F of all."""
+    """The particles, with harmless tangents for those close to a caustic; the mask of the others; and det F of
+    all."""
     assert position.tangent is not None
     determinant = jnp.linalg.det(position.tangent)
     limit = objective.min_determinant
-    # A lost particle is kept: not being finite must show in the value.
+    # A lost particle is kept, so that the value becomes non-finite.
     kept = ~(jnp.abs(jax.lax.stop_gradient(determinant)) < (0 if limit is None else limit))
-    # Where F is singular neither its inverse nor the derivative of that may enter, not even times zero.
+    # Where F is singular, neither its inverse nor the inverse's derivative may enter, not even times zero.
     identity = jnp.eye(position.motion.shape[1], dtype=position.motion.dtype)
     position = position._replace(
         tangent=jnp.where(kept[:, None, None], position.tangent, identity),
@@ -157,7 +157,7 @@ def masked(
 
 
 def _chosen(steps: int, times: int | None, key: Key | None) -> Array | None:
-    """Which of the `steps + 1` times count."""
+    """A mask of the `steps + 1` times: true for those that count."""
     if times is None:
         return None
     if key is None:
@@ -167,8 +167,8 @@ def _chosen(steps: int, times: int | None, key: Key | None) -> Array | None:
 
 
 def checkpoints_for(state: tuple[HalfState, HalfState], steps: int) -> int | None:
-    """How many states the reverse pass starts from: all if they fit, so that no step is taken twice; else as
-    many as do, or `None`, for about the square root of twice the steps, if that is more."""
+    """The number of states from which the reverse pass starts: all if they fit, so that no step is taken twice;
+    otherwise the number that fits, or `None` if about the square root of twice the steps is more."""
     size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
     fitting = min(_CHECKPOINT_BYTES // size, steps)
     return fitting if fitting == steps or fitting**2 > 2 * steps else None

@@ -25,11 +25,11 @@ def fisher_divergence(
     min_determinant: float = 0.1,
     max_target: float = 100.0,
 ) -> ObjectiveReport:
-    r"""How far a score is from the score of the density that its own flow makes:
+    r"""The distance of a score from the score of the density that its own flow produces:
     $\frac1T\int dt\, E_\rho|s_\theta - s_\rho|^2$, in units of inverse length squared.
 
-    Zero means that the flow is the solution of the Schrödinger equation. With an exact score what
-    is left is the solver's error, which falls as the step to the power of twice its order.
+    Zero means that the flow solves the Schrödinger equation. With an exact score only the error of the
+    solver is left, which falls as the step to the power of twice the solver's order.
 
     ```python
     x0, weights = problem.initial.particles(bd.GaussHermitePoints(6))
@@ -48,7 +48,7 @@ def fisher_divergence(
 
     - `problem`, `score`, `x0`, `steps`, `solver`: as for [`propagate`][bohmdiff.propagate].
     - `weights`: of the particles, shape `(M,)`, positive sum; equal if not given.
-    - `min_determinant`: particles with $|\det F|$ below are masked at that time, and the mean
+    - `min_determinant`: particles with $|\det F|$ below this are masked at that time, and the mean
         is over the others.
     - `max_target`: components of the flow's own score are clipped to plus or minus this.
 

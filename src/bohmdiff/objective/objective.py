@@ -1,4 +1,4 @@
-"""What every objective is, and the sums of them."""
+"""The interface of an objective, and sums of objectives."""
 
 import math
 from abc import abstractmethod
@@ -20,7 +20,7 @@ _DEFAULT_MAX_TARGET = 100.0
 
 
 class Ensemble(NamedTuple):
-    """What an objective sees of the particles at one time.
+    """The particles at one time, as an objective receives them.
 
     ```python
     class MeanSquare(bd.AbstractObjective):
@@ -37,10 +37,11 @@ class Ensemble(NamedTuple):
     - `position`: a [`HalfState`][bohmdiff.flow.HalfState]: the positions `x` as `motion`, shape `(M, d)`, F as
         `tangent`, shape `(M, d, d)`, and the derivatives of F along `directions` as `second`.
     - `weights`: of the particles that are `kept`, shape `(M,)`; they sum to one.
-    - `kept`: which are not masked, shape `(M,)`. Of a masked one F is the identity and its derivatives are zero.
+    - `kept`: true for particles that are not masked, shape `(M,)`. For a masked one F is the identity, and the
+        derivatives of F are zero.
     - `directions`: of the second tangents, shape `(n, d)`, or `(M, n, d)` where each particle has its own.
-    - `determinant`: of every F before masking, shape `(M,)`.
-    - `equal_weights`: one over the number of particles, for all that have a weight, shape `(M,)`.
+    - `determinant`: det F of every particle before masking, shape `(M,)`.
+    - `equal_weights`: equal weights of all particles with a positive weight, shape `(M,)`; they sum to one.
     """
 
     start: Points
@@ -55,8 +56,8 @@ class Ensemble(NamedTuple):
 class AbstractObjective(eqx.Module):
     r"""A function of a score and of the ensemble that its flow moves, averaged over time.
 
-    Objectives compose: `FisherDivergence() + 0.1 * LogDensityVariance()` is one again. To write your
-    own, subclass this and give `at`:
+    Objectives compose: `FisherDivergence() + 0.1 * LogDensityVariance()` is an objective again. To write
+    your own, subclass this and define `at`:
 
     ```python
     class SquaredScore(bd.AbstractObjective):
@@ -72,9 +73,9 @@ class AbstractObjective(eqx.Module):
     [`AbstractLeastSquares`][bohmdiff.AbstractLeastSquares].
 
     `second_tangents` says which derivatives of $F$ with respect to the start the flow must carry:
-    `"none"`, `"random"` (along one random direction for each particle) or `"all"`; `through_flow` whether
-    derivatives go through the trajectories, or these are held fixed; `min_determinant` below
-    which $|\det F|$ a particle is left out at that time, or `None` for an objective that does not care.
+    `"none"`, `"random"` (along one random direction for each particle) or `"all"`. `through_flow` says
+    whether derivatives go through the trajectories or hold them fixed. `min_determinant` is the value of
+    $|\det F|$ below which a particle is left out at that time, or `None` for no limit.
     """
 
     second_tangents: ClassVar[Literal["none", "random", "all"]]
@@ -97,7 +98,7 @@ class AbstractObjective(eqx.Module):
 class AbstractLeastSquares(AbstractObjective):
     r"""An objective that is a sum of squares over single particles, which Gauss-Newton steps need.
 
-    A subclass gives `residuals` as well as `at`:
+    A subclass defines `residuals` as well as `at`:
 
     ```python
     class Distance(bd.AbstractLeastSquares):
@@ -114,24 +115,24 @@ class AbstractLeastSquares(AbstractObjective):
             return jnp.sum(self.residuals(problem, score, t, ensemble) ** 2)
     ```
 
-    The squares need not sum to the value where outliers count less: then the residuals are those whose
-    squares have the same gradient. See [`scale_by_gauss_newton`][bohmdiff.scale_by_gauss_newton].
+    If outliers count less, the squares need not sum to the value, but the sum of squares must have the same
+    gradient. See [`scale_by_gauss_newton`][bohmdiff.scale_by_gauss_newton].
     """
 
     @abstractmethod
     def residuals(
         self, problem: Problem, score: AbstractScore, t: Time, ensemble: Ensemble
     ) -> Float[Array, "M components"]:
-        """What is squared at one time, weights included, shape `(M, c)`; row `i` depends on particle `i` only."""
+        """The residuals at one time, weights included, shape `(M, c)`; row `i` depends on particle `i` only."""
 
 
 def target_limit() -> Any:
-    """A field: where the components of the flow's own score are clipped."""
+    """A field: the limit at which the components of the flow's own score are clipped."""
     return eqx.field(default=_DEFAULT_MAX_TARGET, converter=lambda v: positive(v, "max_target"))
 
 
 def determinant_limit() -> Any:
-    """A field: below which |det F| a particle is masked."""
+    """A field: the |det F| below which a particle is masked."""
     return eqx.field(
         default=_DEFAULT_MIN_DETERMINANT, converter=lambda v: _not_negative(v, "min_determinant")
     )
@@ -147,12 +148,12 @@ class ObjectiveSum(AbstractObjective):
 
     **Arguments:**
 
-    - `terms`: pairs of a factor and an objective. Derivatives go through the flow if they do for one of
-        them, and all must mask at the same determinant.
+    - `terms`: pairs of a factor and an objective. All must mask at the same determinant, and either all or
+        none must differentiate through the flow.
 
-    **Units:** those of its terms; the factors make up for differences.
+    **Units:** those of its terms; the factors convert between different units.
 
-    **Raises:** `ValueError` for terms that mask at different determinants, or of which only some
+    **Raises:** `ValueError` for terms that mask at different determinants, and if only some of the terms
     differentiate through the flow.
     """
 
@@ -198,7 +199,7 @@ class ObjectiveSum(AbstractObjective):
 
 
 def own_score(problem: Problem, ensemble: Ensemble, largest: float | Scalar) -> Points:
-    r"""The score of the density that the flow itself has made, $F^{-\top}(\nabla\ln\rho_0 - \nabla\ln\det F)$, at
+    r"""The score of the density that the flow itself produces, $F^{-\top}(\nabla\ln\rho_0 - \nabla\ln\det F)$, at
     each particle.
 
     ```python
@@ -216,8 +217,8 @@ def own_score(problem: Problem, ensemble: Ensemble, largest: float | Scalar) -> 
 
     **Arguments:**
 
-    - `problem`: whose initial state it was.
-    - `ensemble`: with all second tangents.
+    - `problem`: for the initial density.
+    - `ensemble`: the particles, with all second tangents.
     - `largest`: components are clipped to plus or minus this; `math.inf` clips none.
 
     **Units:** 1 / length.
@@ -247,7 +248,7 @@ def squared_terms(objective: AbstractObjective) -> list[tuple[float, AbstractLea
 def squared_residuals(
     objective: AbstractObjective, problem: Problem, score: AbstractScore, t: Time, ensemble: Ensemble
 ) -> Float[Array, "M components"]:
-    """The residuals of all terms that are sums of squares; the others have no say in the direction of a step."""
+    """The residuals of all terms that are sums of squares; the others do not affect the direction of a step."""
     parts = [
         math.sqrt(factor) * term.residuals(problem, score, t, ensemble)
         for factor, term in squared_terms(objective)
@@ -279,13 +280,13 @@ def _summed(terms: tuple[tuple[float, AbstractObjective], ...]) -> ObjectiveSum:
 
 
 def mean(ensemble: Ensemble, values: Float[Array, " M"]) -> Scalar:
-    """The weighted mean of a number of each particle, without the masked ones."""
+    """The weighted mean of one value per particle, without the masked ones."""
     # Masked entries may be anything; a zero weight alone would not keep NaN out.
     return ensemble.weights @ jnp.where(ensemble.kept, values, 0)
 
 
 def rooted(ensemble: Ensemble, errors: Float[Array, "M components"]) -> Float[Array, "M components"]:
-    """Errors times the root of the particles' weights: their squares sum to the mean."""
+    """Errors times the square root of the particles' weights: their squares sum to the mean."""
     return jnp.sqrt(ensemble.weights)[:, None] * jnp.where(ensemble.kept[:, None], errors, 0)
 
 
@@ -310,7 +311,7 @@ def _not_negative(value: float, name: str) -> float:
 
 
 def positive(value: float, name: str) -> float:
-    """A number that must be positive."""
+    """The value as a number, which must be positive."""
     number = as_float(value, name)
     if not number > 0:
         raise ValueError(f"{name} must be positive, but {value!r} was given.")

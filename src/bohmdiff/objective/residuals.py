@@ -1,4 +1,4 @@
-"""What Gauss-Newton steps need: how the residuals of single particles depend on the parameters of a score."""
+"""For Gauss-Newton steps: the gradients of single particles' residuals in the parameters of a score."""
 
 from typing import Any
 
@@ -28,13 +28,13 @@ def residual_rows(
     projections: int,
     key: Key,
 ) -> PyTree:
-    r"""Gradients in the parameters of random combinations of each particle's residuals.
+    r"""Gradients of random combinations of each particle's residuals with respect to the parameters.
 
     With the residuals $r_{ik}$ of particle $i$ at all times, whose squares sum to the objective, and random
     signs $\xi$, row $(i, n)$ is $N^{-1/2} \sum_k \xi_{nik}\, \partial_\theta r_{ik}$ for $N$ projections, so that
-    the rows' Gram matrix $A^\top A$ has the mean $J^\top J$.
+    the mean of the Gram matrix $A^\top A$ is $J^\top J$.
 
-    **Returns:** a tree like `parameters`, every array with `M * projections` in front.
+    **Returns:** a tree like `parameters`, every array with a first axis of length `M * projections`.
 
     **Raises:** `ValueError` for an objective that has no residuals.
     """

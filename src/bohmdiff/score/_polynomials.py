@@ -1,8 +1,8 @@
 """Orthonormal Hermite polynomials of bounded total degree, and calculus on their coefficients.
 
 With h_α(ξ) = Π_i He_{α_i}(ξ_i) / √(α_i!), derivatives stay in the basis: ∂_i h_α = √α_i h_{α − e_i}.
-So every derivative of an expansion is the same basis with mapped coefficients, and no automatic
-differentiation is needed.
+Every derivative of an expansion is therefore an expansion in the same basis with mapped coefficients, and
+no automatic differentiation is needed.
 """
 
 from functools import lru_cache, partial, reduce
@@ -17,7 +17,7 @@ from .basis import AbstractBasis, TotalDegree
 
 
 class HermitePolynomials(NamedTuple):
-    """The polynomials that `basis` allows up to total degree `degree`, of those the ones up to `highest`."""
+    """The polynomials up to degree `highest` among those that `basis` allows for total degree `degree`."""
 
     dimension: int
     degree: int
@@ -26,13 +26,13 @@ class HermitePolynomials(NamedTuple):
 
     @property
     def size(self) -> int:
-        """How many, the constant included."""
+        """The number of polynomials, the constant included."""
         products = _tables(self.dimension, self.degree, self.basis).products
         return sum(len(factors) <= self.highest for factors in products)
 
     @property
     def lower(self) -> "HermitePolynomials":
-        """Enough for the first derivatives; those of a lower degree come first in the coefficients."""
+        """The polynomials of the first derivatives; lower degrees come first in the coefficients."""
         return self._replace(highest=self.highest - 1)
 
 
@@ -49,7 +49,7 @@ def hermite_polynomials(
 
 
 class _Tables(NamedTuple):
-    products: list[tuple[int, ...]]  # the coordinates of the factors, in rising order
+    products: list[tuple[int, ...]]  # the coordinates of the factors, in increasing order
     lowered: np.ndarray  # (d, n): index of α − e_i, or n where α_i = 0
     lowered_root: np.ndarray  # (d, n): √α_i
     raised: np.ndarray  # (d, n): index of α + e_i, or n where there is none
@@ -58,7 +58,7 @@ class _Tables(NamedTuple):
 
 @lru_cache(maxsize=64)
 def _tables(dimension: int, degree: int, basis: AbstractBasis) -> _Tables:
-    # Each product grows from one with a factor less, and is there if all that have a factor less are.
+    # Each product extends one with a factor less, and is used if all products with a factor less are used.
     place: dict[tuple[int, ...], int] = {(): 0}
     newest = [()]
     for _ in range(degree):
@@ -89,19 +89,19 @@ def _tables(dimension: int, degree: int, basis: AbstractBasis) -> _Tables:
 
 
 def _with_a_factor_less(factors: tuple[int, ...]) -> dict[int, tuple[int, ...]]:
-    """What is left of a product, by the coordinate that was taken out once."""
+    """The products with one factor removed, by the coordinate of that factor."""
     cuts = {i: factors.index(i) for i in set(factors)}
     return {i: factors[:cut] + factors[cut + 1 :] for i, cut in cuts.items()}
 
 
 class _Recipe(NamedTuple):
-    levels: list[tuple[np.ndarray, np.ndarray]]  # which of the level before, times which power on one axis
-    order: np.ndarray  # (n,): where each is among them, level by level
+    levels: list[tuple[np.ndarray, np.ndarray]]  # index in the previous level, and in the powers on one axis
+    order: np.ndarray  # (n,): the index of each product, counted level by level
 
 
 @lru_cache(maxsize=64)
 def _recipe(basis: HermitePolynomials) -> _Recipe:
-    """How to build the products of k coordinates from those of k - 1, for rising k."""
+    """How to build the products of k coordinates from those of k - 1, for increasing k."""
     products = _tables(*basis[:3]).products[: basis.size]
     place: dict[tuple[int, ...], int] = {(): 0}
     place_in_level, levels, known = place, [], 1
@@ -137,7 +137,7 @@ def hermite_basis(xi: Float[Array, "M d"], basis: HermitePolynomials) -> Float[A
 
 
 def _pick(array: Array, indices: ArrayLike, axis: int = 0) -> Array:
-    """Entries by indices that are known to be in bounds, which spares the program to check each."""
+    """Entries by indices that are known to be in bounds, without a check of each."""
     return jnp.take(array, indices, axis=axis, mode="clip")
 
 
@@ -158,8 +158,8 @@ def expand(
 ) -> Float[Array, "M k"]:
     r"""$\sum_\alpha c_\alpha h_\alpha(\xi)$ for `k` sets of coefficients at `M` points, shape `(M, k)`.
 
-    Its derivative is again an expansion, with mapped coefficients: however often it is differentiated,
-    there is one evaluation of the basis, and one product with it per derivative.
+    Its derivative is again an expansion, with mapped coefficients: derivatives of any order need only
+    one evaluation of the basis, and one product with it per derivative.
     """
     return hermite_basis(xi, basis) @ coefficients.T
 
@@ -186,7 +186,7 @@ def expected_gradients(
 
     - `gram`: $E[h_\beta h_\gamma]$ for all of `basis.lower`.
     - `metric`: a symmetric matrix $A$.
-    - `basis`: that of the $h_\alpha$ below, of degree 2 at least.
+    - `basis`: the basis of the $h_\alpha$ below, of degree 2 or more.
 
     **Returns:** $E[\nabla h_\alpha^\top A \nabla h_\beta]$, $E[\xi^\top A \nabla h_\alpha]$ and
     $E[\mathrm{tr}(A \nabla\nabla h_\alpha)]$ for all α, β of `basis`.

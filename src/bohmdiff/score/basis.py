@@ -1,4 +1,4 @@
-"""Which products of one-dimensional polynomials a fit may use."""
+"""Rules that select the products of one-dimensional polynomials in a fit."""
 
 from abc import abstractmethod
 
@@ -9,12 +9,12 @@ from .._check import as_positive_integer
 
 
 class AbstractBasis(eqx.Module):
-    """A rule that says which polynomials of bounded total degree a fit may use.
+    """A rule that selects the polynomials of bounded total degree that a fit may use.
 
-    Each is a product of one polynomial $h_{\\alpha_i}$ for each coordinate $\\xi_i$, and the rule sees the
-    degrees $\\alpha_i$. The coordinates are those of the frame that moves with the ensemble:
-    $\\xi = L^{-1}(x - \\mu)$ with the Cholesky factor $L$ of its covariance, which for a chain is nearly as
-    local as $x$ is.
+    Each is a product of one polynomial $h_{\\alpha_i}$ for each coordinate $\\xi_i$, and the rule receives
+    the degrees $\\alpha_i$. The coordinates are those of the frame that moves with the ensemble:
+    $\\xi = L^{-1}(x - \\mu)$ with the Cholesky factor $L$ of its covariance. For a chain they are nearly as
+    local as $x$.
 
     ```python
     class AroundTheFirst(bd.AbstractBasis):
@@ -25,15 +25,15 @@ class AbstractBasis(eqx.Module):
 
     @abstractmethod
     def allows(self, places: np.ndarray, degrees: np.ndarray, degree: int) -> bool:
-        """Whether the product is one of them.
+        """Whether a fit may use the product.
 
         **Arguments:**
 
-        - `places`: the coordinates that take part, in rising order, shape `(k,)`.
+        - `places`: the coordinates in the product, in increasing order, shape `(k,)`.
         - `degrees`: the degree in each of them, at least 1 each, shape `(k,)`.
-        - `degree`: the largest total degree, which is seen to elsewhere.
+        - `degree`: the largest total degree, which need not be checked here.
 
-        A product is used if it is allowed and so are all that have a lower degree in one of the
+        A product is used if the rule allows it and all products with a lower degree in one of the
         coordinates. Degrees 1 and 2 of each coordinate alone must be allowed.
         """
 
@@ -51,10 +51,10 @@ class TotalDegree(AbstractBasis):
 
 
 class Interactions(AbstractBasis):
-    """Polynomials of a few coordinates each, which may have to be neighbours.
+    """Polynomials of a few coordinates each, optionally only of neighbours.
 
-    With pairs their number grows with the square of the number of coordinates, with pairs of neighbours in
-    proportion to it, whatever the degree.
+    With pairs, the number of polynomials grows with the square of the number of coordinates; with pairs of
+    neighbours it grows linearly, for any degree.
 
     ```python
     bd.SequentialScoreMatching(
@@ -65,10 +65,10 @@ class Interactions(AbstractBasis):
     **Arguments:**
 
     - `order`: the largest number of coordinates in one polynomial: 1 is a product of one-dimensional
-        densities in the frame, 2 has pairs.
-    - `reach`: how far apart these may be in the numbering of the coordinates; if not given, any distance.
+        densities in the frame, 2 includes pairs.
+    - `reach`: their largest distance in the numbering of the coordinates; any distance if not given.
 
-    **Units:** none; both count.
+    **Units:** none; both are counts.
 
     **Raises:** `ValueError` for numbers that are not positive integers.
     """
@@ -93,7 +93,7 @@ class Interactions(AbstractBasis):
 
 class HyperbolicCross(AbstractBasis):
     r"""Polynomials with $\prod_i (\alpha_i + 1) \le \mathrm{degree} + 1$: high degrees in one coordinate, low
-    ones where many take part.
+    degrees in products of many coordinates.
 
     ```python
     bd.SequentialScoreMatching(degree=6, basis=bd.HyperbolicCross())

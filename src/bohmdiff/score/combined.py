@@ -1,4 +1,4 @@
-"""Scores that are made of scores."""
+"""Scores that are composed of other scores."""
 
 import math
 from abc import abstractmethod
@@ -30,7 +30,7 @@ Weighted = list[tuple[ArrayLike, Time, AbstractScore]]
 class AbstractCombinedScore(AbstractScore, AbstractWithDerivatives, AbstractWithPullback):
     """A sum of scores with weights that depend on time alone.
 
-    It finds the derivatives of each part in that part's own way. It has a `log_density` if all parts have one.
+    Each part computes its own derivatives. The sum has a `log_density` if all parts have one.
     """
 
     @property
@@ -40,7 +40,7 @@ class AbstractCombinedScore(AbstractScore, AbstractWithDerivatives, AbstractWith
 
     @abstractmethod
     def weighted(self, t: Scalar) -> Weighted:
-        """The weights at one time, with the time at which each part is evaluated, and the part."""
+        """For each term of the sum: its weight at time `t`, the time at which to evaluate the part, and the part."""
 
     def __call__(self, t: Time, x: Vector) -> Vector:
         return weighted_sum([(weight, _vector_of(part, at, x)) for weight, at, part in self._at(t, x)])
@@ -68,7 +68,7 @@ class AbstractCombinedScore(AbstractScore, AbstractWithDerivatives, AbstractWith
         )
 
     def _at(self, t: Time, x: Vector) -> Weighted:
-        # The precision is that of the place.
+        # The precision is that of the position.
         return self.weighted(jnp.asarray(t, x.dtype))
 
 
@@ -110,11 +110,11 @@ class ScoreSum(AbstractCombinedScore):
 
 
 class BlendedScore(AbstractCombinedScore):
-    r"""One score early and another late: $s = (1 - w)\,s_\text{early} + w\,s_\text{late}$, where $w(t)$ goes
-    smoothly, with two derivatives, from 0 at `start` to 1 at `end`.
+    r"""One score early and another late: $s = (1 - w)\,s_\text{early} + w\,s_\text{late}$, where $w(t)$ rises
+    from 0 at `start` to 1 at `end` with two continuous derivatives.
 
-    The fit that follows the bulk best is not always the most reliable one in the tails once a density has become
-    skew: degree 6 of `SequentialScoreMatching` may hand over to degree 4.
+    The fit that is best in the bulk is not always the most reliable one in the tails once the density has become
+    skewed: a baseline may change from degree 6 of `SequentialScoreMatching` to degree 4.
 
     ```python
     early, late = (
@@ -127,9 +127,9 @@ class BlendedScore(AbstractCombinedScore):
     **Arguments:**
 
     - `early`, `late`: scores, functions `s(t, x)` or solutions.
-    - `start`, `end`: times, `start` before `end`. Before `start` and after `end` it is one score alone.
+    - `start`, `end`: times, `start` before `end`. Before `start` only `early` counts, after `end` only `late`.
 
-    **Units:** `start` and `end` in times. The score has the shape `(d,)`.
+    **Units:** `start` and `end` in units of time. The score has the shape `(d,)`.
 
     **Raises:** `ValueError` for something that is not a score, and for times that are not in this order.
     """
@@ -156,7 +156,7 @@ class BlendedScore(AbstractCombinedScore):
 
 
 class FrozenScore(AbstractCombinedScore, AbstractFrozen):
-    """A score that training leaves as it is.
+    """A score that training does not change.
 
     ```python
     baseline = bd.FrozenScore(
@@ -190,7 +190,7 @@ def has_log_density(score: AbstractScore) -> bool:
 
 
 def scalar_of(score: Score) -> Field:
-    """The scalar whose gradient a score is, or an error that says how to give it one."""
+    """The scalar whose gradient a score is, or an error that says how to provide it."""
     score = as_score(score)
     without = _without_log_density(score)
     if without is not None:
@@ -217,13 +217,13 @@ def _without_log_density(score: AbstractScore) -> AbstractScore | None:
 
 
 def _name(score: AbstractScore) -> str:
-    """That of the class, or of the function that a user passed."""
+    """The name of the class, or of the function that a user passed."""
     module: Any = score.function if isinstance(score, FunctionScore) else score
     return name_of(module)
 
 
 def _vector_of(score: AbstractScore, t: Time, x: Vector) -> Vector:
-    """The value of one score among several: a scalar would be added to each component in silence."""
+    """The value of one score among several: a scalar would silently be added to each component."""
     value = score(t, x)
     if jnp.shape(value) != x.shape:
         raise ValueError(

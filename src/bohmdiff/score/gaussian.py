@@ -1,4 +1,4 @@
-"""The score of a Gaussian that moves, spreads and turns."""
+"""The score of a Gaussian that moves, spreads and rotates."""
 
 from typing import NamedTuple
 

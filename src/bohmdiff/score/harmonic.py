@@ -15,7 +15,7 @@ class HarmonicScore(AbstractGradientScore):
     potential about the initial mean.
 
     With $K = \nabla\nabla V$ and $\Omega = m^{1/2}(m^{-1/2} K m^{-1/2})^{1/2} m^{1/2}$ its width is that of
-    the ground state, and its centre swings as a classical particle that starts at the initial mean.
+    the ground state, and its centre moves like a classical particle that starts at the initial mean.
 
     ```python
     score = bd.HarmonicScore(problem)
@@ -28,7 +28,7 @@ class HarmonicScore(AbstractGradientScore):
 
     **Units:** 1 / length.
 
-    **Raises:** `ValueError` for another initial state, and if the potential is not bound in every direction at
+    **Raises:** `ValueError` for any other initial state, and if the potential is not bound in every direction at
     the initial mean.
     """
 

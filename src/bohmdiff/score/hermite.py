@@ -48,20 +48,20 @@ class HermiteExpansion(eqx.Module):
     expansion.coefficients, expansion.mean
     ```
 
-    A polynomial is not bounded where it was not fitted. Farther from the centre than `trust_radius`
-    the correction's gradient is therefore taken from where the ray to the centre enters that
-    radius, on top of the Gaussian, so that particles in the far tail cannot run away.
+    A polynomial is not bounded where it was not fitted. Beyond `trust_radius` the gradient of the
+    correction to the Gaussian is therefore evaluated at the point where the ray to the centre crosses
+    that radius, so that particles in the far tail cannot run away.
 
     **Arguments:**
 
     - `mean`, `cholesky`: $\mu$, shape `(d,)`, and the lower triangular $L$, shape `(d, d)`.
-    - `coefficients`: of all basis functions but the constant, shape `(n - 1,)`.
+    - `coefficients`: of all basis functions except the constant, shape `(n - 1,)`.
     - `log_partition`: $\ln\int \mathcal N(\xi) e^{\sum_\alpha c_\alpha h_\alpha} d\xi$.
     - `degree`: the total degree.
     - `trust_radius`: in standard deviations.
-    - `basis`: which polynomials of that degree, all if not given.
+    - `basis`: the rule that selects polynomials up to that degree, all of them if not given.
 
-    **Units:** `mean` and `cholesky` in lengths, the coefficients have none.
+    **Units:** `mean` and `cholesky` in units of length; the coefficients have none.
 
     **Raises:** nothing; it is made by [`SequentialScoreMatching`][bohmdiff.SequentialScoreMatching].
     """
@@ -95,8 +95,8 @@ class HermiteExpansion(eqx.Module):
         return self._correction_gradient(self._trusted(self._into_frame(x))) @ self._inverse
 
     def quantum(self, x: Points, mass: Vector, hbar: Scalar) -> tuple[Float[Array, " M"], Points]:
-        r"""$Q$ and $-\nabla Q$ at the points `x`, shapes `(M,)` and `(M, d)`: one product of basis and
-        coefficients.
+        r"""$Q$ and $-\nabla Q$ at the points `x`, shapes `(M,)` and `(M, d)`, by one product of basis
+        and coefficients.
 
         In the frame $Q = -\tfrac{\hbar^2}{4}[\mathrm{tr}(A\,\nabla\nabla\varphi) +
         \tfrac12 \nabla\varphi^\top A \nabla\varphi]$ with $A = L^{-1} m^{-1} L^{-\top}$.
@@ -113,7 +113,7 @@ class HermiteExpansion(eqx.Module):
         score = values[:, :d] - trusted
         curvature = values[:, d : d + d * d].reshape(-1, d, d) - jnp.eye(d, dtype=x.dtype)
         in_frame = values[:, d + d * d :] + jnp.einsum("mij,mj->mi", curvature, score @ metric)
-        # Beyond the trust radius the Gaussian's own force goes on growing.
+        # Beyond the trust radius the Gaussian's own force continues to grow.
         in_frame = in_frame + (xi - trusted) @ metric
         score = score - (xi - trusted)
         laplacian = jnp.einsum("mij,ij->m", curvature, metric)
@@ -121,9 +121,9 @@ class HermiteExpansion(eqx.Module):
         return potential, 0.25 * hbar**2 * in_frame @ self._inverse
 
     def derivatives(self, x: Vector, inverse_mass: Vector, order: int = 1) -> tuple[LocalScore, ...]:
-        """The score at one point with what the quantum force needs of it, and their derivatives.
+        """The score at one point, its derivatives in the quantum force, and their derivatives along the coordinates.
 
-        Beyond the trust radius the polynomial's part of each is taken from there, as that of the score is.
+        Beyond the trust radius the polynomial's part of each is evaluated at that radius, as it is for the score.
         """
         d, inverse = self.dimension, self._inverse
 
@@ -134,7 +134,7 @@ class HermiteExpansion(eqx.Module):
         for _ in range(order + 1):
             columns.append(along_axes(columns[-1]))
         columns.append(along_axes(jnp.einsum("i,ii...->...", inverse_mass, columns[-1])))
-        # Of symmetric ones each component once.
+        # Each component of a symmetric tensor once.
         flat = jnp.concatenate([c[tuple(np.transpose(combinations(d, c.ndim - 1)))] for c in columns])
         values = expand(self._trusted(self._into_frame(x[None])), self._low(flat), self.polynomials.lower)[
             0
@@ -157,7 +157,7 @@ class HermiteExpansion(eqx.Module):
         return (first, *others)
 
     def _into_place(self, x: Vector) -> Vector:
-        """x, or where the ray from the centre to it leaves the trust radius."""
+        """x, or the point where the ray from the centre to x crosses the trust radius."""
         return self.mean + self.cholesky @ self._trusted(self._into_frame(x[None]))[0]
 
     def log_density(self, x: Vector) -> Scalar:
@@ -179,7 +179,7 @@ class HermiteExpansion(eqx.Module):
         return lower_inverse(self.cholesky)
 
     def _trusted(self, xi: Points) -> Points:
-        """ξ, or where the ray from the centre to it leaves the trust radius."""
+        """ξ, or the point where the ray from the centre to ξ crosses the trust radius."""
         if math.isinf(self.trust_radius):
             return xi
         square = jnp.sum(xi**2, axis=1, keepdims=True)
@@ -199,14 +199,14 @@ class HermiteExpansion(eqx.Module):
         return expand(xi, columns, self.polynomials.lower)
 
     def _correction(self, xi: Points) -> Float[Array, " M"]:
-        """Σ c h(ξ); beyond the trust radius it goes on as a straight line along the ray."""
+        """Σ c h(ξ); beyond the trust radius it continues as a straight line along the ray."""
         trusted = self._trusted(xi)
         inside = expand(trusted, self._all_coefficients()[None], self.polynomials)[:, 0]
         return inside + jnp.sum(self._correction_gradient(trusted) * (xi - trusted), axis=1)
 
 
 def _moved(parts: tuple[LocalScore, ...], place: tuple[Array, ...]) -> tuple[LocalScore, ...]:
-    """Derivatives at y(x) turned into derivatives along x, by the derivatives of y."""
+    """Derivatives at y(x) converted to derivatives along x, from the derivatives of y."""
     here, *others = parts
     if not others:
         return parts
@@ -226,12 +226,12 @@ def _moved(parts: tuple[LocalScore, ...], place: tuple[Array, ...]) -> tuple[Loc
 
 
 def default_trust_radius(dimension: int) -> float:
-    """In standard deviations: six, or more where the bulk of the particles is farther out."""
+    """The radius in standard deviations: six, or more in dimensions where most particles are farther out."""
     return 4.0 + max(2.0, math.sqrt(dimension))
 
 
 def mass_metric(cholesky: Matrix, mass: Vector) -> Matrix:
-    r"""$A = L^{-1} m^{-1} L^{-\top}$: the inverse mass as seen in the frame."""
+    r"""$A = L^{-1} m^{-1} L^{-\top}$: the inverse mass in the coordinates of the frame."""
     inverse = lower_inverse(cholesky)
     return (inverse / mass) @ inverse.T
 
@@ -242,7 +242,7 @@ def lower_inverse(cholesky: Matrix) -> Matrix:
 
 
 class HermiteFit(NamedTuple):
-    """A fitted expansion and what the fit says about itself."""
+    """A fitted expansion and the diagnostics of the fit."""
 
     expansion: HermiteExpansion
     fisher_information: Scalar  # E[sᵀ m⁻¹ s]; times ħ²/8 it is the mean quantum energy
@@ -260,11 +260,12 @@ def fit_hermite(
     r"""Implicit score matching with polynomials.
 
     Minimises $E[\tfrac12 s^\top m^{-1} s + \mathrm{div}(m^{-1}s)]$ over $s = \nabla\varphi$, φ a polynomial
-    of total degree `degree` that `basis` allows, which is least squares against the score of the points'
-    density without knowing that density. With this weight of the coordinates the particles and the fit
+    of total degree `degree` that `basis` allows. This is a least-squares fit to the score of the points'
+    density, without knowing that density. With this weight of the coordinates the particles and the fit
     together are a Hamiltonian system: minus ħ²/4 times the minimum is the quantum energy, and its
-    gradient in the particles' positions is the quantum force, so energy is conserved whatever the degree.
-    With fewer basis than all it is so only nearly, as what they span then depends on the frame.
+    gradient in the particles' positions is the quantum force, so energy is conserved for any degree. If
+    `basis` excludes polynomials, energy is conserved only approximately, because their span then depends on
+    the frame.
 
     ??? cite "References"
 
@@ -284,10 +285,10 @@ def fit_phase(
     trust_radius: float,
     basis: AbstractBasis = TotalDegree(),  # noqa: B008
 ) -> HermiteExpansion:
-    r"""The phase whose velocity comes closest to that of the particles.
+    r"""The phase whose velocity is closest to that of the particles.
 
     Minimises $E[(v - m^{-1}\nabla S)^\top m\,(v - m^{-1}\nabla S)]$ over polynomials $S$ of total degree
-    `degree` that `basis` allows. So the moments of the basis change at the rates that they have under `velocity`:
+    `degree` that `basis` allows. The moments of the basis then change at the same rates as under `velocity`:
     $E[\nabla h_\alpha \cdot m^{-1}\nabla S] = E[\nabla h_\alpha \cdot v]$.
 
     **Returns:** an expansion whose `correction_gradient` is $\nabla S$.
@@ -315,15 +316,15 @@ def moving_fits(
     trust_radius: float,
     basis: AbstractBasis = TotalDegree(),  # noqa: B008
 ) -> MovingFits:
-    """Score and phase of an ensemble, and their derivatives in time along its motion. `acceleration` gives that
-    of the particles once the score is known."""
+    """Score and phase of an ensemble, and their time derivatives along its motion. `acceleration` computes the
+    acceleration of the particles from the fitted score."""
 
     def both(x: Points):
         moments = _moments(x, weights, mass, degree, basis)
         score = _score_of(moments, weights, degree, trust_radius, basis)
         coefficients = _phase_coefficients(moments, velocity, weights)
         phase = moments.expansion(coefficients, degree, trust_radius, basis)
-        # The polynomials are no arrays, which is what a derivative is taken of.
+        # The polynomials are not arrays and cannot be differentiated.
         return (score, phase), moments._replace(polynomials=None)
 
     ((score, phase), moments), ((score_rate, phase_rate), _) = jax.jvp(both, (x,), (velocity,))
@@ -354,7 +355,7 @@ def _phase_coefficients(moments: "_Moments", velocity: Points, weights: Weights)
 
 
 class _Moments(NamedTuple):
-    """What fits need of the particles: their frame, and the moments of the basis in it."""
+    """The input of the fits: the frame of the particles, and the moments of the basis in it."""
 
     mean: Vector
     cholesky: Matrix
@@ -391,14 +392,14 @@ def _moments(x: Points, weights: Weights, mass: Vector, degree: int, basis: Abst
 def _solve_definite(
     matrix: Float[Array, "n n"], vector: Float[Array, " n"]
 ) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
-    """The solution and the pivots of Cholesky's factor; NaN where the matrix is not positive definite."""
+    """The solution and the pivots of the Cholesky factor; NaN where the matrix is not positive definite."""
     solver = lx.Cholesky()
 
     def operator(entries: Array) -> lx.MatrixLinearOperator:
         return lx.MatrixLinearOperator(entries, lx.positive_semidefinite_tag)
 
     factor, is_negative = solver.init(operator(matrix), {})
-    # Lineax refuses NaN under differentiation, whatever it is told: hand it the identity instead.
+    # Lineax refuses NaN under differentiation with any setting: pass it the identity instead.
     sound = jnp.all(jnp.isfinite(factor))
     identity = jnp.eye(matrix.shape[0], dtype=matrix.dtype)
     solution = lx.linear_solve(
@@ -412,10 +413,10 @@ def _solve_definite(
 
 
 def _log_partition(expansion: HermiteExpansion, xi: Points, weights: Weights) -> Scalar:
-    r"""The constant that the score leaves open, from the particles alone.
+    r"""The normalisation constant, which the score does not determine, from the particles alone.
 
     $\int g = E_\rho[g/\rho] = 1$ for any density g, here a Gaussian narrower than the ensemble, so that
-    nothing is asked of the polynomial where no particles are.
+    the polynomial does not matter where there are no particles.
     """
     dimension = xi.shape[1]
     log_ratio = dimension * math.log(1 / _NARROWER) + 0.5 * (1 - _NARROWER**-2) * jnp.sum(xi**2, axis=1)
@@ -423,7 +424,7 @@ def _log_partition(expansion: HermiteExpansion, xi: Points, weights: Weights) ->
 
 
 class HermiteScore(AbstractGradientScore, AbstractWithDerivatives):
-    """A Hermite expansion that moves: frame and coefficients as cubic functions of time.
+    """A Hermite expansion whose frame and coefficients are cubic functions of time.
 
     ```python
     fitted = bd.solve(problem, bd.SequentialScoreMatching(degree=4)).fitted
@@ -450,7 +451,7 @@ class HermiteScore(AbstractGradientScore, AbstractWithDerivatives):
         return self.at(t).score(x[None])[0]
 
     def derivatives(self, t: Time, x: Vector, inverse_mass: Vector, order: int) -> tuple[LocalScore, ...]:
-        """The score at one point with what the quantum force needs of it, and their derivatives."""
+        """The score at one point, its derivatives in the quantum force, and their derivatives along the coordinates."""
         return self.at(t).derivatives(x, inverse_mass, order)
 
     def log_density(self, t: Time, x: Vector) -> Scalar:

@@ -1,4 +1,4 @@
-"""Score fields with parameters: the gradient of a network that is told the time."""
+"""Score fields with parameters: the gradient of a network conditioned on time."""
 
 import math
 from collections.abc import Callable
@@ -31,10 +31,10 @@ from .score import AbstractGradientScore, AbstractScore, Score, as_score
 
 
 class FourierTime(AbstractFrozen):
-    r"""Time as the network sees it: $1, \cos(\tfrac\pi2 k\tau), \sin(\tfrac\pi2 k\tau)$ for `k` up to a
-    number of frequencies, with $\tau = (t - t_0)/(t_1 - t_0)$.
+    r"""The time features of the network: $1, \cos(\tfrac\pi2 k\tau), \sin(\tfrac\pi2 k\tau)$ for $k$ from 1
+    to `frequencies`, with $\tau = (t - t_0)/(t_1 - t_0)$.
 
-    The slowest waves do not return within the span, so the features are not periodic on it.
+    The slowest waves do not complete a period within the span, so the features are not periodic on it.
     """
 
     t0: Scalar
@@ -47,7 +47,7 @@ class FourierTime(AbstractFrozen):
         return 2 * self.frequencies + 1
 
     def fraction(self, t: Time) -> Scalar:
-        """How much of the span has passed, from 0 to 1."""
+        """The fraction of the span that has passed, from 0 to 1."""
         return jnp.asarray((t - self.t0) / (self.t1 - self.t0))
 
     def __call__(self, t: Time) -> Float[Array, " features"]:
@@ -79,19 +79,19 @@ class NeuralScore(AbstractCombinedScore):
         does not change it. To train both, add scores with `+`.
     - `fade_in`: the power $p$. A baseline is most accurate close to `t0`, where the network would only disturb
         it. If not given, 2 with a baseline or with `exact_start`, and 0 without.
-    - `exact_start`: whether the score is made equal to that of the initial state at `t0`: where the
-        baseline is not exact at `t0`, its error there fades out with $\tau$. Needs `fade_in` above 0.
+    - `exact_start`: whether to make the score equal to that of the initial state at `t0`. If the baseline is
+        not exact there, its error is removed by a term that fades out with $\tau$. Needs `fade_in` above 0.
     - `width`, `depth`, `conditioning`, `activation`: of the network, see
         [`TimeConditionedMLP`][bohmdiff.TimeConditionedMLP].
-    - `frequencies`: of the Fourier features of time.
+    - `frequencies`: the number of frequencies in the Fourier features of time.
     - `output_scale`: $\epsilon$. Small, so that training starts close to the baseline.
     - `network`: your own `N(features, z) -> scalar`, a module, instead of the perceptron.
     - `key`: for the initial weights.
 
-    **Units:** those of the problem, by which the inputs of the network are made free of units. The score has the
-    shape `(d,)`.
+    **Units:** those of the problem; the inputs of the network are made dimensionless. The score has the shape
+    `(d,)`.
 
-    **Raises:** `ValueError` for options that are not allowed, and for a baseline of another dimension.
+    **Raises:** `ValueError` for invalid options, and for a baseline of another dimension.
     """
 
     network: Callable[[Float[Array, " features"], Vector], Scalar]
@@ -190,7 +190,7 @@ class NeuralScore(AbstractCombinedScore):
 
 
 class _Correction(AbstractGradientScore, AbstractWithDerivatives, AbstractWithPullback):
-    r"""$\nabla\phi$: the network's part."""
+    r"""$\nabla\phi$: the part of the network."""
 
     network: Callable[..., Scalar]
     time: FourierTime
@@ -233,7 +233,7 @@ class _Correction(AbstractGradientScore, AbstractWithDerivatives, AbstractWithPu
 
 
 class _Standardise(AbstractFrozen):
-    """Coordinates in units of the initial state's standard deviations, from its mean."""
+    """Coordinates relative to the initial state's mean, in units of its standard deviations."""
 
     mean: Vector
     std: Vector
@@ -257,8 +257,8 @@ class _InitialScore(AbstractGradientScore):
 def _starts_at(
     baseline: FrozenScore | None, initial: AbstractInitialState, t0: Scalar, points: Float[Array, "M d"]
 ) -> bool:
-    """Whether the baseline is the initial state's score at t0, to round-off, so that nothing is to be
-    corrected there."""
+    """Whether the baseline equals the initial state's score at t0 up to round-off, so that it needs no
+    correction there."""
     if baseline is None or not is_concrete((baseline, initial)):
         return False
     exact = jax.vmap(initial.score)(points)

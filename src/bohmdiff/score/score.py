@@ -1,4 +1,4 @@
-"""What a score is, and how anything that is meant as a score becomes one."""
+"""The interface of a score, and the conversion of functions and solutions to scores."""
 
 from abc import abstractmethod
 from collections.abc import Callable
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from .._closure import as_module, settled
 from .._types import Field, Scalar, Time, Vector
 
-# A function is tried with these numbers of coordinates.
+# The numbers of coordinates with which a function is tried.
 _DIMENSIONS = (1, 2, 3, 4)
 
 
@@ -29,22 +29,23 @@ class AbstractScore(eqx.Module):
     `+` adds scores: the sum is a [`ScoreSum`][bohmdiff.ScoreSum].
 
     A score must be differentiable twice in `x` for the quantum force, three times for tangents (`F`) and four
-    times for the Fisher divergence. What else it knows, it declares by its base classes:
+    times for the Fisher divergence. A score that can compute more than its value declares this by its base
+    classes:
 
     - [`AbstractGradientScore`][bohmdiff.AbstractGradientScore]: the scalar whose gradient it is.
     - [`AbstractWithDerivatives`][bohmdiff.AbstractWithDerivatives] and
         [`AbstractWithPullback`][bohmdiff.AbstractWithPullback]: its derivatives.
 
-    Wherever bohmdiff takes a score, it also takes a plain function `s(t, x) -> (d,)`, which becomes a
-    [`FunctionScore`][bohmdiff.FunctionScore], and a solution.
+    Wherever bohmdiff takes a score, it also takes a solution, or a plain function `s(t, x) -> (d,)`, which
+    becomes a [`FunctionScore`][bohmdiff.FunctionScore].
     """
 
     @abstractmethod
     def __call__(self, t: Time, x: Vector) -> Vector:
-        """The score at time `t`, a scalar, and position `x`, shape `(d,)`; shape `(d,)`."""
+        """The score, shape `(d,)`, at time `t`, a scalar, and position `x`, shape `(d,)`."""
 
     def __add__(self, other: "Score") -> "AbstractScore":
-        # Its file imports this one.
+        # combined.py imports this file.
         from .combined import ScoreSum
 
         return ScoreSum(self, other)
@@ -74,7 +75,7 @@ class AbstractGradientScore(AbstractScore):
 
 
 class AbstractScoreSource(eqx.Module):
-    """Something that has a score without being one, such as a solution.
+    """An object that provides a score, such as a solution.
 
     ```python
     bd.FrozenScore(solution).source  # solution.as_score()
@@ -86,19 +87,19 @@ class AbstractScoreSource(eqx.Module):
         """The score as a module."""
 
 
-# What a user may pass as a score; `as_score` makes an `AbstractScore` of it.
+# The types that a user may pass as a score; `as_score` converts them to an `AbstractScore`.
 Score = AbstractScore | AbstractScoreSource | Field
 
 
 class FunctionScore(AbstractScore):
-    """A score that was given as a function, or as a module that is not an `AbstractScore`.
+    """A score given as a function, or as a module that is not an `AbstractScore`.
 
     ```python
     score = bd.FunctionScore(lambda t, x: -x / (1 + t**2))
     ```
 
-    Functions that are passed as scores become one. The numbers that a plain function closes over are no
-    parameters: training leaves them as they are.
+    A function that is passed as a score is converted to this class. The numbers that a plain function closes
+    over are not parameters: training does not change them.
 
     **Arguments:**
 
@@ -113,7 +114,7 @@ class FunctionScore(AbstractScore):
         converter=lambda f: _as_function(f, "function", "s(t, x) -> (d,)")
     )
 
-    # What a function of a user returns is checked where it is passed, with a message that helps.
+    # The output of a user's function is checked where the function is passed, with a helpful message.
     def __call__(self, t: Time, x: Vector) -> Any:
         return self.function(t, x)
 
@@ -149,7 +150,7 @@ class GradientScore(AbstractGradientScore):
 
 
 def as_score(value: Any, name: str = "score") -> AbstractScore:
-    """The score that is meant by what a user passes: a score, a solution, or a function `s(t, x) -> (d,)`.
+    """Converts what a user passes to a score: a score, a solution, or a function `s(t, x) -> (d,)`.
 
     ```python
     class Advance(bd.AbstractMethod):
@@ -170,7 +171,7 @@ def _as_function(value: Any, name: str, form: str) -> Callable[..., Any]:
 
 
 def asymmetry(score: Field, t: Time, x: Vector) -> Scalar:
-    r"""By how much a field fails to be a gradient at one point: $|J - J^\top| / |J|$ of its Jacobian."""
+    r"""The deviation of a field from a gradient field at one point: $|J - J^\top| / |J|$ of its Jacobian."""
     jacobian = jax.jacfwd(score, argnums=1)(t, x)
     size = jnp.sqrt(jnp.sum(jacobian**2))
     return jnp.sqrt(jnp.sum((jacobian - jacobian.T) ** 2)) / jnp.where(size > 0, size, 1)

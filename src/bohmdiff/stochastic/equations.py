@@ -17,7 +17,7 @@ from ..hamiltonian import Hamiltonian
 def velocity_residuals(
     hamiltonian: Hamiltonian, osmotic: Field, current: Field, t: Time, x: Vector
 ) -> tuple[Vector, Vector]:
-    r"""By how much two velocity fields fail to solve the Schrödinger equation at one point.
+    r"""The residuals of two velocity fields in the Schrödinger equation at one point.
 
     $$r^u = \partial_t u + \frac1m\nabla\Big[\sum_j m_j u_j v_j + \frac\hbar2\,\mathrm{div}\,v\Big],$$
 
@@ -32,12 +32,13 @@ def velocity_residuals(
     ```
 
     Both vanish for the velocities of a nodeless $\psi$. The gradients of both divergences come from one reverse
-    pass through `d` forward ones, not from `d³` derivatives.
+    pass through `d` forward passes, instead of `d³` derivatives.
 
     **Arguments:**
 
     - `hamiltonian`: for potential, masses and $\hbar$.
-    - `osmotic`, `current`: $u$ and $v$, any functions of a time and one point, of shape `(d,)`; gradients or not.
+    - `osmotic`, `current`: $u$ and $v$, any functions of a time and one point, of shape `(d,)`, not necessarily
+        gradients.
     - `t`, `x`: a time and a point, shape `(d,)`.
 
     **Units:** length / time².
@@ -59,7 +60,7 @@ def velocity_residuals(
 def residuals_at(
     hamiltonian: Hamiltonian, osmotic: Field, current: Field, t: Scalar, x: Vector
 ) -> tuple[Vector, Vector]:
-    """The residuals, without a look at what is given."""
+    """The residuals, without a check of the arguments."""
     d = x.shape[0]
     mass, hbar = hamiltonian.masses(d), hamiltonian.hbar
 
@@ -67,7 +68,7 @@ def residuals_at(
         return jnp.concatenate([osmotic(t, y), current(t, y)])
 
     def scalars(y: Vector) -> tuple[tuple[Scalar, Scalar], tuple[Array, Array]]:
-        """What the gradients are taken of; and the fields with their derivatives."""
+        """The scalars whose gradients are needed, and the fields with their derivatives."""
         slopes, fields = _jacobian(lambda z: both(t, z), y)
         u, v = fields[:d], fields[d:]
         density = mass * u @ v + 0.5 * hbar * jnp.trace(slopes[d:])

@@ -50,8 +50,8 @@ def nelson_process(
 
     $$dX = (v + \nu u)\,dt + \sqrt{\nu\hbar/m}\;dW$$
 
-    has the density $\rho(t)$, whatever the noise scale $\nu \ge 0$: 0 is the Bohmian flow, 1 Nelson's process,
-    and more is noisier still. Backward in time it is
+    has the density $\rho(t)$ for any noise scale $\nu \ge 0$: 0 is the Bohmian flow, 1 is Nelson's process,
+    and larger values are noisier. Backward in time it is
     $dX = (v - \nu u)\,dt + \sqrt{\nu\hbar/m}\;dW_*$, with increments of $W_*$ that do not depend on the future.
 
     ```python
@@ -59,27 +59,27 @@ def nelson_process(
     (
         paths.mean(axis=0),
         paths.std(axis=0),
-    )  # as solution.mean() and solution.std(), but for 1 / sqrt(1000)
+    )  # solution.mean() and solution.std(), up to 1 / sqrt(1000)
     ```
 
     **Arguments:**
 
     - `source`: a solution by any method, or [`Velocities`][bohmdiff.Velocities] of any score and velocity field.
     - `start`: a number of random draws from the density at the start, or positions there, shape `(M, d)`. The
-        start is `t0`; backward it is `t1`, and draws are random points of $\rho_0$ that the flow has moved.
+        start is `t0`; backward it is `t1`, and the flow moves random points of $\rho_0$ there.
     - `key`: for the Wiener process, and all other random choices.
     - `ts`: increasing times in `[t0, t1]` to save at, shape `(K,)`; 101 equally spaced ones if not given.
     - `noise`: $\nu$, not negative.
     - `backward`: whether the process runs from `t1` to `t0`.
-    - `steps`: the smallest number of steps from `t0` to `t1`; they end at all saved times.
-    - `solver`: one of Diffrax for additive noise in Stratonovich's or Itô's sense, which are the same here.
+    - `steps`: the minimum number of steps from `t0` to `t1`; every saved time is the end of a step.
+    - `solver`: a Diffrax solver for additive noise, in the Stratonovich or Itô sense, which agree here.
         `ShARK` is of order 1.5 (strong) and takes two evaluations a step; `diffrax.Euler()` is the simplest.
 
     **Units:** those of the problem; `noise` has none.
 
     **Returns:** positions at the saved times, in rising order of time, shape `(M, K, d)`.
 
-    **Raises:** `ValueError` for bad input, and if a path becomes non-finite, as where ψ has a node.
+    **Raises:** `ValueError` for bad input, and if a path becomes non-finite, for example at a node of ψ.
 
     ??? cite "References"
 
@@ -135,7 +135,7 @@ def nelson_process(
 
 
 def _grid(problem: Problem, ts: Times, steps: int) -> tuple[Float[Array, " N"], Int[Array, " K"]]:
-    """Steps that are about equal and end at all of `ts`, and which of their ends those are."""
+    """The ends of nearly equal steps, all of `ts` among them, and the indices of `ts`."""
     t0, t1 = float(problem.t0), float(problem.t1)
     knots = np.unique(np.concatenate([[t0], np.asarray(ts, float), [t1]]))
     counts = np.ceil(np.diff(knots) / (t1 - t0) * steps * (1 - 1e-9)).astype(int)
@@ -163,7 +163,7 @@ def process_paths(
     *,
     solver: diffrax.AbstractSolver,
 ) -> Paths:
-    """Paths from `x` by the steps of `grid`, at those of its ends that are `saved`."""
+    """Paths from `x` with the steps of `grid`, at its points with the indices `saved`."""
     sign = -1.0 if backward else 1.0
 
     def drift(t: Any, x: Points, args: Any) -> Points:
@@ -179,7 +179,7 @@ def process_paths(
     elapsed = grid[-1] - grid[::-1] if backward else grid - grid[0]
     origin = grid[-1] if backward else grid[0]
     saved = steps - saved[::-1] if backward else saved
-    # Independent increments, which is safe where steps are never rejected.
+    # Independent increments, which are safe because steps are never rejected.
     wiener = diffrax.UnsafeBrownianPath(
         jax.ShapeDtypeStruct(x.shape, x.dtype), key, levy_area=diffrax.SpaceTimeLevyArea
     )
@@ -194,12 +194,12 @@ def process_paths(
         elapsed[-1],
         None,
         x,
-        # Saved times are ends of steps, between which a path would have to be random as well.
+        # Saved times are ends of steps: interpolation in between would have to be random as well.
         saveat=diffrax.SaveAt(ts=elapsed[saved]),
         stepsize_controller=diffrax.StepTo(ts=elapsed),
         adjoint=diffrax.ForwardMode(),
         max_steps=steps,
-        throw=False,  # what went wrong is said by whoever calls
+        throw=False,  # the caller reports failures
     )
     assert solution.ys is not None
     paths = jnp.moveaxis(solution.ys, 0, 1)

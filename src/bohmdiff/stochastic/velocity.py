@@ -1,4 +1,4 @@
-"""Current and osmotic velocity: what a process needs to know of a wave function."""
+"""Current and osmotic velocity of a wave function, the input of a process."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +15,7 @@ from ..score import AbstractScore, as_score
 
 
 class Velocities(eqx.Module):
-    r"""Density and phase of $\psi = \sqrt\rho\, e^{iS/\hbar}$ as velocities: all that a process needs to know.
+    r"""Density and phase of $\psi = \sqrt\rho\, e^{iS/\hbar}$ as velocities, the input of a process.
 
     ```python
     velocities = bd.Velocities(problem, solution.score, solution.velocity)
@@ -30,7 +30,7 @@ class Velocities(eqx.Module):
 
     **Units:** those of the problem: velocities in length / time, the score in 1 / length.
 
-    **Raises:** `ValueError` for something that is no problem, or cannot be called.
+    **Raises:** `ValueError` for an argument that is not a problem, or cannot be called.
     """
 
     problem: Problem
@@ -53,8 +53,8 @@ def _as_module(velocity: Any) -> Callable[..., Array]:
 
 
 class HermiteVelocity(eqx.Module):
-    r"""$v = m^{-1}\nabla S$ with the phase $S$ as a polynomial in a frame that moves with the ensemble, its
-    coefficients cubic functions of time.
+    r"""$v = m^{-1}\nabla S$ with the phase $S$ as a polynomial in a frame that moves with the ensemble, whose
+    coefficients are cubic functions of time.
 
     ```python
     velocity = (
@@ -68,7 +68,7 @@ class HermiteVelocity(eqx.Module):
     - `path`: a Diffrax interpolation whose value at `t` is a [`HermiteExpansion`][bohmdiff.HermiteExpansion] of
         the phase.
     - `mass`: of each coordinate, shape `(d,)`.
-    - `misfit`: by how much the velocities of the particles differ from the field, root-mean-square with the
+    - `misfit`: the difference between the velocities of the particles and the field, root-mean-square with the
         masses as weights, at every step, shape `(steps + 1,)`.
 
     **Units:** length / time.
