@@ -40,7 +40,7 @@ class AbstractCombinedScore(AbstractScore, AbstractWithDerivatives, AbstractWith
 
     @abstractmethod
     def weighted(self, t: Scalar) -> Weighted:
-        """For each term of the sum: its weight at time `t`, the time at which to evaluate the part, and the part."""
+        """For each term: its weight at time `t`, the time at which to evaluate the part, and the part."""
 
     def __call__(self, t: Time, x: Vector) -> Vector:
         return weighted_sum([(weight, _vector_of(part, at, x)) for weight, at, part in self._at(t, x)])

@@ -121,7 +121,7 @@ class HermiteExpansion(eqx.Module):
         return potential, 0.25 * hbar**2 * in_frame @ self._inverse
 
     def derivatives(self, x: Vector, inverse_mass: Vector, order: int = 1) -> tuple[LocalScore, ...]:
-        """The score at one point, its derivatives in the quantum force, and their derivatives along the coordinates.
+        """The score at one point, its derivatives that the quantum force needs, and the derivatives of both.
 
         Beyond the trust radius the polynomial's part of each is evaluated at that radius, as it is for the score.
         """
@@ -451,7 +451,7 @@ class HermiteScore(AbstractGradientScore, AbstractWithDerivatives):
         return self.at(t).score(x[None])[0]
 
     def derivatives(self, t: Time, x: Vector, inverse_mass: Vector, order: int) -> tuple[LocalScore, ...]:
-        """The score at one point, its derivatives in the quantum force, and their derivatives along the coordinates."""
+        """The score at one point, its derivatives that the quantum force needs, and the derivatives of both."""
         return self.at(t).derivatives(x, inverse_mass, order)
 
     def log_density(self, t: Time, x: Vector) -> Scalar:
