@@ -95,9 +95,7 @@ def _with_a_factor_less(factors: tuple[int, ...]) -> dict[int, tuple[int, ...]]:
 
 
 class _Recipe(NamedTuple):
-    levels: list[
-        tuple[np.ndarray, np.ndarray]
-    ]  # index in the previous level, and in the powers on one axis
+    levels: list[tuple[np.ndarray, np.ndarray]]  # index in the previous level and in the powers of one axis
     order: np.ndarray  # (n,): the index of each product, counted level by level
 
 
