@@ -23,8 +23,8 @@ ts = jnp.linspace(0.0, jnp.pi, 33)
 solution = bd.solve(problem, bd.SequentialScoreMatching(degree=4), ts=ts, progress=True)
 print(solution)
 
-# The exact answer: the wave function on a grid of 24 points in each coordinate.
-exact = bd.solve(problem, bd.SplitOperator(points=24, lower=-6.0, upper=8.0), ts=ts, progress=True)
+# The exact answer: the wave function on a grid of 28 points in each coordinate.
+exact = bd.solve(problem, bd.SplitOperator(points=28, lower=-6.0, upper=8.0), ts=ts, progress=True)
 print(bd.compare(solution, exact))
 
 bd.plot.moments(solution, exact).savefig("morse_chain.png")
