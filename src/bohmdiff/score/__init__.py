@@ -13,6 +13,7 @@ from .combined import scalar_of as scalar_of
 from .gaussian import GaussianScore as GaussianScore
 from .gaussian import MovingGaussian as MovingGaussian
 from .gaussian import cubic_path as cubic_path
+from .gaussian import smooth_path as smooth_path
 from .harmonic import HarmonicScore as HarmonicScore
 from .hermite import HermiteExpansion as HermiteExpansion
 from .hermite import HermiteFit as HermiteFit
@@ -20,7 +21,7 @@ from .hermite import HermiteScore as HermiteScore
 from .hermite import default_trust_radius as default_trust_radius
 from .hermite import fit_hermite as fit_hermite
 from .hermite import fit_phase as fit_phase
-from .hermite import moving_fits as moving_fits
+from .hermite import fit_score_and_phase as fit_score_and_phase
 from .neural import NeuralScore as NeuralScore
 from .score import AbstractGradientScore as AbstractGradientScore
 from .score import AbstractScore as AbstractScore

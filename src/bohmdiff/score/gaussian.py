@@ -5,6 +5,8 @@ from typing import NamedTuple
 import diffrax
 import jax
 import jax.numpy as jnp
+import numpy as np
+import scipy.interpolate
 from jaxtyping import Array, PyTree
 
 from .._types import Matrix, Scalar, Time, Times, Vector
@@ -59,3 +61,12 @@ def cubic_path(ts: Times, values: PyTree, rates: PyTree) -> diffrax.CubicInterpo
 
     coeffs = jax.tree.map(coefficients, values, rates)
     return diffrax.CubicInterpolation(ts, jax.tree.transpose(jax.tree.structure(values), None, coeffs))
+
+
+def smooth_path(ts: Times, values: PyTree) -> diffrax.CubicInterpolation:
+    """The piecewise cubic function through values at equal time steps, for any pytree. Its derivatives at the
+    steps are those of the quintic spline through the values."""
+    count = ts.size
+    spline = scipy.interpolate.make_interp_spline(np.arange(count), np.eye(count), k=min(5, count - 1))
+    slopes = jnp.asarray(spline(np.arange(count), nu=1), ts.dtype) / (ts[1] - ts[0])
+    return cubic_path(ts, values, jax.tree.map(lambda y: jnp.tensordot(slopes, y, axes=1), values))

@@ -1,7 +1,6 @@
 """Hermite scores: ln ρ as a polynomial in a frame that moves and breathes with the ensemble."""
 
 import math
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import diffrax
@@ -273,7 +272,9 @@ def fit_hermite(
         J. Mach. Learn. Res. 6, 695 (2005). S. Garashchuk and V. A. Rassolov, *Energy conserving
         approximations to the quantum potential*, J. Chem. Phys. 120, 1181 (2004).
     """
-    return _score_of(_moments(x, weights, mass, degree, basis), weights, degree, trust_radius, basis)
+    moments = _moments(x, weights, mass, degree, basis)
+    (coefficients,), pivots = _solve_definite(moments.gradients, moments.score_side[None])
+    return _score_of(moments, coefficients, pivots, weights, degree, trust_radius, basis)
 
 
 def fit_phase(
@@ -294,64 +295,44 @@ def fit_phase(
     **Returns:** an expansion whose `correction_gradient` is $\nabla S$.
     """
     moments = _moments(x, weights, mass, degree, basis)
-    return moments.expansion(_phase_coefficients(moments, velocity, weights), degree, trust_radius, basis)
+    right_side = moments.phase_side(velocity, weights)
+    (coefficients,), _ = _solve_definite(moments.gradients, right_side[None])
+    return moments.expansion(coefficients, degree, trust_radius, basis)
 
 
-class MovingFits(NamedTuple):
-    """Fits of the score and of the phase at one time, and the rates at which they change."""
-
-    score: HermiteFit
-    phase: HermiteExpansion
-    score_rate: HermiteExpansion
-    phase_rate: HermiteExpansion
-
-
-def moving_fits(
+def fit_score_and_phase(
     x: Points,
     velocity: Points,
-    acceleration: Callable[[HermiteExpansion], Points],
     weights: Weights,
     mass: Vector,
     degree: int,
     trust_radius: float,
     basis: AbstractBasis = TotalDegree(),  # noqa: B008
-) -> MovingFits:
-    """Score and phase of an ensemble, and their time derivatives along its motion. `acceleration` computes the
-    acceleration of the particles from the fitted score."""
-
-    def both(x: Points):
-        moments = _moments(x, weights, mass, degree, basis)
-        score = _score_of(moments, weights, degree, trust_radius, basis)
-        coefficients = _phase_coefficients(moments, velocity, weights)
-        phase = moments.expansion(coefficients, degree, trust_radius, basis)
-        # The polynomials are not arrays and cannot be differentiated.
-        return (score, phase), moments._replace(polynomials=None)
-
-    ((score, phase), moments), ((score_rate, phase_rate), _) = jax.jvp(both, (x,), (velocity,))
-    moments = moments._replace(polynomials=phase.polynomials)
-    # The phase is linear in the velocity, which changes as well.
-    pushed = _phase_coefficients(moments, acceleration(score.expansion), weights)
-    phase_rate = eqx.tree_at(lambda e: e.coefficients, phase_rate, phase_rate.coefficients + pushed)
-    return MovingFits(score, phase, score_rate.expansion, phase_rate)
+) -> tuple[HermiteFit, HermiteExpansion]:
+    """[`fit_hermite`][bohmdiff.score.hermite.fit_hermite] and
+    [`fit_phase`][bohmdiff.score.hermite.fit_phase] with one linear system."""
+    moments = _moments(x, weights, mass, degree, basis)
+    right_sides = jnp.stack([moments.score_side, moments.phase_side(velocity, weights)])
+    (coefficients, phase), pivots = _solve_definite(moments.gradients, right_sides)
+    score = _score_of(moments, coefficients, pivots, weights, degree, trust_radius, basis)
+    return score, moments.expansion(phase, degree, trust_radius, basis)
 
 
 def _score_of(
-    moments: "_Moments", weights: Weights, degree: int, trust_radius: float, basis: AbstractBasis
+    moments: "_Moments",
+    coefficients: Float[Array, " n"],
+    pivots: Float[Array, " n"],
+    weights: Weights,
+    degree: int,
+    trust_radius: float,
+    basis: AbstractBasis,
 ) -> HermiteFit:
-    gradients, linear, laplacian = moments.gradients, moments.linear, moments.laplacian
-    coefficients, pivots = _solve_definite(gradients, linear - laplacian)
-    information = jnp.trace(moments.metric) - 2 * coefficients @ linear
-    information = information + coefficients @ gradients @ coefficients
+    information = jnp.trace(moments.metric) - 2 * coefficients @ moments.linear
+    information = information + coefficients @ moments.gradients @ coefficients
     expansion = moments.expansion(coefficients, degree, trust_radius, basis)
     partition = _log_partition(expansion, moments.xi, weights)
     expansion = eqx.tree_at(lambda e: e.log_partition, expansion, partition)
     return HermiteFit(expansion, information, (jnp.max(pivots) / jnp.min(pivots)) ** 2)
-
-
-def _phase_coefficients(moments: "_Moments", velocity: Points, weights: Weights) -> Float[Array, " n"]:
-    in_frame = jsl.solve_triangular(moments.cholesky, velocity.T, lower=True) * weights
-    along = expected_derivatives(in_frame @ moments.values, moments.polynomials)[1:]
-    return _solve_definite(moments.gradients, along)[0]
 
 
 class _Moments(NamedTuple):
@@ -360,12 +341,22 @@ class _Moments(NamedTuple):
     mean: Vector
     cholesky: Matrix
     metric: Matrix
-    polynomials: Any  # HermitePolynomials
+    polynomials: HermitePolynomials
     xi: Points
     values: Float[Array, "M low"]
     gradients: Float[Array, "n n"]
     linear: Float[Array, " n"]
     laplacian: Float[Array, " n"]
+
+    @property
+    def score_side(self) -> Float[Array, " n"]:
+        """The right side of the linear system for the score."""
+        return self.linear - self.laplacian
+
+    def phase_side(self, velocity: Points, weights: Weights) -> Float[Array, " n"]:
+        """The right side of the linear system for the phase."""
+        in_frame = jsl.solve_triangular(self.cholesky, velocity.T, lower=True) * weights
+        return expected_derivatives(in_frame @ self.values, self.polynomials)[1:]
 
     def expansion(
         self, coefficients: Float[Array, " n"], degree: int, trust_radius: float, basis: AbstractBasis
@@ -390,9 +381,9 @@ def _moments(x: Points, weights: Weights, mass: Vector, degree: int, basis: Abst
 
 
 def _solve_definite(
-    matrix: Float[Array, "n n"], vector: Float[Array, " n"]
-) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
-    """The solution and the pivots of the Cholesky factor; NaN where the matrix is not positive definite."""
+    matrix: Float[Array, "n n"], vectors: Float[Array, "k n"]
+) -> tuple[Float[Array, "k n"], Float[Array, " n"]]:
+    """The solutions and the pivots of the Cholesky factor; NaN where the matrix is not positive definite."""
     solver = lx.Cholesky()
 
     def operator(entries: Array) -> lx.MatrixLinearOperator:
@@ -402,14 +393,14 @@ def _solve_definite(
     # Lineax refuses NaN under differentiation with any setting: pass it the identity instead.
     sound = jnp.all(jnp.isfinite(factor))
     identity = jnp.eye(matrix.shape[0], dtype=matrix.dtype)
-    solution = lx.linear_solve(
-        operator(jnp.where(sound, matrix, identity)),
-        jnp.where(sound, vector, 0),
-        solver,
-        state=(jnp.where(sound, factor, identity), is_negative),
-        throw=False,
-    ).value
-    return jnp.where(sound, solution, jnp.nan), jnp.abs(jnp.diag(factor))
+    state = (jnp.where(sound, factor, identity), is_negative)
+    safe = operator(jnp.where(sound, matrix, identity))
+
+    def solve(vector: Float[Array, " n"]) -> Float[Array, " n"]:
+        return lx.linear_solve(safe, vector, solver, state=state, throw=False).value
+
+    solutions = jax.vmap(solve)(jnp.where(sound, vectors, 0))
+    return jnp.where(sound, solutions, jnp.nan), jnp.abs(jnp.diag(factor))
 
 
 def _log_partition(expansion: HermiteExpansion, xi: Points, weights: Weights) -> Scalar:

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray
-from jaxtyping import Array, Complex, Float
+from jaxtyping import Array, Complex
 
 from ..._check import is_concrete
 from ..._precision import in_full_precision
@@ -15,12 +15,12 @@ from ...flow import Trajectory, propagate
 from ...problem import Problem
 from ...score import (
     AbstractScore,
-    cubic_path,
     default_trust_radius,
     fit_phase,
     has_log_density,
     hermite_polynomials,
     scalar_of,
+    smooth_path,
 )
 from ...solution import AbstractFitted, AbstractParticleSolution, Diagnostics, Particles
 from ...solution._export import attributes
@@ -176,15 +176,4 @@ def _fitted_velocity(moving: Trajectory, weights: Weights, mass: Vector, degree:
     phases, misfit = jax.lax.map(
         fit, jax.tree.map(lambda p: jnp.moveaxis(p, 1, 0), (moving.position, moving.velocity))
     )
-    rates = jax.tree.map(lambda values: _rates(values, moving.ts[1] - moving.ts[0]), phases)
-    return HermiteVelocity(cubic_path(moving.ts, phases, rates), mass, misfit)
-
-
-def _rates(values: Float[Array, " N *n"], step: Scalar) -> Float[Array, " N *n"]:
-    """Derivatives of values at equal steps, by differences of fourth order."""
-    inner = (values[:-4] - 8 * values[1:-3] + 8 * values[3:-1] - values[4:]) / 12
-    # One-sided at the two ends: the same weights from either side.
-    outer = jnp.array([[-25, 48, -36, 16, -3], [-3, -10, 18, -6, 1]], values.dtype) / 12
-    first = jnp.tensordot(outer, values[:5], axes=1)
-    last = -jnp.tensordot(outer, values[-1:-6:-1], axes=1)[::-1]
-    return jnp.concatenate([first, inner, last]) / step
+    return HermiteVelocity(smooth_path(moving.ts, phases), mass, misfit)

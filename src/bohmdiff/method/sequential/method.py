@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 from ..._check import as_positive_integer, describe, is_concrete
 from ..._errors import DegenerateFitError
 from ..._types import Key, Paths, Points, Scalar, Times, Weights
-from ...flow import HalfState, check_integration, hermite_force, integrate, require_finite
+from ...flow import HalfState, check_integration, integrate, require_finite
 from ...hamiltonian import warn_of_kinks
 from ...problem import Problem
 from ...score import (
@@ -21,11 +21,11 @@ from ...score import (
     HermiteFit,
     HermiteScore,
     TotalDegree,
-    cubic_path,
     default_trust_radius,
     fit_hermite,
+    fit_score_and_phase,
     hermite_polynomials,
-    moving_fits,
+    smooth_path,
 )
 from ...solution import Diagnostics, Figure, Particles, energy_figure, worst
 from ...solver import BlanesMoan4
@@ -136,9 +136,9 @@ class SequentialScoreMatching(AbstractMethod):
         warn_of_kinks(problem.hamiltonian, problem.t0, mean, width, order=2)
         saved, steps = _run(problem, self, x0, weights, ts, progress)
         self._refuse_degenerate(problem, functions, steps, saved)
-        score = HermiteScore(cubic_path(steps.t, steps.score, steps.score_rate))
+        score = HermiteScore(smooth_path(steps.t, steps.score))
         current = HermiteVelocity(
-            cubic_path(steps.t, steps.phase, steps.phase_rate),
+            smooth_path(steps.t, steps.phase),
             problem.hamiltonian.masses(dimension),
             steps.misfit,
         )
@@ -191,13 +191,11 @@ class _Saved(NamedTuple):
 
 
 class _Steps(NamedTuple):
-    """At the start and after each step: the fits of score and phase, and their rates."""
+    """At the start and after each step: the fits of score and phase."""
 
     t: Times
     score: HermiteExpansion
-    score_rate: HermiteExpansion
     phase: HermiteExpansion
-    phase_rate: HermiteExpansion
     condition_number: Times
     misfit: Times
     energy: Times
@@ -242,23 +240,16 @@ def _run(
 
     def step(t: Any, y: tuple[HalfState, HalfState], args: Any):
         x, velocity = y[0].motion, y[1].motion
-
-        def acceleration(expansion: HermiteExpansion) -> Points:
-            return hermite_force(hamiltonian, expansion, t, x)[1]
-
-        # Derivatives of the fits along the motion make their interpolation in time cubic.
-        fits = moving_fits(
-            x, velocity, acceleration, weights, mass, method.degree, trust_radius, method.basis
+        fitted, phase = fit_score_and_phase(
+            x, velocity, weights, mass, method.degree, trust_radius, method.basis
         )
-        error = velocity - fits.phase.correction_gradient(x) / mass
-        energy, kinetic = energies(t, x, velocity, fits.score)
+        error = velocity - phase.correction_gradient(x) / mass
+        energy, kinetic = energies(t, x, velocity, fitted)
         return _Steps(
             t=t,
-            score=fits.score.expansion,
-            score_rate=fits.score_rate,
-            phase=fits.phase,
-            phase_rate=fits.phase_rate,
-            condition_number=fits.score.condition_number,
+            score=fitted.expansion,
+            phase=phase,
+            condition_number=fitted.condition_number,
             misfit=jnp.sqrt(weights @ (error**2 @ mass) / jnp.sum(mass)),
             energy=energy,
             kinetic=kinetic,
