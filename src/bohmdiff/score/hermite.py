@@ -85,13 +85,13 @@ class HermiteExpansion(eqx.Module):
 
     def score(self, x: Points) -> Points:
         """∇ ln ρ at the points `x`, shape `(M, d)`."""
-        xi = self._into_frame(x)
+        xi = self.in_frame(x)
         in_frame = self._correction_gradient(self._trusted(xi)) - xi
         return in_frame @ self._inverse
 
     def correction_gradient(self, x: Points) -> Points:
         r"""$\nabla\sum_\alpha c_\alpha h_\alpha(\xi)$ at the points `x`, shape `(M, d)`."""
-        return self._correction_gradient(self._trusted(self._into_frame(x))) @ self._inverse
+        return self._correction_gradient(self._trusted(self.in_frame(x))) @ self._inverse
 
     def quantum(self, x: Points, mass: Vector, hbar: Scalar) -> tuple[Float[Array, " M"], Points]:
         r"""$Q$ and $-\nabla Q$ at the points `x`, shapes `(M,)` and `(M, d)`, by one product of basis
@@ -101,7 +101,7 @@ class HermiteExpansion(eqx.Module):
         \tfrac12 \nabla\varphi^\top A \nabla\varphi]$ with $A = L^{-1} m^{-1} L^{-\top}$.
         """
         d = self.dimension
-        xi = self._into_frame(x)
+        xi = self.in_frame(x)
         trusted = self._trusted(xi)
         metric = mass_metric(self.cholesky, mass)
         gradient = differentiate(self._all_coefficients(), self.polynomials)
@@ -135,9 +135,7 @@ class HermiteExpansion(eqx.Module):
         columns.append(along_axes(jnp.einsum("i,ii...->...", inverse_mass, columns[-1])))
         # Each component of a symmetric tensor once.
         flat = jnp.concatenate([c[tuple(np.transpose(combinations(d, c.ndim - 1)))] for c in columns])
-        values = expand(self._trusted(self._into_frame(x[None])), self._low(flat), self.polynomials.lower)[
-            0
-        ]
+        values = expand(self._trusted(self.in_frame(x[None])), self._low(flat), self.polynomials.lower)[0]
         ends = np.cumsum([len(combinations(d, c.ndim - 1)) for c in columns])
         parts = [
             part[spread(d, c.ndim - 1)]
@@ -157,7 +155,7 @@ class HermiteExpansion(eqx.Module):
 
     def _into_place(self, x: Vector) -> Vector:
         """x, or the point where the ray from the centre to x crosses the trust radius."""
-        return self.mean + self.cholesky @ self._trusted(self._into_frame(x[None]))[0]
+        return self.mean + self.cholesky @ self._trusted(self.in_frame(x[None]))[0]
 
     def log_density(self, x: Vector) -> Scalar:
         r"""$\ln\rho(x)$ at one point; reliable only where the fitted particles are."""
@@ -165,12 +163,13 @@ class HermiteExpansion(eqx.Module):
 
     def log_densities(self, x: Points) -> Float[Array, " M"]:
         r"""$\ln\rho$ at the points `x`, shape `(M,)`."""
-        xi = self._into_frame(x)
+        xi = self.in_frame(x)
         log_determinant = jnp.sum(jnp.log(jnp.abs(jnp.diag(self.cholesky))))
         log_normal = -0.5 * jnp.sum(xi**2, axis=1) - 0.5 * self.dimension * math.log(2 * math.pi)
         return log_normal - log_determinant + self._correction(xi) - self.log_partition
 
-    def _into_frame(self, x: Points) -> Points:
+    def in_frame(self, x: Points) -> Points:
+        """ξ at the points `x`, shape `(M, d)`."""
         return (x - self.mean) @ self._inverse.T
 
     @property
@@ -200,8 +199,10 @@ class HermiteExpansion(eqx.Module):
     def _correction(self, xi: Points) -> Float[Array, " M"]:
         """Σ c h(ξ); beyond the trust radius it continues as a straight line along the ray."""
         trusted = self._trusted(xi)
-        inside = expand(trusted, self._all_coefficients()[None], self.polynomials)[:, 0]
-        return inside + jnp.sum(self._correction_gradient(trusted) * (xi - trusted), axis=1)
+        coefficients = self._all_coefficients()
+        slopes = differentiate(coefficients, self.polynomials)
+        both = expand(trusted, jnp.concatenate([coefficients[None], slopes]), self.polynomials)
+        return both[:, 0] + jnp.sum(both[:, 1:] * (xi - trusted), axis=1)
 
 
 def _moved(parts: tuple[LocalScore, ...], place: tuple[Array, ...]) -> tuple[LocalScore, ...]:

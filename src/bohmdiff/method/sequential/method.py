@@ -6,7 +6,6 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import jax.scipy.linalg as jsl
 from jaxtyping import Array, Float
 
 from ..._check import as_positive_integer, describe, is_concrete
@@ -17,7 +16,6 @@ from ...hamiltonian import warn_of_kinks
 from ...problem import Problem
 from ...score import (
     AbstractBasis,
-    HermiteExpansion,
     HermiteFit,
     HermiteScore,
     TotalDegree,
@@ -134,21 +132,16 @@ class SequentialScoreMatching(AbstractMethod):
         mean = weights @ x0
         width = jnp.sqrt(weights @ (x0 - mean) ** 2)
         warn_of_kinks(problem.hamiltonian, problem.t0, mean, width, order=2)
-        saved, steps = _run(problem, self, x0, weights, ts, progress)
+        saved, steps, paths = _run(problem, self, x0, weights, ts, progress)
         self._refuse_degenerate(problem, functions, steps, saved)
-        score = HermiteScore(smooth_path(steps.t, steps.score))
-        current = HermiteVelocity(
-            smooth_path(steps.t, steps.phase),
-            problem.hamiltonian.masses(dimension),
-            steps.misfit,
-        )
+        masses = problem.hamiltonian.masses(dimension)
         return EnsembleSolution(
             problem=problem,
             method=self,
             ts=ts,
             particles=Particles(saved.position, weights, saved.log_density, saved.phase),
-            fitted=score,
-            current=current,
+            fitted=HermiteScore(paths.score),
+            current=HermiteVelocity(paths.phase, masses, steps.misfit),
             condition_number=saved.condition_number,
             farthest=saved.farthest,
             diagnostics=_diagnostics(problem, steps),
@@ -183,23 +176,29 @@ class _Saved(NamedTuple):
     """At the saved times; particles first."""
 
     position: Paths
-    log_density: Float[Array, "M K"]
     phase: Float[Array, "M K"]
+    log_density: Float[Array, "M K"]
     energy: Times
     condition_number: Times
     farthest: Times
 
 
 class _Steps(NamedTuple):
-    """At the start and after each step: the fits of score and phase."""
+    """At the start and after each step."""
 
     t: Times
-    score: HermiteExpansion
-    phase: HermiteExpansion
     condition_number: Times
     misfit: Times
     energy: Times
     kinetic: Times
+
+
+class _Fits(NamedTuple):
+    """Of an ensemble at one time, or as functions of time."""
+
+    score: Any
+    phase: Any
+    fisher_information: Any
 
 
 @eqx.filter_jit
@@ -210,7 +209,7 @@ def _run(
     weights: Weights,
     ts: Times,
     progress: bool,
-) -> tuple[_Saved, _Steps]:
+) -> tuple[_Saved, _Steps, _Fits]:
     hamiltonian = problem.hamiltonian
     mass = hamiltonian.masses(problem.dimension)
     trust_radius = method.trust_radius_in(problem.dimension)
@@ -218,42 +217,36 @@ def _run(
     def fit(x: Points) -> HermiteFit:
         return fit_hermite(x, weights, mass, method.degree, trust_radius, method.basis)
 
-    def energies(t: Any, x: Points, velocity: Points, fitted: HermiteFit) -> tuple[Scalar, Scalar]:
-        """The mean energy, and its kinetic part, the quantum potential included."""
-        classical = weights @ jax.vmap(hamiltonian.potential, in_axes=(None, 0))(t, x)
+    def quantum(information: Scalar) -> Scalar:
+        return 0.125 * hamiltonian.hbar**2 * information
+
+    def energies(t: Any, x: Points, velocity: Points) -> tuple[Scalar, Scalar]:
+        """The mean kinetic energy of the particles, and the mean potential energy."""
         kinetic = weights @ jax.vmap(hamiltonian.kinetic_energy)(velocity)
-        kinetic = kinetic + 0.125 * hamiltonian.hbar**2 * fitted.fisher_information
-        return kinetic + classical, kinetic
+        return kinetic, weights @ jax.vmap(hamiltonian.potential, in_axes=(None, 0))(t, x)
 
-    def save(t: Any, y: tuple[HalfState, HalfState], args: Any):
+    def save(
+        t: Any, y: tuple[HalfState, HalfState], args: Any
+    ) -> tuple[Points, Float[Array, " M"], Scalar]:
         (x, action, _, _), (velocity, more_action, _, _) = y
-        fitted = fit(x)
-        xi = jsl.solve_triangular(fitted.expansion.cholesky, (x - fitted.expansion.mean).T, lower=True)
-        return _Saved(
-            position=x,
-            log_density=fitted.expansion.log_densities(x),
-            phase=action + more_action,
-            energy=energies(t, x, velocity, fitted)[0],
-            condition_number=fitted.condition_number,
-            farthest=jnp.sqrt(jnp.max(jnp.sum(xi**2, axis=0))),
-        )
+        return x, action + more_action, sum(energies(t, x, velocity))
 
-    def step(t: Any, y: tuple[HalfState, HalfState], args: Any):
+    def step(t: Any, y: tuple[HalfState, HalfState], args: Any) -> tuple[_Steps, _Fits]:
         x, velocity = y[0].motion, y[1].motion
         fitted, phase = fit_score_and_phase(
             x, velocity, weights, mass, method.degree, trust_radius, method.basis
         )
         error = velocity - phase.correction_gradient(x) / mass
-        energy, kinetic = energies(t, x, velocity, fitted)
-        return _Steps(
+        kinetic, potential = energies(t, x, velocity)
+        kinetic = kinetic + quantum(fitted.fisher_information)
+        steps = _Steps(
             t=t,
-            score=fitted.expansion,
-            phase=phase,
             condition_number=fitted.condition_number,
             misfit=jnp.sqrt(weights @ (error**2 @ mass) / jnp.sum(mass)),
-            energy=energy,
+            energy=kinetic + potential,
             kinetic=kinetic,
         )
+        return steps, _Fits(fitted.expansion, phase, fitted.fisher_information)
 
     solution = integrate(
         problem,
@@ -270,11 +263,25 @@ def _run(
         progress=progress,
     )
     assert solution.ys is not None
-    saved, steps = solution.ys
-    saved = saved._replace(
-        position=jnp.moveaxis(saved.position, 0, 1), log_density=saved.log_density.T, phase=saved.phase.T
+    (positions, phases, classical), (steps, fits) = solution.ys
+    paths = _Fits(*(smooth_path(steps.t, values) for values in fits))
+
+    def of_density(given: tuple[Scalar, Points]) -> tuple[Float[Array, " M"], Scalar, Scalar]:
+        t, x = given
+        expansion = paths.score.evaluate(t)
+        distance = jnp.sqrt(jnp.max(jnp.sum(expansion.in_frame(x) ** 2, axis=1)))
+        return expansion.log_densities(x), quantum(paths.fisher_information.evaluate(t)), distance
+
+    log_densities, quantum_energy, farthest = jax.lax.map(of_density, (ts, positions))
+    saved = _Saved(
+        position=jnp.moveaxis(positions, 0, 1),
+        phase=phases.T,
+        log_density=log_densities.T,
+        energy=classical + quantum_energy,
+        condition_number=jnp.interp(ts, steps.t, steps.condition_number),
+        farthest=farthest,
     )
-    return saved, steps
+    return saved, steps, paths
 
 
 def _largest_condition_number(problem: Problem) -> float:
