@@ -229,7 +229,8 @@ def _run(
         t: Any, y: tuple[HalfState, HalfState], args: Any
     ) -> tuple[Points, Float[Array, " M"], Scalar]:
         (x, action, _, _), (velocity, more_action, _, _) = y
-        return x, action + more_action, sum(energies(t, x, velocity))
+        kinetic, potential = energies(t, x, velocity)
+        return x, action + more_action, kinetic + potential
 
     def step(t: Any, y: tuple[HalfState, HalfState], args: Any) -> tuple[_Steps, _Fits]:
         x, velocity = y[0].motion, y[1].motion
