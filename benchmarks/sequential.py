@@ -102,7 +102,7 @@ def main() -> None:
             message += ", mean to {mean_error:.1e}, std to {std_error:.1e}"
         message += ", energy drifts by {energy_drift:.1e}"
         figures["cases"][case] = row
-        print(f"{dimension} modes, degree {degree}, {method.terms!r}:", message.format(**row), flush=True)
+        print(f"{dimension} modes, degree {degree}, {method.basis!r}:", message.format(**row), flush=True)
     rows = list(figures["cases"].values())
     figures["ratio"] = rows[-1]["seconds"] / rows[0]["seconds"]
     print(f"{options.cases[-1]} takes {figures['ratio']:.1f} times as long as {options.cases[0]}")
