@@ -7,7 +7,7 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, Int, PyTree
 
 from .._check import (
     as_flag,
@@ -26,6 +26,7 @@ from .._precision import in_full_precision
 from .._types import Numbers, Paths, Points, Times
 from ..problem import Problem, as_problem, saved_times
 from ..score import AbstractScore, Score, as_score
+from ..solver import EqualSteps
 from ._chunks import in_chunks
 from .quantum import effective_force
 from .state import HalfState
@@ -138,25 +139,29 @@ def integrate(
     y0: PyTree,
     saveat: diffrax.SaveAt,
     solver: diffrax.AbstractSolver,
-    steps: int,
+    steps: int | Int[Array, ""],
     *,
+    room: int | None = None,
     checkpoints: int | None = None,
     progress: bool = False,
 ) -> diffrax.Solution:
     """`diffeqsolve` over the span of a problem in equal steps, with recursive checkpoints. Diffrax chooses
-    their number if `checkpoints` is not given."""
-    grid = jnp.linspace(problem.t0, problem.t1, steps + 1, dtype=problem.dtype)
+    their number if `checkpoints` is not given. `steps` may be traced if there is `room` for the most."""
+    if room is None:
+        assert isinstance(steps, int)
+        room = steps
+    controller = EqualSteps(problem.t0, problem.t1, jnp.asarray(steps))
     return diffrax.diffeqsolve(
         terms,
         solver,
-        grid[0],
-        grid[-1],
+        problem.t0,
+        problem.t1,
         None,
         y0,
         saveat=saveat,
-        stepsize_controller=diffrax.StepTo(ts=grid),
+        stepsize_controller=controller,
         adjoint=diffrax.RecursiveCheckpointAdjoint(checkpoints),
-        max_steps=steps,
+        max_steps=room,
         throw=False,  # the caller, who knows what was integrated, reports failures
         progress_meter=diffrax.TqdmProgressMeter() if progress else diffrax.NoProgressMeter(),
     )
@@ -279,9 +284,14 @@ def _at_each(function: Callable[..., Any], t: Any, x: Points) -> Array:
 
 def check_integration(solver: Any, steps: Any) -> int:
     """Checks a solver and its number of steps."""
+    check_solver(solver)
+    return as_positive_integer(steps, "steps", "Pass the number of equal steps from t0 to t1.")
+
+
+def check_solver(solver: Any) -> None:
+    """Checks that a solver is one of Diffrax."""
     if not isinstance(solver, diffrax.AbstractSolver):
         raise ValueError(f"solver must be a solver such as BlanesMoan4(), but {solver!r} was given.")
-    return as_positive_integer(steps, "steps", "Pass the number of equal steps from t0 to t1.")
 
 
 def require_finite_paths(position: Paths, ts: Times) -> Paths:

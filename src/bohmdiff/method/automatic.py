@@ -40,7 +40,7 @@ class AutomaticDegree(AbstractMethod):
 
     - `tolerance`: the largest error allowed, in units of the standard deviation of each coordinate.
     - `largest`: the largest degree, at least 4 and at most 12.
-    - `method`: its solver, basis, particles and steps are used; the steps are those of degree 4, in
+    - `method`: its solver, basis, particles and steps are used; given steps are those of degree 4, in
         proportion more for larger ones. Its degree and its trust radius are chosen instead, the latter as
         two more than the degree, or $\sqrt d$ more in more than four dimensions. Unless it fixes the points,
         they are a Gauss–Hermite grid that reaches farther out for each degree, where one is affordable, and
@@ -83,7 +83,7 @@ class AutomaticDegree(AbstractMethod):
                 self.method,
                 degree=degree,
                 particles=self.method.particles or _points(problem.dimension, degree),
-                steps=-(-self.method.steps * degree // 4),
+                steps=self.method.steps and -(-self.method.steps * degree // 4),
                 trust_radius=degree + max(2.0, math.sqrt(problem.dimension)),
             )
             try:

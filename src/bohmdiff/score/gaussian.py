@@ -1,5 +1,6 @@
 """The score of a Gaussian that moves, spreads and rotates."""
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import diffrax
@@ -7,10 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.interpolate
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, ArrayLike, Int, PyTree
 
 from .._types import Matrix, Scalar, Time, Times, Vector
 from .score import AbstractGradientScore
+
+_ORDER = 6  # of the differences in time
 
 
 class MovingGaussian(NamedTuple):
@@ -63,10 +66,35 @@ def cubic_path(ts: Times, values: PyTree, rates: PyTree) -> diffrax.CubicInterpo
     return diffrax.CubicInterpolation(ts, jax.tree.transpose(jax.tree.structure(values), None, coeffs))
 
 
-def smooth_path(ts: Times, values: PyTree) -> diffrax.CubicInterpolation:
+def smooth_path(
+    ts: Times, values: PyTree, steps: Int[ArrayLike, ""] | None = None
+) -> diffrax.CubicInterpolation:
     """The piecewise cubic function through values at equal time steps, for any pytree. Its derivatives at the
-    steps are those of the quintic spline through the values."""
-    count = ts.size
-    spline = scipy.interpolate.make_interp_spline(np.arange(count), np.eye(count), k=min(5, count - 1))
-    slopes = jnp.asarray(spline(np.arange(count), nu=1), ts.dtype) / (ts[1] - ts[0])
-    return cubic_path(ts, values, jax.tree.map(lambda y: jnp.tensordot(slopes, y, axes=1), values))
+    steps come from differences of up to sixth order.
+
+    `steps`, which may be traced, is the number of steps that count; later times and values are ignored.
+    """
+    room = ts.size
+    steps = jnp.asarray(room - 1 if steps is None else steps)
+    order = jnp.minimum(steps, _ORDER)
+    index = jnp.arange(room)
+    # The window of each time lies around it, and at the ends beside it.
+    first = jnp.clip(index - order // 2, 0, steps - order)
+    slopes = jnp.asarray(_difference_weights(), ts.dtype)[order, jnp.minimum(index - first, _ORDER)]
+    window = jnp.minimum(first[:, None] + jnp.arange(_ORDER + 1), steps)
+    step = ts[1] - ts[0]
+    values = jax.tree.map(lambda y: y[jnp.minimum(index, steps)], values)
+    rates = jax.tree.map(lambda y: jnp.einsum("kj,kj...->k...", slopes, y[window]) / step, values)
+    return cubic_path(ts[0] + step * index, values, rates)
+
+
+@lru_cache
+def _difference_weights() -> np.ndarray:
+    """Weights of the values at 0, 1, ... in the derivative at each of them, by the order of the polynomial
+    through these values: shape `(orders, places, values)`."""
+    weights = np.zeros((_ORDER + 1,) * 3)
+    for order in range(1, _ORDER + 1):
+        nodes = np.arange(order + 1)
+        lagrange = scipy.interpolate.make_interp_spline(nodes, np.eye(order + 1), k=order)
+        weights[order, : order + 1, : order + 1] = lagrange(nodes, nu=1)
+    return weights

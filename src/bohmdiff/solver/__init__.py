@@ -1,3 +1,5 @@
+from ._equal_steps import EqualSteps as EqualSteps
+from ._equal_steps import room_for as room_for
 from .interpolation import CubicHermite as CubicHermite
 from .interpolation import QuinticHermite as QuinticHermite
 from .symplectic import AbstractSymplecticSolver as AbstractSymplecticSolver

@@ -187,7 +187,10 @@ class GaussianSolution(Solution, AbstractFitted):
 
 @eqx.filter_jit
 def _fitted(solution: GaussianSolution) -> GaussianScore:
-    ts = solution.interpolation.ts
+    # Beyond the last step the interpolation has no times; its own goes on there, and nobody asks for it.
+    room = solution.interpolation.ts.size
+    step = solution.interpolation.ts[1] - solution.interpolation.ts[0]
+    ts = solution.interpolation.ts[0] + step * jnp.arange(room)
 
     def gaussian(t: Scalar) -> MovingGaussian:
         packet = solution._at(t)

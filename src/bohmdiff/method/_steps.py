@@ -1,0 +1,126 @@
+"""How many time steps: chosen by comparing two numbers, or given and checked."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from .._check import as_positive_integer, is_concrete
+from .._errors import BohmdiffError
+from .._types import Times
+from ..problem import Problem
+from ..solution import Figure
+
+# At most so many are chosen; a doubling that takes off less than half of the change, past the first number,
+# is one that does not converge.
+_MOST_STEPS = 4096
+_PATIENCE = 512
+_TIMES = 33
+_TOLERANCE = 1e-3  # in standard deviations
+
+
+class Moments(NamedTuple):
+    """Mean and standard deviation at some times, by which two runs are compared."""
+
+    mean: Float[Array, "T d"]
+    std: Float[Array, "T d"]
+
+
+class Stepped(NamedTuple):
+    """A run, its number of steps, and the figure that tells how good that number is, unless it is traced."""
+
+    result: Any
+    steps: int
+    figures: dict[str, Figure]
+
+
+def as_steps(value: Any) -> int | None:
+    """A number of steps, or `None` where the method chooses."""
+    if value is None:
+        return None
+    return as_positive_integer(value, "steps", "Pass the number of equal steps from t0 to t1, or None.")
+
+
+def comparison_times(problem: Problem) -> Times:
+    """When two runs are compared, whatever the saved times are."""
+    return jnp.linspace(problem.t0, problem.t1, _TIMES, dtype=problem.dtype)
+
+
+def run_with_steps(
+    method: Any, run: Callable[[int], tuple[Any, Moments]], *, first: int, order: int
+) -> Stepped:
+    """Runs with the steps of `method`, or with the first number of `2 first`, `4 first`, ... whose moments differ
+    from those with half the steps by no more than the tolerance."""
+    steps = method.steps
+    if steps is None:
+        return _chosen(method, run, first, order)
+    result, moments = run(steps)
+    if not is_concrete(moments):
+        return Stepped(result, steps, {})
+    half, finer = max(steps // 2, 1), 2 * steps
+    change = _change(_moments_of(run, half), moments) if half < steps else np.nan
+    if np.isfinite(change):
+        return Stepped(result, steps, _figure(_error(change, order, steps / half)))
+    # Half as many are too few, or there is no half: compare with twice as many.
+    return Stepped(result, steps, _figure(_change(moments, _moments_of(run, finer))))
+
+
+def _chosen(method: Any, run: Callable[[int], tuple[Any, Moments]], first: int, order: int) -> Stepped:
+    steps, before, previous = first, _moments_of(run, first), np.inf
+    if not is_concrete(before):
+        name = type(method).__name__
+        raise ValueError(
+            f"{name}() compares numbers to choose its steps, which it cannot under jit, grad or vmap. Pass a "
+            f"number: {name}(steps={2 * first}), or take the `method` of a solution that was found outside of "
+            "the transformation, which has the chosen one."
+        )
+    while True:
+        steps *= 2
+        last = 2 * steps > _MOST_STEPS
+        try:
+            result, moments = run(steps)
+        except BohmdiffError:
+            # A failure of the physics, as far as it can be told from steps that are too long.
+            if last or steps >= _PATIENCE:
+                raise
+            before = None
+            continue
+        change = _change(before, moments)
+        stalled = steps > _PATIENCE and change > 0.5 * previous
+        if change <= _TOLERANCE or last or stalled:
+            return Stepped(result, steps, _figure(_error(change, order, 2.0)))
+        before, previous = moments, change
+
+
+def _moments_of(run: Callable[[int], tuple[Any, Moments]], steps: int) -> Moments | None:
+    try:
+        return run(steps)[1]
+    except BohmdiffError:
+        return None
+
+
+def _change(one: Moments | None, other: Moments | None) -> float:
+    """The largest of any mean or standard deviation, in units of the latter; infinite if one is unknown."""
+    if one is None or other is None:
+        return np.inf
+    changes = np.abs(np.stack([other.mean - one.mean, other.std - one.std])) / np.asarray(other.std)
+    largest = float(np.max(changes))
+    return largest if np.isfinite(largest) else np.inf
+
+
+def _error(change: float, order: int, ratio: float) -> float:
+    """Of the finer of two runs. A change that is not small says nothing about the order."""
+    return change / (ratio**order - 1) if change < 0.1 else change
+
+
+def _figure(value: float) -> dict[str, Figure]:
+    figure = Figure(
+        jnp.asarray(value),
+        limit=_TOLERANCE,
+        meaning="Means and standard deviations depend on the number of time steps that much, in units of the "
+        "standard deviation.",
+        remedy="Pass more steps.",
+    )
+    return {"time step": figure}
