@@ -69,8 +69,9 @@ class DeepStochasticMechanics(AbstractMethod):
 
     **Raises:** `ValueError` for bad options, fields without parameters, and checkpoints that are damaged or
     belong to another run; [`TrainingDivergedError`][bohmdiff.TrainingDivergedError] if updates are no longer
-    finite or the current velocity loses particles, [`TrainingNotSavedError`][bohmdiff.TrainingNotSavedError] if log or
-    checkpoint cannot be written, both with the two fields as `fitted`.
+    finite or the current velocity loses particles,
+    [`TrainingNotSavedError`][bohmdiff.TrainingNotSavedError] if log or checkpoint cannot be written, both
+    with the two fields as `fitted`.
 
     ??? cite "Reference"
 

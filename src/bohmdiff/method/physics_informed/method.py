@@ -65,8 +65,9 @@ class PhysicsInformedNetwork(AbstractMethod):
 
     **Raises:** `ValueError` for bad options, a ψ without parameters, and checkpoints that are damaged or
     belong to another run; [`TrainingDivergedError`][bohmdiff.TrainingDivergedError] if updates are no longer
-    finite or the flow of ψ loses particles, [`TrainingNotSavedError`][bohmdiff.TrainingNotSavedError] if log or checkpoint
-    cannot be written, both with ψ as `fitted`.
+    finite or the flow of ψ loses particles,
+    [`TrainingNotSavedError`][bohmdiff.TrainingNotSavedError] if log or checkpoint cannot be written, both
+    with ψ as `fitted`.
 
     ??? cite "Reference"
 
@@ -94,8 +95,8 @@ class PhysicsInformedNetwork(AbstractMethod):
             )
         if not any(jax.tree.leaves(trainable(self.psi))):
             raise ValueError(
-                "psi has no parameters to train: it must have arrays of real numbers outside frozen modules. Pass "
-                "a module such as NeuralWaveFunction(problem, key=key)."
+                "psi has no parameters to train: it must have arrays of real numbers outside frozen modules. "
+                "Pass a module such as NeuralWaveFunction(problem, key=key)."
             )
         as_training(self.training)
         for name in ("particles", "validation_particles"):

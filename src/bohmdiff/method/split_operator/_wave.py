@@ -12,7 +12,7 @@ from ._propagator import Operators, Propagator, advance, advance_traced, traced_
 
 
 def kept_times(count: int, memory: float, grid: FourierGrid, dtype: DTypeLike) -> tuple[int, ...]:
-    """The indices of the times, of `count` in all, whose ψ fit into `memory` bytes: evenly spread, from the first."""
+    """The indices of those of `count` times whose ψ fit into `memory`: evenly spread, from the first."""
     number = int(min(max(memory // (2 * jnp.dtype(dtype).itemsize * grid.size), 1), count))
     return tuple(np.unique(np.round(np.linspace(0, count - 1, number)).astype(int)).tolist())
 

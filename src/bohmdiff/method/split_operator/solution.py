@@ -42,9 +42,9 @@ class GridSolution(Solution):
     ```
 
     Between the grid points ψ is its trigonometric interpolant, which is as accurate as on the grid; outside the
-    box it is zero. `snapshots` has ψ at `t0`, and at as many saved times as fit into the `snapshot_memory` of the method.
-    At any other time ψ is propagated from the snapshot before, by the steps of the method. No result is stored:
-    to evaluate ψ at many points, use `jax.vmap` over the points, which propagates once.
+    box it is zero. `snapshots` has ψ at `t0`, and at as many saved times as fit into the `snapshot_memory` of the
+    method. At any other time ψ is propagated from the snapshot before, by the steps of the method. No result is
+    stored: to evaluate ψ at many points, use `jax.vmap` over the points, which propagates once.
 
     `score`, `velocity` and `log_density` are always finite. Where $|\psi|^2$ is below the smallest normal
     number (at a node, outside the box) they return 0, 0 and the logarithm of that number. Rounding
@@ -254,8 +254,8 @@ class GridSolution(Solution):
         return psi.denser(self.problem.t1.astype(self.ts.dtype), count)
 
     def _is_known(self) -> bool:
-        # Each may be concrete while others are traced: snapshots if only ψ0 is kept, and the problem if one of its
-        # functions closes over traced values.
+        # Some may be concrete while others are traced: snapshots if only ψ0 is kept, and the problem if a
+        # function of it closes over traced values.
         return is_concrete((self.problem, self.ts, self.snapshots, self.moments))
 
     def _psi(self, t: Scalar) -> Complex[Array, "..."]:
