@@ -236,7 +236,7 @@ def test_refuses_what_has_no_density(line):
     [
         ({"coordinates": 2}, r"one or two different indices from 0 to 1, but 2 was given"),
         ({"coordinates": -1}, r"0 to 1, but -1 was given"),
-        ({"coordinates": (1, 1)}, r"different ones of 0 to 1, but \(1, 1\) was given"),
+        ({"coordinates": (1, 1)}, r"different indices from 0 to 1, but \(1, 1\) was given"),
         ({"coordinates": (0, 1, 1)}, r"one or two different indices"),
         ({"coordinates": 0.5}, r"0 to 1, but 0\.5 was given"),
         ({"trajectories": np.zeros((3, 9))}, r"\(M, K, d\) with the 9 saved times and 2 coord.* \(3, 9\)"),
