@@ -54,7 +54,7 @@ def check_method(
         exact energy.
     - `density_tolerance`: for the score times the width, and for $\ln\rho$, within a width of the centre; ten
         times the `tolerance` if not given.
-    - `cases`: replace the built-in cases.
+    - `cases`: cases to use instead of the built-in ones.
     - `key`: for methods that draw at random; `jax.random.key(0)` if not given.
 
     **Raises:** [`LawError`][bohmdiff.testing.LawError], whose message has code that reproduces the failure.
