@@ -43,8 +43,8 @@ class Propagator(eqx.Module):
     """Takes ψ on a grid from one time to another.
 
     `potential` and `correction` are V and the Σ (∂_i V)²/m_i of the fourth-order scheme on the grid. If the
-    potential depends on time, they are `None`, and `hamiltonian` provides them. Otherwise `hamiltonian` is `None`,
-    so another potential does not compile the steps again.
+    potential depends on time, they are `None`, and `hamiltonian` provides them. Otherwise `hamiltonian` is
+    `None`, so another potential does not compile the steps again.
     """
 
     grid: FourierGrid
