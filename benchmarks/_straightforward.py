@@ -1,4 +1,4 @@
-"""What the benchmarks compare with: the equations written down as they stand, by nested differentiation.
+"""The reference of the benchmarks: a direct implementation of the equations, by nested differentiation.
 
 Masses and ħ are one. Nothing here is tuned, and nothing is slowed down: leapfrog with the force carried from
 one step to the next, everything compiled and batched over particles.

@@ -1,7 +1,7 @@
-"""What a GPU gains over the processor beside it.
+"""The speed of a GPU compared with the processor of the same machine.
 
-Each kind of work on the Morse chain runs on both, in double and in single precision, each time in a process of
-its own: seconds of the first call and of the next one, and the ratio. In double precision both must give the same
+Each kind of work on the Morse chain runs on both, in double and in single precision, each time in a separate
+process: seconds of the first call and of the next one, and the ratio. In double precision both must give the same
 numbers: the largest difference is printed, relative to the largest number.
 
 The kinds: particles under a FiLM network (128 x 128) in four modes without tangents, the Fisher divergence of
@@ -83,12 +83,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES), help="which kinds (all)")
     parser.add_argument(
-        "--platforms", nargs="+", choices=PLATFORMS, default=list(PLATFORMS), help="where (both)"
+        "--cases", nargs="+", choices=CASES, default=list(CASES), help="kinds of work (all)"
     )
     parser.add_argument(
-        "--precisions", nargs="+", choices=PRECISIONS, default=list(PRECISIONS), help="which (both)"
+        "--platforms", nargs="+", choices=PLATFORMS, default=list(PLATFORMS), help="platforms (both)"
+    )
+    parser.add_argument(
+        "--precisions", nargs="+", choices=PRECISIONS, default=list(PRECISIONS), help="precisions (both)"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE")
     parser.add_argument("--run", nargs=3, metavar=("CASE", "PRECISION", "FILE"), help=argparse.SUPPRESS)

@@ -1,7 +1,7 @@
-"""How honest the error estimate of `AutomaticDegree` is: estimate over error, in problems with exact solutions.
+"""The reliability of the error estimate of `AutomaticDegree`: estimate over error, for exactly solved problems.
 
-The exact solution is that of the splitting on a grid, in one and two dimensions. Both are the largest over
-the saved times, of a mean or a standard deviation, in units of that standard deviation.
+The exact solution comes from the split-operator method, in one and two dimensions. Estimate and error are the
+largest over the saved times, of a mean or a standard deviation, in units of that standard deviation.
 """
 
 import argparse

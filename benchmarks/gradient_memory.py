@@ -2,8 +2,8 @@
 
 The gradient of a final position and density with respect to the width of a potential goes through the whole
 trajectory of an ensemble. With recursive checkpoints its memory grows as the root of the number of steps:
-16 times the steps should cost about 4 times the memory. Each number of steps runs in a process of its own,
-and what is compared is the peak of the resident memory above that process's memory just before.
+16 times the steps should cost about 4 times the memory. Each number of steps runs in a separate process.
+The benchmark compares the peaks of resident memory above the memory just before the gradient.
 """
 
 import argparse

@@ -1,9 +1,9 @@
 """How time and memory grow with the number of modes, of particles and of steps.
 
 Three kinds of runs on the Morse chain: particles under a FiLM network (32 x 32) without tangents, with them,
-and sequential score matching of degree 3. Each run is a process of its own: seconds of the second call, and
-the peak of the resident memory above what it was once everything was loaded. The exponent is the slope
-between the last two runs of a series, to be read beside the one that counting operations gives.
+and sequential score matching of degree 3. Each run is a separate process. It gives the seconds of the second
+call, and the peak of resident memory above the memory after loading. The exponent is the slope
+between the last two runs of a series; compare it with the one from counting operations.
 """
 
 import argparse

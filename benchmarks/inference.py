@@ -1,9 +1,9 @@
-"""What moving an ensemble under a trained score costs beside a straightforward version.
+"""The cost of moving an ensemble under a trained score, compared with a straightforward version.
 
 Both move particles through the flow of a network on the d = 4 Morse chain (FiLM 128 x 128, to t = pi, in
 double precision), without tangents and on all cores: the straightforward one by the paper's 314 leapfrog steps
-with nested differentiation, ours by `bohmdiff.propagate` with a solver of order 4. With --trained it is the
-score that the examples bundle (FiLM 48 x 48 on a Hermite baseline of degree 6). Errors of end points are against
+with nested differentiation, ours by `bohmdiff.propagate` with a solver of order 4. With --trained the score
+is the one of the examples (FiLM 48 x 48 on a Hermite baseline of degree 6). Errors of end points are against
 a solver of order 6 with many steps, on the first hundred particles.
 """
 
@@ -42,10 +42,10 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--trained", action="store_true", help="take the score that the examples bundle")
-    parser.add_argument("--width", type=int, default=128, help="of the two hidden layers (128)")
+    parser.add_argument("--width", type=int, default=128, help="width of the two hidden layers (128)")
     parser.add_argument("--steps", type=int, default=314, help="leapfrog steps (314)")
     parser.add_argument("--few", type=int, default=4, help="steps of the solver of order 4 (4)")
-    parser.add_argument("--particles", type=int, default=20_000, help="of ours (20000)")
+    parser.add_argument("--particles", type=int, default=20_000, help="number of our particles (20000)")
     parser.add_argument(
         "--straightforward", type=int, default=2000, help="particles of the straightforward version (2000)"
     )

@@ -7,7 +7,7 @@ reference.
 The picture moments.png shows the mean and the width of each mode (lines) over the exact ones (open markers), and
 their differences below; energy.png shows the mean energy.
 
-The exact moments for up to four modes are bundled; --exact computes them anew by the split-operator method.
+The exact moments for up to four modes are bundled; --exact recomputes them by the split-operator method.
 """
 
 import time
@@ -36,7 +36,7 @@ def main() -> None:
         help="number of Sobol points; a Gauss-Hermite grid if not given (1056 points for the default job)",
     )
     parser.add_argument("--exact", action="store_true", help="recompute the reference (at most 4 modes)")
-    parser.add_argument("--seed", type=int, default=0, help="of the Sobol points (0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the Sobol points (0)")
     options = parser.parse_args()
     if options.exact and options.dim > 4:
         parser.error(

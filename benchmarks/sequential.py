@@ -1,9 +1,9 @@
 """Sequential score matching: seconds to compile and to run, and errors, as degree and dimension grow.
 
 The errors are against exact moments in any dimension that is a multiple of four: chains of four modes side by
-side, uncoupled, each with the moments that the examples bundle. The basis does not know
-which are coupled, at most that neighbours are; with `--coupled` it is one long chain instead, for which only the
-drift of the energy is known.
+side, uncoupled, each with the moments that the examples bundle. The basis does not depend on
+which modes are coupled, except that it may prefer neighbours. With `--coupled` there is one long chain instead,
+for which only the drift of the energy is known.
 """
 
 import argparse

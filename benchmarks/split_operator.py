@@ -1,7 +1,7 @@
 """How long SplitOperator takes, compared with a bare loop of scipy.fft on the same grid and with the same steps.
 
 Both propagate the d = 4 Morse chain by Strang's splitting. The bare loop is `fftn`, multiply by a phase,
-`ifftn`, multiply by a phase, in place, with everything computed before. Three ratios are printed: of the
+`ifftn`, multiply by a phase, in place, with all factors precomputed. Three ratios are printed: of the
 propagation alone, of all of `solve` with one saved time (second call), and of all of `solve` with its
 compilation (first call).
 """
@@ -45,9 +45,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--points", type=int, default=44, help="grid points per axis (default 44)")
     parser.add_argument("--steps", type=int, default=40, help="steps to t = π/4 (default 40)")
-    parser.add_argument("--repeats", type=int, default=3, help="each is timed so often, the least counts")
+    parser.add_argument("--repeats", type=int, default=3, help="number of timed runs; the fastest counts")
     parser.add_argument("--workers", type=int, default=1, help="threads of scipy.fft (its default, 1)")
-    parser.add_argument("--json", metavar="FILE", help="write the figures here")
+    parser.add_argument("--json", metavar="FILE", help="write the figures to FILE")
     options = parser.parse_args()
 
     hamiltonian = bd.Hamiltonian(bd.MorseChain(depth=12.5, width=0.2, coupling=0.3))

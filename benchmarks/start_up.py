@@ -1,7 +1,7 @@
-"""How long a user waits for the first result, and what a persistent compilation cache takes off that.
+"""How long a user waits for the first result, and how much a persistent compilation cache saves.
 
-Runs `examples/morse_chain.py` in processes of their own: without a cache, with one that is empty, and with the
-one which that left behind. Then it solves the same problem with other values in one process and counts
+Runs `examples/morse_chain.py` in separate processes: without a cache, with an empty cache, and with the
+cache that this run filled. Then it solves the same problem with other values in one process and counts
 compilations: there must be none after the first time.
 """
 

@@ -1,7 +1,7 @@
-"""What an epoch of training costs beside a straightforward version of the same loss.
+"""The cost of an epoch of training, compared with a straightforward version of the same loss.
 
-Both find the Fisher divergence of a network on the d = 4 Morse chain (FiLM 128 x 128, to t = pi, in double
-precision) and its gradient in the parameters. Three ratios are printed, all of times for each particle:
+Both compute the Fisher divergence of a network on the d = 4 Morse chain (FiLM 128 x 128, to t = pi, in double
+precision) and its gradient with respect to the parameters. Three ratios are printed, all of times per particle:
 
 - at the same leapfrog steps: values and gradients for the same particles must agree;
 - with a solver of order 4 and few steps, whose trajectories must be no less accurate;
@@ -49,12 +49,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--width", type=int, default=128, help="of the two hidden layers (128)")
+    parser.add_argument("--width", type=int, default=128, help="width of the two hidden layers (128)")
     parser.add_argument("--steps", type=int, default=314, help="leapfrog steps (314)")
     parser.add_argument("--few", type=int, default=8, help="steps of the solver of order 4 (8)")
-    parser.add_argument("--particles", type=int, default=256, help="of ours (256)")
+    parser.add_argument("--particles", type=int, default=256, help="number of our particles (256)")
     parser.add_argument(
-        "--straightforward", type=int, default=16, help="of the straightforward version (16)"
+        "--straightforward", type=int, default=16, help="particles of the straightforward version (16)"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE")
     options = parser.parse_args()

@@ -1,8 +1,8 @@
 """How many epochs, and how long, a network needs to bring the Fisher divergence down, by recipe.
 
 Each recipe trains the same FiLM network (32 x 32) on the Morse chain by the Fisher divergence. Five of them take
-32 leapfrog steps: Adam at 1e-3 on random particles from a harmonic baseline, as the published training; the same
-in growing windows of time; from the polynomial score of sequential matching instead; from there with Sobol
+32 leapfrog steps: Adam at 1e-3 on random particles from a harmonic baseline, as in the published training; the
+same in growing windows of time; from the polynomial score of sequential matching instead; from there with Sobol
 particles and a rate that decays from 1e-2; and with Gauss-Newton steps. The sixth is the default of
 SelfConsistentScoreMatching, from the polynomial score. The divergence is that of the same 256 Sobol particles for
 all. Seconds include compilation. Epochs of Gauss-Newton have 512 particles, the others 256.
@@ -112,10 +112,10 @@ def reached(log: list[dict], goal: float) -> dict | None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--modes", type=int, default=2, choices=train_morse_chain.SETTINGS)
-    parser.add_argument("--epochs", type=int, default=1000, help="of first-order recipes")
-    parser.add_argument("--few", type=int, default=60, help="of Gauss-Newton")
+    parser.add_argument("--epochs", type=int, default=1000, help="epochs of first-order recipes")
+    parser.add_argument("--few", type=int, default=60, help="epochs of Gauss-Newton")
     parser.add_argument("--only", help="recipes whose names contain this")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="adds the figures to this file")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="add the figures to FILE")
     options = parser.parse_args()
     problem = _chain.chain(options.modes)
     known = json.loads(options.json.read_text()) if options.json and options.json.exists() else []

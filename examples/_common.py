@@ -1,4 +1,4 @@
-"""What the examples share: their options, and where results go."""
+"""Shared parts of the examples: their options, and the files of their results."""
 
 import argparse
 import json
@@ -22,13 +22,21 @@ def parser(description: str | None, *, degree: int | None, steps: int | None) ->
     out = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    out.add_argument("--out", type=Path, default=Path("out"), metavar="DIR", help="pictures go here (out)")
+    out.add_argument(
+        "--out", type=Path, default=Path("out"), metavar="DIR", help="folder for pictures (out)"
+    )
     out.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE")
     out.add_argument(
-        "--degree", type=int, default=degree, help=f"of the polynomial score ({degree or 'by dimension'})"
+        "--degree",
+        type=int,
+        default=degree,
+        help=f"degree of the polynomial score ({degree or 'by dimension'})",
     )
     out.add_argument(
-        "--steps", type=positive, default=steps, help=f"equal steps in time ({steps or 'by experiment'})"
+        "--steps",
+        type=positive,
+        default=steps,
+        help=f"number of equal steps in time ({steps or 'by experiment'})",
     )
     return out
 
@@ -42,14 +50,14 @@ def positive(text: str) -> int:
 
 
 def add_training_folder(parser: argparse.ArgumentParser) -> None:
-    """Options for where a training keeps its log and checkpoints."""
+    """Adds options for the folder of the log and checkpoints of a training."""
     parser.add_argument(
         "--directory",
         type=Path,
         metavar="DIR",
-        help="log and checkpoints go here (training, beside the pictures)",
+        help="folder for log and checkpoints (training, next to the pictures)",
     )
-    parser.add_argument("--resume", action="store_true", help="go on with the run in that folder")
+    parser.add_argument("--resume", action="store_true", help="continue the run in that folder")
 
 
 def training_folder(options: argparse.Namespace) -> Path:
@@ -61,7 +69,7 @@ def save_figure(figure, directory: Path, name: str) -> None:
 
 
 def save_data(dataset: xarray.Dataset, directory: Path, name: str) -> None:
-    """What was computed, as soon as it is there: what comes after may be interrupted."""
+    """Saves results as soon as they are there, because later work may be interrupted."""
     save(directory / name, dataset.to_netcdf)
 
 
@@ -71,7 +79,7 @@ def save_json(figures: dict, path: Path | None) -> None:
 
 
 def save(path: Path, write: Callable[[Path], object]) -> None:
-    """A file that is there completely or, if the writing is interrupted, not at all."""
+    """Writes a file completely or, if interrupted, not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f"unfinished_{path.name}")
     write(unfinished)
@@ -102,13 +110,13 @@ def worst_rms(errors) -> float:
 
 
 def fisher_divergence(problem, score, design, steps: int) -> bd.ObjectiveReport:
-    """How far a score is from that of its own flow, on points that no training has seen."""
+    """The distance of a score from that of its own flow, on points not used in training."""
     x0, weights = problem.initial.particles(design, jax.random.key(0))
     return bd.fisher_divergence(problem, score, x0, weights=weights, steps=steps, solver=bd.BlanesMoan4())
 
 
 def run(main) -> None:
-    """Runs an example; what the user can mend is one line, without a traceback."""
+    """Runs an example; an error that the user can fix prints one line, without a traceback."""
     try:
         main()
     except (ValueError, RuntimeError, OSError) as error:

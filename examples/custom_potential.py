@@ -1,13 +1,13 @@
 r"""Your own potential and your own score.
 
 SequentialScoreMatching and a grid solve a quartic trap for two coupled particles of different mass, one of
-them shaken:
+them driven:
 
 $$V = \sum_i \Bigl(\tfrac12 x_i^2 + \tfrac1{20} x_i^4\Bigr) + \tfrac15 x_1 x_2 + \tfrac12 x_1 \sin 2t$$
 
 Then comes a score written by hand: a Gaussian with the mean and the width of the solution, an Equinox module
-of ten lines. Its Fisher divergence measures how far it is from the score of the density that its own flow
-makes. It is much larger than that of the fitted score.
+of ten lines. Its Fisher divergence measures its distance from the score of the density that its own flow
+produces. It is much larger than that of the fitted score.
 
 The picture custom_potential.png shows mean and width of both coordinates (lines) over the exact ones
 (markers).
@@ -26,12 +26,12 @@ import bohmdiff as bd  # noqa: E402
 
 
 def shaken_trap(t, x):
-    """Any function of time and one configuration x, shape (d,), will do as a potential."""
+    """A potential is any function of time and one configuration x, shape (d,)."""
     return jnp.sum(x**2 / 2 + x**4 / 20) + x[0] * x[1] / 5 + x[0] * jnp.sin(2 * t) / 2
 
 
 class MovingGaussian(eqx.Module):
-    """And any module s(t, x) -> (d,) will do as a score: here one that looks moments up in a table."""
+    """A score is any module s(t, x) -> (d,); this one looks moments up in a table."""
 
     ts: jax.Array
     mean: jax.Array

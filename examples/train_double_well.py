@@ -25,14 +25,21 @@ import bohmdiff as bd  # noqa: E402
 
 def main() -> None:
     parser = _common.parser(__doc__, degree=6, steps=48)
-    parser.add_argument("--epochs", type=_common.positive, default=1000, help="updates in all (1000)")
-    parser.add_argument("--particles", type=_common.positive, default=128, help="fresh ones an epoch (128)")
-    parser.add_argument("--width", type=_common.positive, default=24, help="of the two hidden layers (24)")
+    parser.add_argument("--epochs", type=_common.positive, default=1000, help="number of updates (1000)")
+    parser.add_argument(
+        "--particles", type=_common.positive, default=128, help="fresh particles per epoch (128)"
+    )
+    parser.add_argument(
+        "--width", type=_common.positive, default=24, help="width of the two hidden layers (24)"
+    )
     parser.add_argument("--rate", type=float, default=1e-2, help="learning rate at the start (0.01)")
     parser.add_argument(
-        "--baseline", choices=["gaussian", "sequential"], default="gaussian", help="what is added to"
+        "--baseline",
+        choices=["gaussian", "sequential"],
+        default="gaussian",
+        help="the baseline of the network (gaussian)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the weights and of the particles (0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the weights and of the particles (0)")
     _common.add_training_folder(parser)
     options = parser.parse_args()
 

@@ -1,8 +1,8 @@
 """A score network for the Morse chain, trained from scratch and compared with the exact answer.
 
 A small network is added to the score that sequential matching finds in seconds, and trained end to end. In
-every epoch, fresh particles move under the score, and the Fisher divergence measures how far it is from the score
-of the density that this flow makes. Gauss-Newton steps bring the divergence down by two orders of magnitude in
+every epoch, fresh particles move under the score, and the Fisher divergence measures its distance from the score
+of the density that this flow produces. Gauss-Newton steps bring the divergence down by two orders of magnitude in
 150 epochs: minutes for two modes on two cores, the better part of an hour for four.
 
 The picture training.png shows the loss, the Fisher divergence and the energy error against epochs;
@@ -35,7 +35,7 @@ import bohmdiff as bd  # noqa: E402
 
 
 class Setting(NamedTuple):
-    """What works for each number of modes.
+    """Settings that work for each number of modes.
 
     At late times one tail of the density is exponential and the other Gaussian. A baseline of degree 6 is so
     wrong in one of them that trajectories cross. There it hands over to degree 4, which fits the bulk less well
@@ -61,19 +61,22 @@ HANDOVER = (1.6, 2.8)
 def main() -> None:
     parser = _common.parser(__doc__, degree=None, steps=32)
     parser.add_argument("--dim", type=int, default=2, choices=SETTINGS, help="number of modes (2)")
-    parser.add_argument("--epochs", type=_common.positive, help="updates in all (150 for two modes)")
+    parser.add_argument("--epochs", type=_common.positive, help="number of updates (150 for two modes)")
     parser.add_argument(
-        "--particles", type=_common.positive, help="fresh ones an epoch (512 for two modes)"
+        "--particles", type=_common.positive, help="fresh particles per epoch (512 for two modes)"
     )
     parser.add_argument(
-        "--width", type=_common.positive, help="of the two hidden layers (32 for two modes)"
+        "--width", type=_common.positive, help="width of the two hidden layers (32 for two modes)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the weights and of the particles (0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the weights and of the particles (0)")
     parser.add_argument("--float32", action="store_true", help="train in single precision")
     _common.add_training_folder(parser)
-    parser.add_argument("--save-weights", type=Path, metavar="FILE", help="write the trained score here")
+    parser.add_argument("--save-weights", type=Path, metavar="FILE", help="write the trained score to FILE")
     parser.add_argument(
-        "--weights", type=Path, metavar="FILE", help="evaluate these weights; with --epochs, train them on"
+        "--weights",
+        type=Path,
+        metavar="FILE",
+        help="evaluate these weights; with --epochs, continue to train them",
     )
     options = parser.parse_args()
     setting = SETTINGS[options.dim]
@@ -104,7 +107,7 @@ def main() -> None:
 
     solution = bd.solve(problem, bd.GivenScore(trained), ts=ts)
     fisher = _common.fisher_divergence(problem, trained, bd.SobolPoints(512), steps=32)
-    # A single particle far out can decide: the same without the thousandth that starts farthest out.
+    # A single particle far out can dominate: the same without the thousandth that starts farthest out.
     inner = _common.fisher_divergence(problem, trained, bd.TruncatedPoints(bd.SobolPoints(512)), steps=32)
     ours = solution.to_xarray(units=_chain.UNITS)
     _common.save_data(ours, options.out, "solution.nc")
@@ -167,7 +170,7 @@ def points(number: int) -> bd.WidenedPoints:
 
 
 def gauss_newton(epochs: int) -> optax.GradientTransformation:
-    """Up to half of the step that would solve the linearised problem, clipped, and less in the end."""
+    """Up to half of the step that solves the linearised problem, clipped, and less at the end."""
     rate = optax.warmup_cosine_decay_schedule(0.1, 0.5, min(6, epochs // 4), epochs, 0.01)
     return optax.chain(
         bd.scale_by_gauss_newton(damping=3e-6),

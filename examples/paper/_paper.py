@@ -1,4 +1,4 @@
-"""What the scripts of this folder share: their options, the benchmark, and where the data come from."""
+"""Shared parts of the scripts in this folder: their options, the benchmark, and the source of the data."""
 
 import argparse
 import subprocess
@@ -34,7 +34,9 @@ def parser(description: str | None, *, weights: bool = False, train: bool = Fals
     out = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    out.add_argument("--out", type=Path, default=Path("out"), metavar="DIR", help="pictures go here (out)")
+    out.add_argument(
+        "--out", type=Path, default=Path("out"), metavar="DIR", help="folder for pictures (out)"
+    )
     out.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE")
     tiers = out.add_mutually_exclusive_group()
     if weights:
@@ -48,13 +50,13 @@ def parser(description: str | None, *, weights: bool = False, train: bool = Fals
         tiers.add_argument(
             "--train",
             action="store_true",
-            help="train from scratch into the folder of --out first (about an hour), or go on with that",
+            help="train from scratch into the folder of --out first (about an hour), or continue that training",
         )
     return out
 
 
 def data(name: str, compute: Callable[[bd.AbstractScore], Arrays], options) -> Arrays:
-    """What is cached as `name`, or computed anew from the weights that were asked for."""
+    """Data cached as `name`, or recomputed from the weights in the options."""
     if options.train:
         return compute(score_from(train(options.out)[0]))
     if options.weights is not None:

@@ -2,7 +2,7 @@
 
 V = D (x²/a² − 1)² with D = 1, a = 2 and m = ħ = 1; ρ0 is a Gaussian of standard deviation ½ at x = 0. In
 grey the exact density until t = π, over it exact Bohmian trajectories: in one dimension they are the
-quantiles of the density, each with the same probability to its left for ever. Both are computed anew, in
+quantiles of the density, each with a constant probability to its left. Both are recomputed, in
 seconds.
 """
 

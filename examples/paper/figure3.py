@@ -23,7 +23,9 @@ PAPER_ENERGY_ERROR = 3.8e-3
 
 def main() -> None:
     parser = _paper.parser(__doc__, train=True)
-    parser.add_argument("--log", type=Path, default=_paper.LOG, metavar="FILE", help="of another training")
+    parser.add_argument(
+        "--log", type=Path, default=_paper.LOG, metavar="FILE", help="log of another training"
+    )
     options = parser.parse_args()
     history = read_log(_paper.train(options.out)[1] if options.train else options.log)
     exact = float(_paper.bundled(_paper.MODES).energy[0])

@@ -2,7 +2,7 @@
 
 Lines are the flow of the score, markers the exact values; below, how far apart they are, with the
 root-mean-square error of the paper's weights as a dotted line. Particles start on a Gauss-Hermite grid, so
-that their number does not hide how wrong the score is.
+that their number does not hide the error of the score.
 """
 
 import numpy as np

@@ -1,6 +1,6 @@
-"""Makes what the other scripts draw: data/moments.npz, slices.npz and particles.npz, from the weights.
+"""Computes the data of the other scripts: data/moments.npz, slices.npz and particles.npz, from the weights.
 
---exact computes data/exact.npz anew as well; it does not depend on the weights. The log of the training,
+--exact recomputes data/exact.npz too; it does not depend on the weights. The log of the training,
 data/morse_chain_d4.jsonl, is only copied: pass it as --log.
 """
 

@@ -3,7 +3,7 @@
 D = E_θ[ln ρ_θ − ln |ψ|²], over particles that move with the flow and know its density, ρ_θ = ρ0/|det F|. ψ
 is the exact wave function on a grid, evaluated between its points with spectral accuracy.
 
-Three estimates, each with its Monte-Carlo error, that of independent draws (an upper bound for Sobol points):
+Three estimates, each with the Monte-Carlo error of independent draws (an upper bound for Sobol points):
 
 - plain: the mean of ln(ρ_θ/|ψ|²);
 - positive: that of r − 1 − ln r with r = |ψ|²/ρ_θ. It is the same number, as E_θ[r] = 1, and no term of it is

@@ -1,4 +1,4 @@
-"""What the experiments are compared with: closed forms, ψ on a grid, and many bosons by their relative motion."""
+"""Reference solutions of the experiments: closed forms, ψ on a grid, and many bosons by their relative motion."""
 
 from collections.abc import Callable
 from typing import NamedTuple

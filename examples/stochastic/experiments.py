@@ -8,7 +8,7 @@ polynomial score to particles without training.
 
 The table has the wall time with compilation; the largest error of the mean at any time, in standard deviations;
 the largest relative error of the variance; and the relative errors of u and v in the L2 norm over the exact
-density and all times. The latter are found with 2048 points at each of eleven times, and their standard errors
+density and all times. The latter come from 2048 points at each of eleven times, and their standard errors
 from sixteen subsets.
 
 The picture shows mean and variance of the first coordinate against time, and u and v at the end along that
@@ -78,11 +78,13 @@ def main() -> None:
     parser = _common.parser(__doc__, degree=None, steps=None)
     parser.add_argument("experiment", choices=EXPERIMENTS)
     parser.add_argument("--dim", type=_common.positive, default=2, help="number of bosons, 2 to 5 (2)")
-    parser.add_argument("--repulsion", type=float, default=1.0, help="of the bosons (1)")
-    parser.add_argument("--until", type=float, default=1.0, help="when it ends (1)")
+    parser.add_argument("--repulsion", type=float, default=1.0, help="repulsion of the bosons (1)")
+    parser.add_argument("--until", type=float, default=1.0, help="final time (1)")
     parser.add_argument("--only", nargs="+", choices=METHODS, default=METHODS, help="which methods (all)")
-    parser.add_argument("--epochs", type=_common.positive, help="of all trainings (for each its own)")
-    parser.add_argument("--seed", type=int, default=0, help="of weights and paths (0)")
+    parser.add_argument(
+        "--epochs", type=_common.positive, help="epochs of all trainings (the default of each)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of weights and paths (0)")
     _common.add_training_folder(parser)
     options = parser.parse_args()
     refuse_to_mix(options)

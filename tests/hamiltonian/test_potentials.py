@@ -329,7 +329,7 @@ def test_errors_at_construction(make, message):
         (bd.DoubleWell(minimum=[1.0, 2.0]), 3, r"minimum has shape \(2,\)"),
         (bd.HenonHeiles(0.1), 1, "at least two coordinates, but 1"),
         (bd.HenonHeiles(0.1, [1.0, 1.0]), 3, r"frequency has shape \(2,\)"),
-        (bd.Eckart(1.0, 1.0, coordinate=2), 2, "along coordinate 2, but there are only 2"),
+        (bd.Eckart(1.0, 1.0, coordinate=2), 2, "along coordinate 2, but x has only 2 coordinates"),
     ],
 )
 def test_errors_for_a_particle_that_does_not_fit(potential, d, message):

@@ -87,7 +87,7 @@ def test_degrees_for_which_there_are_too_few_particles_end_the_search():
 
 
 def test_not_under_transformations():
-    with pytest.raises(ValueError, match="which it cannot under jit, grad or vmap"):
+    with pytest.raises(ValueError, match="but jit, grad or vmap traces them"):
         jax.jit(lambda a: bd.solve(problem(a), bd.AutomaticDegree(), ts=TS).std())(0.05)
 
 

@@ -155,7 +155,7 @@ def test_first_order_and_outliers():
     ("options", "match"),
     [
         ({"u": 1.0}, r"u must be a callable u\(t, x\)"),
-        ({"u": lambda t, x: x, "v": lambda t, x: x}, "u and v have no parameters that could be trained"),
+        ({"u": lambda t, x: x, "v": lambda t, x: x}, "u and v have no parameters to train"),
         ({"particles": 0}, "particles must be an integer of at least 1"),
         ({"steps": 0}, "steps must be an integer of at least 1"),
         ({"resample_every": 0}, "resample_every must be an integer of at least 1"),

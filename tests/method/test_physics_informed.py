@@ -133,7 +133,7 @@ def test_resumed_to_the_bit(tmp_path):
     ("options", "match"),
     [
         ({"psi": 1.0}, r"psi must be a callable psi\(t, x\)"),
-        ({"psi": lambda t, x: 1j * x[0]}, "psi has no parameters that could be trained"),
+        ({"psi": lambda t, x: 1j * x[0]}, "psi has no parameters to train"),
         ({"particles": 0}, "particles must be an integer of at least 1"),
         ({"steps": 0}, "steps must be an integer of at least 1"),
         ({"initial_weight": -1.0}, "initial_weight must not be negative, but -1.0"),

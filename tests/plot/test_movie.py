@@ -234,16 +234,16 @@ def test_refuses_what_has_no_density(line):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"coordinates": 2}, r"one or two different ones of 0 to 1, but 2 was given"),
+        ({"coordinates": 2}, r"one or two different indices from 0 to 1, but 2 was given"),
         ({"coordinates": -1}, r"0 to 1, but -1 was given"),
-        ({"coordinates": (1, 1)}, r"different ones of 0 to 1, but \(1, 1\) was given"),
-        ({"coordinates": (0, 1, 1)}, r"one or two different ones"),
+        ({"coordinates": (1, 1)}, r"different indices from 0 to 1, but \(1, 1\) was given"),
+        ({"coordinates": (0, 1, 1)}, r"one or two different indices"),
         ({"coordinates": 0.5}, r"0 to 1, but 0\.5 was given"),
         ({"trajectories": np.zeros((3, 9))}, r"\(M, K, d\) with the 9 saved times and 2 coord.* \(3, 9\)"),
         ({"trajectories": np.zeros((3, 8, 2))}, r"shape \(3, 8, 2\) was given\. Pass ts=solution\.ts"),
         ({"every": 0}, r"every must be an integer of at least 1, but 0 was given"),
         ({"fps": 0.5}, r"fps must be an integer of at least 1, but 0\.5 was given"),
-        ({"lower": [0, 0, 0]}, r"lower must be a number or have one for each of the 2 coordinates drawn"),
+        ({"lower": [0, 0, 0]}, r"lower must be one number, or one for each of the 2 coordinates drawn"),
         (
             {"lower": 2, "upper": 1},
             r"upper must be larger than lower, and both finite, but 1 and 2 were given",
@@ -266,7 +266,9 @@ def test_refuses_what_is_no_solution(line, plane):
         pytest.raises(ValueError, match=r"exact must be a solution, but str was given\.$"),
     ):
         bd.plot.movie(line, exact="grid")
-    with pytest.raises(ValueError, match="have 1 and 2 coordinates; exact must be one of the same problem"):
+    with pytest.raises(
+        ValueError, match="has 1 coordinates and exact has 2: pass two solutions of the same"
+    ):
         bd.plot.movie(line, exact=plane)
 
 

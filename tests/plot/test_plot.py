@@ -146,7 +146,7 @@ def test_density_alone_in_a_given_range(line):
 
 
 def test_density_refuses_two_dimensions(solution):
-    with pytest.raises(ValueError, match=r"one dimension, but the solution has 2; plot\.moments draws any"):
+    with pytest.raises(ValueError, match=r"one dimension, but the solution has 2\. Use plot\.moments"):
         bd.plot.density(solution)
     assert not plt.get_fignums()
 

@@ -44,14 +44,14 @@ wrong_rule.defjvp(lambda primals, tangents: (wrong_rule(*primals), jnp.sum(prima
         (lambda t, x: x, r"must return a real array of shape \(\)"),
         (lambda t, x: jnp.log(x[0] + 0.5), "the potential is not finite"),
         (lambda t, x: float(t) * jnp.sum(x**2), "could not be evaluated"),
-        (lambda t, x: jnp.sum(jax.lax.stop_gradient(x) ** 2), "the gradient is not that of potential"),
-        (lambda t, x: wrong_rule(x), "the gradient is not that of potential"),
-        (lambda t, x: jnp.sum(jnp.abs(x) ** 2.5), "the second derivative is not that of potential"),
-        (lambda t, x: jnp.sum(jnp.where(x > 0, x**2, x**2 + 1e-3)), "is not that of potential"),
-        (lambda t, x: COEFFICIENTS @ x**2, "in single precision the result is not"),
+        (lambda t, x: jnp.sum(jax.lax.stop_gradient(x) ** 2), "the gradient is not that of the potential"),
+        (lambda t, x: wrong_rule(x), "the gradient is not that of the potential"),
+        (lambda t, x: jnp.sum(jnp.abs(x) ** 2.5), "the second derivative is not that of the potential"),
+        (lambda t, x: jnp.sum(jnp.where(x > 0, x**2, x**2 + 1e-3)), "is not that of the potential"),
+        (lambda t, x: COEFFICIENTS @ x**2, "the result is not in single precision"),
         (
             lambda t, x: jnp.sum(x**2) * (1.0 if isinstance(t, float) else 2.0),
-            "another than called directly",
+            "differs from a direct call",
         ),
     ],
     ids=["shape", "nan", "traced time", "stopped", "rule", "kink", "jump", "precision", "type of time"],
@@ -80,7 +80,7 @@ def test_what_is_printed_can_be_run():
 
     with pytest.raises(LawError) as caught:
         check_potential(potential, 1)
-    code = str(caught.value).split("To see it again:\n")[1].strip()
+    code = str(caught.value).split("To reproduce it:\n")[1].strip()
     assert code == "potential(1.0, jnp.array([-2.0]))"
     assert not np.isfinite(eval(code))
 
@@ -285,8 +285,8 @@ CASE = DrivenGaussian(
         pytest.param("score", "the score of a Gaussian is wrong", marks=pytest.mark.slow),
         pytest.param("density", "the log density of a Gaussian is wrong", marks=pytest.mark.slow),
         ("wave", "the wave function of a Gaussian is wrong"),
-        ("key", "the same key gave two solutions"),
-        ("nan", "potentials that are not a number must be refused"),
+        ("key", "the same key gave two different solutions"),
+        ("nan", "potentials that return NaN must be refused"),
     ],
 )
 def test_methods(change, match):

@@ -159,7 +159,7 @@ def check_fits(array: Array, name: str, x: Vector) -> Array:
     """Raises unless `array`, a number or one entry per coordinate, fits the shape of the particle `x`."""
     if array.shape not in ((), x.shape):
         raise ValueError(
-            f"{name} has shape {array.shape}, which does not go with {x.size} coordinates: it must be a "
+            f"{name} has shape {array.shape}, which does not match {x.size} coordinates: it must be a "
             f"number or have shape {x.shape}."
         )
     return array

@@ -166,7 +166,7 @@ class Eckart(AbstractPotential):
     def __call__(self, t: Time, x: Vector) -> Scalar:
         if self.coordinate >= x.size:
             raise ValueError(
-                f"The barrier lies along coordinate {self.coordinate}, but there are only {x.size}: "
+                f"The barrier lies along coordinate {self.coordinate}, but x has only {x.size} coordinates: "
                 f"0 to {x.size - 1}."
             )
         y = 2 * x[self.coordinate] / self.width

@@ -67,7 +67,7 @@ class Quadratic(AbstractPotential):
             energy = 0.5 * jnp.sum(matrix * y**2)
         else:
             raise ValueError(
-                f"matrix has shape {matrix.shape}, which does not go with {x.size} coordinates: it must be "
+                f"matrix has shape {matrix.shape}, which does not match {x.size} coordinates: it must be "
                 f"a number or have shape {x.shape} or {(x.size, x.size)}."
             )
         if self.linear is None:
@@ -106,7 +106,7 @@ def _at(value: Array | Callable[[Time], Array], t: Time, x: Vector) -> Array:
         return jnp.asarray(value(t)).astype(x.dtype)
     except Exception as error:
         raise ValueError(
-            f"A parameter that is a function of time must give a number or an array, but {value!r} did not: "
+            f"A parameter that is a function of time must return a number or an array, but {value!r} did not: "
             f"{type(error).__name__}: {error}"
         ) from error
 

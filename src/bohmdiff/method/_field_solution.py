@@ -29,7 +29,7 @@ class AbstractFieldSolution(AbstractParticleSolution):
 
     @property
     def history(self) -> xarray.Dataset:
-        """Of the training: everything that its log has, over `epoch`, with the attributes of `to_xarray`."""
+        """The log of the training over `epoch`, with the attributes of `to_xarray`."""
         return history_dataset(self._history).assign_attrs(attributes(self.problem, self.method))
 
     @in_full_precision
@@ -60,10 +60,9 @@ def moved_paths(problem: Problem, current: Field, x0: Points, ts: Times) -> Path
 
 
 def along_flow(problem: Problem, rates: Any, y0: tuple[Array, ...], ts: Times) -> tuple[Array, ...]:
-    """What is integrated along the flow, with the particles first, at `ts`.
+    """Integrates `y0` along the flow; returns it at `ts`, with the particles first.
 
-    `rates(t, *y)` of one particle: its velocity, and those of whatever goes along. Steps are chosen for the
-    positions alone.
+    `rates(t, *y)` are the rates of one particle, its velocity first. Only positions control the step size.
     """
     x0, dtype = y0[0], y0[0].dtype
 
@@ -84,7 +83,7 @@ def along_flow(problem: Problem, rates: Any, y0: tuple[Array, ...], ts: Times) -
             rtol=tolerance, atol=tolerance * spread, norm=lambda y: jnp.sqrt(jnp.mean(y[0] ** 2))
         ),
         max_steps=MOST_STEPS,
-        throw=False,  # what is missing is infinite, and said by whoever calls
+        throw=False,  # missing values are infinite, and the caller reports them
     )
     assert solution.ys is not None
     return tuple(jnp.moveaxis(values, 0, 1) for values in solution.ys)

@@ -36,10 +36,10 @@ class AbstractPointwiseLoss(AbstractLoss):
 
     @abstractmethod
     def residuals(self, parameters: PyTree, point: Columns) -> Float[Array, " components"]:
-        """All of one point, without units."""
+        """All residuals of one point, without units."""
 
     def mean_square(self, parameters: PyTree, points: Rows) -> Scalar:
-        """Of all residuals, outliers like all others."""
+        """The mean square of all residuals; outliers count in full."""
         return jnp.mean(jnp.sum(self._rows(parameters, points) ** 2, axis=1))
 
     def __call__(
@@ -73,28 +73,28 @@ class AbstractPointwiseTask(AbstractTask):
 
     problem: eqx.AbstractVar[Problem]
     frame: eqx.AbstractVar[SpreadingFrame]
-    # With `steps` of a path, and `validation_particles`.
+    # It has `steps` of a path, and `validation_particles`.
     method: eqx.AbstractVar[Any]
     validation_key: eqx.AbstractVar[Key]
     design_key: eqx.AbstractVar[Key]
 
     @abstractmethod
     def loss(self, fixed: PyTree) -> AbstractPointwiseLoss:
-        """What is minimised, given what is not trained."""
+        """The loss to minimise, given the parts that are not trained."""
 
     @abstractmethod
     def velocities(self, trained: PyTree) -> tuple[Field, Field]:
-        """Osmotic and current, under which the paths go."""
+        """The osmotic and the current velocity, which drive the paths."""
 
     @abstractmethod
     def collocation(self, trained: PyTree, number: int, key: Key) -> Rows:
-        """Fresh ones."""
+        """Fresh collocation points."""
 
     @abstractmethod
     def solution(
         self, trained: PyTree, ts: Times, x0: Points, weights: Weights, history: dict[str, Array]
     ) -> Solution:
-        """What was trained, with particles that start at `x0`."""
+        """The solution from trained fields, with particles that start at `x0`."""
 
     def solved(self, start: PyTree, training: Training, ts: Times, keys: Keys, progress: bool) -> Any:
         """Trains from the start to the end."""
@@ -103,13 +103,13 @@ class AbstractPointwiseTask(AbstractTask):
             return self.solution(trained, ts, *self._particles(_SOLUTION_PARTICLES), history)
         except ParticlesLostError as error:
             raise TrainingDivergedError(
-                f"Training ended after epoch {epoch}, but the current velocity loses particles: {error} What was "
-                "trained is kept as `fitted` of this error; train longer, or with smaller steps.",
+                f"Training ended after epoch {epoch}, but the current velocity loses particles: {error} The "
+                "trained fields are the `fitted` of this error. Train longer, or with smaller steps.",
                 trained,
             ) from error
 
     def paths(self, trained: PyTree, number: int, key: Key) -> Float[Array, "M N d"]:
-        """Fresh ones, at the start and after each step."""
+        """Fresh paths, at the start and after each step."""
         start_key, noise_key = jax.random.split(key)
         x0 = self.problem.initial.particles(RandomPoints(number), start_key)[0].astype(self.problem.dtype)
         return _paths(self.problem, self.frame, self.velocities(trained), x0, self.method.steps, noise_key)
@@ -141,7 +141,7 @@ class AbstractPointwiseTask(AbstractTask):
 
 @eqx.filter_jit
 def at_random_times(frame: SpreadingFrame, paths: Float[Array, "M N d"], key: Key) -> Rows:
-    """One of each path: its time, its place, and where the path started."""
+    """One point of each path: its time, its position, and the start of the path."""
     number, times, _ = paths.shape
     index = jax.random.randint(key, (number,), 0, times)
     t = _grid(frame, times - 1)[index]

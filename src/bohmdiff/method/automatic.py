@@ -15,21 +15,21 @@ from .method import AbstractMethod
 from .sequential import EnsembleSolution
 from .sequential.method import DegenerateFitError, SequentialScoreMatching, TooFewParticlesError
 
-# Every other degree: polynomials of an odd one fall without bound on one side of a density.
+# Even degrees only: polynomials of odd degree fall without bound on one side of a density.
 _DEGREES = (2, 4, 6, 8, 10, 12)
-# The last change of a sequence that converges is larger than the error that is left, of one that no longer
-# does it is of its size.
+# While a sequence converges, its last change exceeds the remaining error; once it stops converging, the two
+# are of the same size.
 _SAFETY = 2.0
 
 
 class AutomaticDegree(AbstractMethod):
     r"""[`SequentialScoreMatching`][bohmdiff.SequentialScoreMatching] of degree 2, 4, 6 ..., until the
-    moments no longer change by more than a tolerance allows.
+    moments converge to a tolerance.
 
-    From one degree to the next everything is refined that limits the accuracy: the polynomials, the points
+    From one degree to the next, everything that limits the accuracy is refined: the polynomials, the points
     (unless `method` fixes them), the steps and the trust radius. Twice the largest change of a mean or a
     standard deviation at any saved time, in units of that standard deviation, is the `error_estimate` of
-    the solution. Changes of a single option would miss the errors that come from the others.
+    the solution. A change of one option alone would miss the errors from the others.
 
     ```python
     solution = bd.solve(problem, bd.AutomaticDegree(tolerance=1e-2))
@@ -40,13 +40,13 @@ class AutomaticDegree(AbstractMethod):
 
     - `tolerance`: the largest error allowed, in units of the standard deviation of each coordinate.
     - `largest`: the largest degree, at least 4 and at most 12.
-    - `method`: its solver, basis, particles and steps are used; given steps are those of degree 4, in
-        proportion more for larger ones. Its degree and its trust radius are chosen instead, the latter as
-        two more than the degree, or $\sqrt d$ more in more than four dimensions. Unless it fixes the points,
-        they are a Gauss–Hermite grid that reaches farther out for each degree, where one is affordable, and
-        twice as many Sobol points, which need a `key`, in more dimensions.
+    - `method`: its solver, basis, particles and steps are used. Given steps are for degree 4, and other degrees
+        scale them in proportion. Degree and trust radius are chosen automatically; the trust radius is the
+        degree plus 2, or plus $\sqrt d$ in more than four dimensions. Unless the method fixes the points, each
+        degree takes a Gauss–Hermite grid that reaches farther out, or, in dimensions where the grid is too
+        large, twice as many Sobol points, which need a `key`.
 
-    **Raises:** [`ToleranceNotReachedError`][bohmdiff.ToleranceNotReachedError] with the best solution, where
+    **Raises:** [`ToleranceNotReachedError`][bohmdiff.ToleranceNotReachedError] with the best solution, if
     the largest degree is not enough, or the fits become degenerate, or there are too few particles;
     `ValueError` for bad options and under a transformation of JAX.
     """
@@ -71,8 +71,8 @@ class AutomaticDegree(AbstractMethod):
     def run(self, problem: Problem, ts: Times, *, key: Key | None, progress: bool) -> EnsembleSolution:
         if not is_concrete((problem, ts)):
             raise ValueError(
-                "AutomaticDegree compares numbers to decide how to go on, which it cannot under jit, grad or "
-                "vmap. Let it choose a degree outside, and use SequentialScoreMatching of that degree inside."
+                "AutomaticDegree compares concrete numbers to choose the degree, but jit, grad or vmap traces "
+                "them. Let it choose a degree outside, and use SequentialScoreMatching of that degree inside."
             )
         estimates: list[tuple[float, int, EnsembleSolution]] = []
         before, why = None, f"{self.largest} is the largest degree allowed"
@@ -111,7 +111,7 @@ class AutomaticDegree(AbstractMethod):
 
 
 def _points(dimension: int, degree: int) -> AbstractDesign:
-    """Those of the method, but reaching farther out, or more of them, for a larger degree."""
+    """The points of the method; a larger degree has points farther out, or more of them."""
     design = SequentialScoreMatching(degree).design(dimension)
     if isinstance(design, GaussHermitePoints):
         return replace(design, discard=10.0 ** -(2 + degree // 2))
@@ -119,6 +119,6 @@ def _points(dimension: int, degree: int) -> AbstractDesign:
 
 
 def _largest_change(first: EnsembleSolution, second: EnsembleSolution) -> Scalar:
-    """Of any mean or standard deviation, in units of the latter."""
+    """The largest change of a mean or standard deviation, in units of the latter."""
     changes = jnp.stack([second.mean() - first.mean(), second.std() - first.std()])
     return jnp.max(jnp.abs(changes) / second.std())

@@ -50,8 +50,8 @@ def solve(
 
     **Arguments:**
 
-    - `problem`: what is to be solved.
-    - `method`: how, e.g. [`SequentialScoreMatching`][bohmdiff.SequentialScoreMatching].
+    - `problem`: the problem to solve.
+    - `method`: the method, e.g. [`SequentialScoreMatching`][bohmdiff.SequentialScoreMatching].
     - `key`: for methods and designs of points that make random choices; the same key gives the
         same result.
     - `ts`: increasing times in `[t0, t1]` at which the solution is saved, shape `(K,)`;
@@ -78,7 +78,7 @@ def solve(
 
 
 def _warn_of_failed_figures(solution: Solution) -> None:
-    """One warning for all figures that exceed their limits, as far as their values are known."""
+    """One warning for all figures with concrete values that exceed their limits."""
     failed = solution.diagnostics.failed()
     if failed:
         said = " ".join(

@@ -167,8 +167,8 @@ class ObjectiveSum(AbstractObjective):
             )
         if len({term.through_flow for _, term in self.terms}) != 1:
             raise ValueError(
-                "ImplicitScoreMatching holds the trajectories fixed, the other objectives do not: they can't "
-                "be summed."
+                "ImplicitScoreMatching holds the trajectories fixed, but the other objectives do not, so they "
+                "cannot be summed. Remove it from the sum."
             )
 
     @property

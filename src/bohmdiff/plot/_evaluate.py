@@ -1,4 +1,4 @@
-"""Densities at many points, and the range in which to look."""
+"""Densities at many points, and the range to draw."""
 
 import math
 from typing import Any
@@ -34,7 +34,7 @@ def _log_density(solution: Solution, t: Time, points: Points) -> Array:
 def reach(
     solution: Solution, coordinate: int, lower: float | None, upper: float | None
 ) -> tuple[float, float]:
-    """Where a density is at any saved time, unless it is given."""
+    """The range of the density over all saved times, unless limits are given."""
     mean = np.asarray(solution.mean())[:, coordinate]
     std = np.asarray(solution.std())[:, coordinate]
     low = float(np.min(mean - _DEVIATIONS * std)) if lower is None else as_float(lower, "lower")
@@ -47,7 +47,7 @@ def reach(
 
 
 def as_label(label: Any) -> str:
-    """`label`, if it is text."""
+    """Checks that `label` is text and returns it."""
     if not isinstance(label, str):
         raise ValueError(f"label must be text, but {label!r} was given.")
     return label

@@ -1,4 +1,4 @@
-"""One look for every picture, told apart in greyscale too."""
+"""One style for all pictures, with lines that differ in greyscale too."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +11,7 @@ from ..units import ATOMIC as ATOMIC
 from ..units import Units as Units
 from ..units import as_units as as_units
 
-# Okabe and Ito's colours, dark to light, so that they differ in greyscale; dashes tell them apart as well.
+# Okabe and Ito's colours, dark to light, so that they differ in greyscale; dashes distinguish them too.
 COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 2)), (0, (8, 2)))
 TRAJECTORY_COLOUR = "#D55E00"
@@ -34,11 +34,11 @@ _STYLE: dict[Any, Any] = {
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Our settings of matplotlib, for as long as the context lasts."""
+    """Applies our matplotlib settings within the context."""
     with mpl.rc_context(_STYLE):
         yield
 
 
 def legend_above(axes: Axes) -> None:
-    """A legend on top of the axes, where nothing is drawn."""
+    """Places a legend above the axes, where nothing is drawn."""
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)

@@ -1,4 +1,4 @@
-"""A one-dimensional density over time, and the trajectories that it carries."""
+"""A one-dimensional density over time, with trajectories."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -43,14 +43,14 @@ def density(
 
     **Arguments:**
 
-    - `solution`: any solution in one dimension that has a density.
+    - `solution`: any one-dimensional solution that has a density.
     - `trajectories`: paths of particles, shape `(M, K)`.
-    - `ts`: their times, shape `(K,)`; those of `solution` if not given.
-    - `reference`: exact paths at the times of `solution`, shape `(M, K)`, drawn dashed.
+    - `ts`: times of the trajectories, shape `(K,)`; the saved times of `solution` if not given.
+    - `reference`: exact paths at the saved times of `solution`, shape `(M, K)`, drawn dashed.
     - `lower`, `upper`: the range of x; four standard deviations around the mean if not given.
-    - `label`: what the trajectories are, for the legend.
-    - `units`: of the axes, [`Units`][bohmdiff.Units]; atomic units if not given. All other arguments are in the
-        units of the problem.
+    - `label`: the name of the trajectories in the legend.
+    - `units`: units of the axes, [`Units`][bohmdiff.Units]; atomic units if not given. All other arguments are
+        in the units of the problem.
 
     **Raises:** `ValueError` in more than one dimension.
     """
@@ -58,8 +58,8 @@ def density(
     units = as_units(units, solution.problem.hamiltonian.hbar)
     if solution.problem.dimension != 1:
         raise ValueError(
-            f"plot.density draws one dimension, but the solution has {solution.problem.dimension}; "
-            "plot.moments draws any number."
+            f"plot.density draws one dimension, but the solution has {solution.problem.dimension}. Use "
+            "plot.moments, which draws any number of dimensions."
         )
     low, high = reach(solution, 0, lower, upper)
     saved = np.asarray(solution.ts)
@@ -96,7 +96,7 @@ def _paths(paths: Numbers, times: np.ndarray, name: str) -> np.ndarray:
     array = np.asarray(as_real_array(paths, name))
     if array.ndim != 2 or times.ndim != 1 or array.shape[1] != times.size:
         raise ValueError(
-            f"{name} must have shape (M, K), a row for each particle, with K = {times.size} times, but shape "
+            f"{name} must have shape (M, K), one row per particle, with K = {times.size} times, but shape "
             f"{array.shape} was given."
         )
     return array

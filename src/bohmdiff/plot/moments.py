@@ -20,7 +20,7 @@ def moments(
     *,
     units: Units | None = None,
 ) -> Figure:
-    """Mean and standard deviation of every coordinate: lines; those of a reference: open markers.
+    """Draws mean and standard deviation of every coordinate as lines, and a reference as open markers.
 
     ```python
     bd.plot.moments(solution, exact).savefig("moments.png")
@@ -28,12 +28,13 @@ def moments(
 
     **Arguments:**
 
-    - `solution`: any solution, or what its `to_xarray()` gave.
-    - `reference`: another one of the same problem, or what its `to_xarray()` gave; the errors get panels
-        of their own if it is saved at the same times.
-    - `units`: of the axes, [`Units`][bohmdiff.Units]; those that a dataset names, or atomic units, if not given.
+    - `solution`: any solution, or the dataset from its `to_xarray()`.
+    - `reference`: another solution of the same problem, or its dataset; errors are drawn in separate panels if
+        both have the same saved times.
+    - `units`: units of the axes, [`Units`][bohmdiff.Units]; if not given, the units that a dataset names, or
+        atomic units.
 
-    **Raises:** `ValueError` for solutions of problems of other dimensions, or at other times.
+    **Raises:** `ValueError` for solutions of problems of different dimensions.
     """
     units = _units(units, solution, reference)
     ours = _as_dataset(solution, "solution", units, "mean", "std")
@@ -59,10 +60,10 @@ def moments(
                 if theirs is not None and below:
                     _line(below[0], ours.time, np.abs(ours[what].values - theirs[what].values)[:, i], i)
             if below:
-                # Where all errors are zero there is no logarithm to show.
+                # A logarithmic axis needs an error that is not zero.
                 if any(np.any(line.get_ydata() > 0) for line in below[0].get_lines()):
                     below[0].set_yscale("log")
-                    # Where two curves cross, the logarithm of their distance would take the whole panel.
+                    # Where two curves cross, the logarithm of their distance would fill the whole panel.
                     top_error = below[0].get_ylim()[1]
                     below[0].set_ylim(1e-6 * top_error, top_error)
                 below[0].set_ylabel(f"error of {name}, {units.length}")
@@ -83,7 +84,7 @@ def energy(
     *,
     units: Units | None = None,
 ) -> Figure:
-    """The mean energy over time, and by how much it departs from its first value.
+    """Draws the mean energy over time, and its change since the start.
 
     ```python
     bd.plot.energy(solution).savefig("energy.png")
@@ -91,11 +92,12 @@ def energy(
 
     **Arguments:**
 
-    - `solution`: any solution, or what its `to_xarray()` gave.
-    - `reference`: another one of the same problem, or what its `to_xarray()` gave; open markers.
-    - `units`: of the axes, [`Units`][bohmdiff.Units]; those that a dataset names, or atomic units, if not given.
+    - `solution`: any solution, or the dataset from its `to_xarray()`.
+    - `reference`: another solution of the same problem, or its dataset, drawn as open markers.
+    - `units`: units of the axes, [`Units`][bohmdiff.Units]; if not given, the units that a dataset names, or
+        atomic units.
 
-    **Raises:** `ValueError` for what is no solution.
+    **Raises:** `ValueError` for anything but a solution or its dataset.
     """
     units = _units(units, solution, reference)
     ours = _as_dataset(solution, "solution", units, "energy")
@@ -127,7 +129,7 @@ def _as_dataset(
     missing = {"time", *wanted} - {str(key) for key in solution.variables}
     if missing:
         raise ValueError(
-            f"{name} must be what to_xarray() gave, but it has no {', '.join(sorted(missing))}."
+            f"{name} must be a dataset from to_xarray(), but it has no {', '.join(sorted(missing))}."
         )
     return _converted(solution, name, units, ("time", *wanted))
 
@@ -135,7 +137,7 @@ def _as_dataset(
 def _converted(
     dataset: xarray.Dataset, name: str, units: Units, variables: tuple[str, ...]
 ) -> xarray.Dataset:
-    """A dataset in these units, from those that it names."""
+    """Converts a dataset from the units that it names to `units`."""
     source, converted = _named(dataset), {}
     for variable in variables:
         kind = _KINDS[variable]
@@ -145,7 +147,7 @@ def _converted(
                 f"The {variable} of {name} is in {str(here)!r}, which cannot be converted to {there!r}. Keep it "
                 f"with units=Units({kind}=bd.units.Label({str(here)!r}))."
             )
-        # A label names what the numbers are already.
+        # A label only names the units of the numbers: nothing is converted.
         factor = 1.0 if isinstance(there, Label) else source.value(kind) / units.value(kind)
         values = dataset[variable]
         converted[variable] = (values.dims, factor * values.values)
@@ -154,7 +156,7 @@ def _converted(
 
 
 def _units(units: Units | None, *sources: Solution | xarray.Dataset | None) -> Units:
-    """Those given, or of the first dataset that names some, once they fit all problems."""
+    """The given units, or those of the first dataset that names any, checked against all problems."""
     datasets = [source for source in sources if isinstance(source, xarray.Dataset)]
     if units is None:
         with_names = (one for one in datasets if any("units" in said for said in _said(one).values()))
@@ -167,7 +169,7 @@ def _units(units: Units | None, *sources: Solution | xarray.Dataset | None) -> U
 
 
 def _named(dataset: xarray.Dataset) -> Units:
-    """The units of a dataset: atomic units where it names none."""
+    """The units of a dataset; atomic units if it names none."""
     return Units(**{kind: unit_of(said) for kind, said in _said(dataset).items()})
 
 

@@ -1,4 +1,4 @@
-"""Densities and trajectories that move."""
+"""Animated densities and trajectories."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -30,10 +30,10 @@ from ._style import (
     style,
 )
 
-_PLACES = {1: 400, 2: 100}  # at which a density is evaluated, along each axis
-_LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9)  # of contours, as parts of the largest density of a frame
+_PLACES = {1: 400, 2: 100}  # points per axis at which a density is evaluated
+_LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9)  # of contours, as fractions of the largest density of a frame
 _NEAR = 2.5  # standard deviations
-_TAIL = 0.2  # of the paths in a plane, as a part of all frames
+_TAIL = 0.2  # length of the paths in a plane, as a fraction of all frames
 _DOTS: dict[str, Any] = {"color": TRAJECTORY_COLOUR, "ls": "", "marker": MARKERS[0], "ms": 4}
 _EXACT: dict[str, Any] = {"color": COLOURS[1], "ls": DASHES[1]}
 
@@ -51,7 +51,7 @@ def movie(
     label: str = "trajectories",
     units: Units = ATOMIC,
 ) -> FuncAnimation:
-    r"""The density ρ(t, x) as time goes by, and the particles that it carries.
+    r"""Animates the density ρ(t, x) and its particles.
 
     ```python
     paths = bd.propagate(
@@ -62,41 +62,40 @@ def movie(
     )
     ```
 
-    One coordinate is drawn as a curve, with the particles on it and their paths so far in a panel below;
-    two as a picture in grey, with the particles and the last part of their paths over it. In more
-    coordinates than are drawn the density is that on the line or plane through the mean of `solution`,
-    and the particles are those of all places, seen from the side.
+    For one coordinate, the density is a curve with the particles on it, and a panel below shows their paths
+    so far. For two coordinates, the density is a grey image, under the particles and the last part of their
+    paths. If the solution has more coordinates than are drawn, the density is evaluated on the line or plane
+    through the mean of `solution`, and all particles are projected onto it.
 
-    GIFs need nothing else; for `.mp4` (`writer="ffmpeg"`) ffmpeg must be installed. In a notebook,
-    `IPython.display.HTML(animation.to_jshtml())` plays it.
+    GIFs need no other program; `.mp4` (`writer="ffmpeg"`) needs ffmpeg. In a notebook,
+    `IPython.display.HTML(animation.to_jshtml())` plays the movie.
 
     **Arguments:**
 
     - `solution`: any solution that has a density.
-    - `trajectories`: of particles, at the saved times: shape `(M, K, d)`, or `(M, K)` in one dimension.
-    - `exact`: another solution of the same problem, whose density is drawn as dashed curves: in two
-        dimensions contours at 10, 30, 50, 70 and 90 % of its largest density, and the same of `solution` in
-        black.
-    - `coordinates`: one or two of them, counted from 0; the first two if not given, or the only one.
+    - `trajectories`: paths of particles at the saved times, shape `(M, K, d)`, or `(M, K)` in one dimension.
+    - `exact`: another solution of the same problem. Its density is drawn dashed: as a curve for one
+        coordinate, and for two as contours at 10, 30, 50, 70 and 90 % of its largest density, with the same
+        contours of `solution` in black.
+    - `coordinates`: one or two indices, counted from 0; if not given, the first two, or the only one.
     - `every`: draw every `every`-th saved time.
     - `fps`: frames per second.
-    - `lower`, `upper`: the range of each coordinate drawn, a number or one for each; four standard
+    - `lower`, `upper`: the range of each drawn coordinate, one number for all or one for each; four standard
         deviations around the mean if not given.
-    - `label`: what the trajectories are, for the legend.
-    - `units`: of the axes, [`Units`][bohmdiff.Units]; atomic units if not given. All other arguments are in the
-        units of the problem.
+    - `label`: the name of the trajectories in the legend.
+    - `units`: units of the axes, [`Units`][bohmdiff.Units]; atomic units if not given. All other arguments are
+        in the units of the problem.
 
     **Returns:** a `matplotlib.animation.FuncAnimation` with $\lceil K / \text{every} \rceil$ frames. Its
-    figure is not one of pyplot's, so there is nothing to be closed.
+    figure is independent of pyplot and need not be closed.
 
-    **Raises:** `ValueError` for coordinates that do not exist, trajectories of another shape or solutions
-    that do not go together; [`UnavailableError`][bohmdiff.UnavailableError] where a solution has no
-    density.
+    **Raises:** `ValueError` for coordinates that do not exist, trajectories of the wrong shape or solutions
+    of different dimensions; [`UnavailableError`][bohmdiff.UnavailableError] if a solution has no density.
     """
     _check(solution, exact)
     units, label = as_units(units, solution.problem.hamiltonian.hbar), as_label(label)
     every = as_positive_integer(every, "every", "Pass 1 for a frame at each saved time.")
-    fps = as_positive_integer(fps, "fps", "Pass how many frames are shown in a second.")
+    fps = as_positive_integer(fps, "fps", "Pass the number of frames per second.")
     drawn = _coordinates(coordinates, solution.problem.dimension)
     paths = None if trajectories is None else _paths(trajectories, solution)[:, ::every, drawn]
     x = _places(solution, drawn, lower, upper)
@@ -114,11 +113,11 @@ def movie(
     )
     words = _words(solution, exact, drawn, label, units)
     with style():
-        # Not a figure of pyplot's, which would keep it, and show it as a picture next to the movie.
+        # pyplot would keep its own figure, and show it as a picture next to the movie.
         figure = Figure(figsize=(6.4, 5.2))
         draw = (_curve if len(drawn) == 1 else _plane)(figure, frames, words)
         draw(0)
-        # Once laid out, nothing moves any more but what shall.
+        # Keep the layout of the first frame.
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
         return FuncAnimation(
@@ -127,14 +126,14 @@ def movie(
 
 
 class _Frames(NamedTuple):
-    """What is drawn, in the units of the axes, computed before the first frame, so that all share one scale."""
+    """The data of all frames, in the units of the axes, computed in advance so that they share one scale."""
 
     ts: np.ndarray  # (K,)
     x: list[np.ndarray]  # one or two, (n,)
-    density: np.ndarray  # (K, n) or (K, n, n), the second coordinate first, as pictures have it
+    density: np.ndarray  # (K, n) or (K, n, n), the second coordinate first, as in images
     exact: np.ndarray | None
     paths: np.ndarray | None  # (M, K, 1 or 2)
-    largest: float  # the density at the end of the scale
+    largest: float  # the density at the top of the scale
 
 
 class _Words(NamedTuple):
@@ -247,7 +246,7 @@ def _plane(figure: Figure, frames: _Frames, words: _Words) -> Callable[[int], No
                 (frames.density[k], COLOURS[0], "-", 1.0),
                 (frames.exact[k], _EXACT["color"], _EXACT["ls"], 1.4),
             ):
-                # Where no level is reached, matplotlib warns.
+                # matplotlib warns if no level is reached.
                 if np.nanmin(values) < levels[-1] and np.nanmax(values) > levels[0]:
                     drawn = axes.contour(
                         x, y, values, levels, colors=colour, linestyles=dashes, linewidths=width
@@ -263,7 +262,7 @@ def _plane(figure: Figure, frames: _Frames, words: _Words) -> Callable[[int], No
 def _particles(
     dots_on: Axes, trails_on: Axes, frames: _Frames, words: _Words
 ) -> Callable[[np.ndarray, Any], None]:
-    """Draws particles and trails, which are moved by the function that it returns."""
+    """Draws particles and trails, and returns a function that moves them."""
     if frames.paths is None:
         return lambda trails, now: None
     trails = LineCollection([], colors=TRAJECTORY_COLOUR, linewidths=1.2)
@@ -296,8 +295,8 @@ def _check(solution: Any, exact: Any) -> None:
             raise ValueError(f"{name} must be a solution, but {type(one).__name__} was given.{hint}")
     if solution.problem.dimension != exact.problem.dimension:
         raise ValueError(
-            f"The solutions have {solution.problem.dimension} and {exact.problem.dimension} coordinates; "
-            "exact must be one of the same problem."
+            f"solution has {solution.problem.dimension} coordinates and exact has {exact.problem.dimension}: "
+            "pass two solutions of the same problem."
         )
 
 
@@ -312,7 +311,8 @@ def _coordinates(given: Any, dimension: int) -> list[int]:
         or not np.all((array >= 0) & (array < dimension))
     ):
         raise ValueError(
-            f"coordinates must be one or two different ones of 0 to {dimension - 1}, but {given!r} was given."
+            f"coordinates must be one or two different indices from 0 to {dimension - 1}, but {given!r} was "
+            "given."
         )
     return array.tolist()
 
@@ -342,7 +342,7 @@ def _places(
         array = np.asarray(as_real_array(given, name))
         if array.shape not in ((), (len(drawn),)):
             raise ValueError(
-                f"{name} must be a number or have one for each of the {len(drawn)} coordinates drawn, but "
+                f"{name} must be one number, or one for each of the {len(drawn)} coordinates drawn, but "
                 f"{given!r} was given."
             )
         limits.append(np.broadcast_to(array, len(drawn)))
@@ -356,7 +356,7 @@ def _places(
 def _densities(
     of: Solution, centre: Solution, drawn: list[int], x: list[np.ndarray], every: int
 ) -> np.ndarray:
-    """ρ at the times of the frames, where the coordinates that are not drawn have the mean of `centre`."""
+    """ρ at the times of the frames; coordinates that are not drawn take the mean of `centre`."""
     mesh = np.stack(np.meshgrid(*x), axis=-1)
     means, out = np.asarray(centre.mean()), []
     for k in range(0, centre.ts.size, every):
@@ -378,6 +378,6 @@ def _largest(
 
 
 def _top(values: np.ndarray) -> float:
-    """The largest; one where nothing is there at all, as in a range that the particles never reach."""
+    """The largest finite value; 1 if none is positive, as in a range that the particles never reach."""
     largest = float(np.max(values, initial=0.0, where=np.isfinite(values)))
     return largest if largest > 0 else 1.0

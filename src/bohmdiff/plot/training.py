@@ -1,4 +1,4 @@
-"""Loss and energy of a training over its epochs."""
+"""Loss and energy over the epochs of a training."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -12,7 +12,7 @@ from ._style import ATOMIC, COLOURS, DASHES, Units, as_units, legend_above, styl
 def training(
     history: xarray.Dataset | None, reference_energy: float | None = None, *, units: Units = ATOMIC
 ) -> Figure:
-    """Above, the loss of every epoch and the Fisher divergence or the residuals of the validations; below, the
+    """Draws the loss of every epoch and the Fisher divergence or residuals of the validations, and below the
     error of the energy.
 
     ```python
@@ -27,11 +27,12 @@ def training(
 
     **Arguments:**
 
-    - `history`: of a solution by [`SelfConsistentScoreMatching`][bohmdiff.SelfConsistentScoreMatching],
+    - `history`: the history of a solution by
+        [`SelfConsistentScoreMatching`][bohmdiff.SelfConsistentScoreMatching],
         [`DeepStochasticMechanics`][bohmdiff.DeepStochasticMechanics] or
         [`PhysicsInformedNetwork`][bohmdiff.PhysicsInformedNetwork].
-    - `reference_energy`: the exact mean energy; if given, the distance to it is drawn as well as the drift.
-    - `units`: for the labels of the axes.
+    - `reference_energy`: the exact mean energy; if given, the error against it is drawn as well as the drift.
+    - `units`: units of the axes.
 
     **Raises:** `ValueError` if there is no history.
     """
@@ -44,7 +45,7 @@ def training(
     names = set(map(str, history.variables)) if isinstance(history, xarray.Dataset) else set()
     if needed - names or not names & {"fisher", "residual"}:
         raise ValueError(
-            f"history must be that of a training, solution.history, but {history!r:.200} was given."
+            f"history must be the solution.history of a training, but {history!r:.200} was given."
         )
     units = as_units(units, history.attrs.get("hbar", 1.0))
     if reference_energy is not None:
@@ -64,7 +65,7 @@ def training(
         drift = units.convert(validated.energy_drift, energy=1)
         _validations(below, validated, drift, 0, "largest change since start")
         for axes in (top, below):
-            # Where all is zero there is no logarithm to show.
+            # A logarithmic axis needs a value that is not zero.
             if any(np.any(line.get_ydata() > 0) for line in axes.get_lines()):
                 axes.set_yscale("log")
             legend_above(axes)

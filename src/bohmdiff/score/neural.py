@@ -120,7 +120,7 @@ class NeuralScore(AbstractCombinedScore):
     ):
         problem = as_problem(problem)
         d, dtype = problem.dimension, problem.dtype
-        frequencies = as_positive_integer(frequencies, "frequencies", "Pass how many waves of time.")
+        frequencies = as_positive_integer(frequencies, "frequencies", "Pass the number of waves in time.")
         output_scale = as_float(output_scale, "output_scale")
         if not 0 < output_scale < math.inf:
             raise ValueError(f"output_scale must be positive, but {output_scale!r} was given.")

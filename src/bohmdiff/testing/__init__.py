@@ -1,4 +1,4 @@
-"""For tests of your own parts: laws that say what is wrong, and hypothesis strategies with known answers.
+"""Tests for your own parts: laws that report what is wrong, and hypothesis strategies with known answers.
 
 Needs hypothesis: `pip install hypothesis`.
 """

@@ -50,10 +50,10 @@ class Integrals(NamedTuple):
 
 class DrivenGaussian(AbstractGradientScore):
     r"""A Gaussian wave packet in $V = \tfrac12 (x-c)^\top K (x-c) + \cos(\omega t)\, b\cdot x$, with everything
-    about it in closed form: a problem whose solution is known, and, called as `case(t, x)`, its exact score.
+    in closed form: a problem with a known solution, and its exact score as `case(t, x)`.
 
-    In normal modes the centre is a driven oscillator, and so are, undriven, the columns of the complex
-    matrices $Q$, $P$ of the width $A = P Q^{-1}$. Nothing here uses the library's own dynamics.
+    In normal modes the centre is a driven oscillator. The columns of the complex matrices $Q$, $P$ of the width
+    $A = P Q^{-1}$ are oscillators without a drive. Nothing here uses the library's own dynamics.
 
     ```python
     case = bohmdiff.testing.DrivenGaussian(
@@ -76,13 +76,13 @@ class DrivenGaussian(AbstractGradientScore):
 
     - `mass`: $m$, shape `(d,)`, positive; `hbar`: a positive number.
     - `stiffness`: $K$, symmetric, shape `(d, d)`, of either sign; `centre`: $c$, shape `(d,)`.
-    - `drive`, `frequency`: $b$, shape `(d,)`, and $\omega$, at no resonance: $\omega^2$ is no eigenvalue of
-        $m^{-1} K$.
-    - `mean`, `covariance`, `momentum`, `chirp`: of the packet, as those of
+    - `drive`, `frequency`: $b$, shape `(d,)`, and $\omega$, off resonance: $\omega^2$ must not be an eigenvalue
+        of $m^{-1} K$.
+    - `mean`, `covariance`, `momentum`, `chirp`: parameters of the packet, as in
         [`GaussianWavePacket`][bohmdiff.GaussianWavePacket].
     - `t1`: the end of the span, which starts at 0.
 
-    **Raises:** what `Problem` and its parts raise, when `problem()` makes one.
+    **Raises:** nothing itself; `problem()` raises the errors of `Problem` and its parts.
     """
 
     mass: Float[Array, " d"] = eqx.field(converter=jnp.asarray)
@@ -98,7 +98,7 @@ class DrivenGaussian(AbstractGradientScore):
     t1: Scalar = eqx.field(default=1.0, converter=jnp.asarray)
 
     def problem(self) -> Problem:
-        """What is to be solved."""
+        """The problem to solve."""
         potential = Quadratic(self.stiffness, self.centre, _Drive(self.drive, self.frequency))
         initial = GaussianWavePacket(self.mean, self.covariance, self.momentum, self.chirp)
         return Problem(Hamiltonian(potential, self.mass, self.hbar), initial, t1=self.t1)
@@ -132,7 +132,7 @@ class DrivenGaussian(AbstractGradientScore):
         return big_q, big_p
 
     def covariance_at(self, t: Time) -> Float[Array, "d d"]:
-        """Of the density at one time."""
+        """The covariance of the density at one time."""
         big_q, _ = self.width_at(t)
         return (big_q @ self.covariance @ big_q.conj().T).real
 
@@ -158,7 +158,7 @@ class DrivenGaussian(AbstractGradientScore):
         return -0.5 * log_determinant + 0.5 * (x - q) @ self(t, x)
 
     def potential(self, t: Time, x: Vector) -> Scalar:
-        """V."""
+        """The potential V."""
         y = x - self.centre
         return 0.5 * y @ self.stiffness @ y + jnp.cos(self.frequency * t) * self.drive @ x
 
@@ -169,19 +169,21 @@ class DrivenGaussian(AbstractGradientScore):
         return 0.5 * jnp.sum(self.mass * self.velocity(t, x) ** 2) + self.potential(t, x) + quantum
 
     def moments(self, ts: Numbers) -> Moments:
-        """At times `ts`, shape `(K,)`."""
+        """The exact moments at times `ts`, shape `(K,)`."""
         return _moments(self, jnp.asarray(ts))
 
     def integrals(self, t: float) -> Integrals:
-        """What has no closed form in more than one dimension, by quadrature at 1e-11: the deformation gradient,
-        whose polar factor depends on the path, and the phase at the centre."""
+        """The deformation gradient and the phase at the centre, integrated with a tolerance of 1e-11.
+
+        Neither has a closed form in more than one dimension: the polar factor of the former depends on the path.
+        """
         d = self.mean.shape[0]
         mass, hbar = np.asarray(self.mass), float(self.hbar)
 
         def rate(time, y):
             p, width, trace, v = (np.asarray(part) for part in _ingredients(self, jnp.asarray(time)))
             deformation = (width / mass[:, None]) @ y[:-1].reshape(d, d)
-            # γ' = ½ p m⁻¹ p − V + (iħ/2) tr(m⁻¹A), of which the real part is the phase; Im A = (ħ/2) Σ⁻¹.
+            # γ' = ½ p m⁻¹ p − V + (iħ/2) tr(m⁻¹A); its real part is the phase. Im A = (ħ/2) Σ⁻¹.
             phase = 0.5 * np.sum(p**2 / mass) - v - 0.25 * hbar**2 * trace
             return np.append(deformation.ravel(), phase)
 
@@ -190,7 +192,7 @@ class DrivenGaussian(AbstractGradientScore):
         return Integrals(y[:-1].reshape(d, d), y[-1])
 
     def phase(self, t: Time, x: Vector, phase_at_centre: Time) -> Scalar:
-        """S(t, x), given that at the centre."""
+        """S(t, x), from the phase at the centre."""
         q, p = self.centre_at(t)
         y = x - q
         return 0.5 * y @ self.real_width_at(t) @ y + p @ y + phase_at_centre
@@ -216,7 +218,7 @@ def _cosine_and_sine(squared: Array, t: Time) -> tuple[Array, Array]:
 
 @eqx.filter_jit
 def _moments(case: DrivenGaussian, ts: Times) -> Moments:
-    # The energy of a Gaussian is quadratic, so few nodes are exact.
+    # The energy of a Gaussian is quadratic, so a few nodes are exact.
     nodes, weights = GaussHermitePoints(3, discard=0.0)(case.mean.shape[0])
 
     def at(t: Time) -> Moments:

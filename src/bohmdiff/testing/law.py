@@ -1,4 +1,4 @@
-"""What the laws share: where they look, and how they say what is wrong."""
+"""The places where laws are checked, and the messages of laws that are broken."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ _RANDOM_POINTS = 32
 
 
 class LawError(AssertionError):
-    """A part breaks a law that its users rely on; the message says which, where, and how to see it again.
+    """A part breaks a law that its users rely on; the message says which, where, and how to reproduce it.
 
     ```python
     try:
@@ -30,8 +30,7 @@ class LawError(AssertionError):
 
 
 class Places(NamedTuple):
-    """Times and positions where a law is checked, `x` of shape `(n, d)`, the simplest ones first, and a unit
-    vector at each."""
+    """Times and positions where a law is checked, the simplest ones first, with a unit vector at each."""
 
     t: Float[Array, " n"]
     x: Float[Array, "n d"]
@@ -56,16 +55,16 @@ def places(dimension: int, times: tuple[float, float], box: float) -> Places:
 
 
 def fail(law: str, said: str, see: str, **found: Any) -> None:
-    """Raises, with what was found by name, and code that shows it."""
+    """Raises a `LawError` that lists the values found by name, and code to reproduce them."""
     width = max((len(name) for name in found), default=0) + 2
     lines = [f"{law}: {said}."]
     lines += [f"  {name.replace('_', ' ') + ':':{width}} {as_code(value)}" for name, value in found.items()]
-    lines += ["To see it again:", *(f"  {line}" for line in see.splitlines())]
+    lines += ["To reproduce it:", *(f"  {line}" for line in see.splitlines())]
     raise LawError("\n".join(lines))
 
 
 def as_code(value: Any) -> str:
-    """Numbers and arrays as Python that can be pasted."""
+    """Numbers and arrays as Python code to paste."""
     if isinstance(value, str):
         return value
     array = np.asarray(value)
@@ -84,7 +83,7 @@ def first(bad: Any) -> int | None:
 
 
 def precision(dtype: Any) -> tuple[float, float]:
-    """The step of finite differences of fourth order, and their relative error with some room."""
+    """The step of finite differences of fourth order, and their relative error with a margin."""
     eps = float(jnp.finfo(dtype).eps)
     return eps**0.2, 1e4 * eps**0.8
 
@@ -93,7 +92,7 @@ def along_a_line(
     function: Callable[[Array, Array], Array], where: Places, orders: int
 ) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Derivatives of `function(t, x)` along lines, of order 1, 2, ... up to `orders`: by automatic
-    differentiation, by finite differences of that of one order less, and the difference that is allowed."""
+    differentiation, by finite differences of the next lower order, and the difference allowed."""
 
     def derivatives(t: Array, x: Array, u: Array) -> list[Array]:
         def rung(order: int) -> Callable[[Array], Array]:
@@ -125,7 +124,7 @@ def along_a_line(
 def check_call(
     law: str, name: str, function: Callable[..., Any], where: Places, shape: tuple[int, ...]
 ) -> None:
-    """One particle in, finite numbers of the right shape and precision out, under every transformation."""
+    """Checks that one particle gives finite numbers of the right shape and precision, in all transformations."""
     dimension = where.x.shape[1]
     try:
         check_output(function, (where.t[0], where.x[0]), shape, name)
@@ -138,7 +137,7 @@ def check_call(
     direct = [np.asarray(function(t.item(), x)) for t, x in zip(where.t, where.x, strict=True)]
     agree(
         law,
-        f"under jax.jit and jax.vmap, with a time that is traced, the {name} is another than called directly",
+        f"under jax.jit and jax.vmap with a traced time, the {name} differs from a direct call",
         lambda index: f"jax.jit({name})({point(where, index)}), {name}({point(where, index)})",
         where,
         transformed=values,
@@ -150,8 +149,8 @@ def check_call(
     if dtype != jnp.float32:
         fail(
             law,
-            "in single precision the result is not; constants inside are arrays of double precision, where "
-            "numbers of Python would do",
+            "the result is not in single precision, although its input is: write constants inside as Python "
+            "numbers instead of double-precision arrays",
             f"{name}(jnp.float32(0), jnp.zeros({dimension}, jnp.float32)).dtype",
             dtype=str(dtype),
         )
@@ -164,13 +163,13 @@ def check_ladder(
     where: Places,
     orders: Sequence[str],
 ) -> None:
-    """Derivatives along lines, as many as there are words for them, must be finite and those of one another."""
+    """Checks that derivatives along lines, one for each of `orders`, are finite and agree with one another."""
     for order, (ours, differences, allowed) in enumerate(along_a_line(function, where, len(orders)), 1):
         index = first(~np.isfinite(ours))
         if index is not None:
             fail(
                 law,
-                f"{orders[order - 1]} is not finite, where {name} is",
+                f"{orders[order - 1]} is not finite, although the {name} is",
                 _line(name, where, index, order),
                 derivative=ours[index],
             )
@@ -178,8 +177,8 @@ def check_ladder(
         if index is not None:
             fail(
                 law,
-                f"{orders[order - 1]} is not that of {name}: automatic differentiation and finite differences "
-                "disagree, so it is not smooth there, or has a rule for its derivative that is wrong",
+                f"{orders[order - 1]} is not that of the {name}: automatic differentiation and finite "
+                "differences disagree, so it is not smooth there, or its derivative rule is wrong",
                 _line(name, where, index, order),
                 automatic=ours[index],
                 finite_differences=differences[index],
@@ -198,7 +197,7 @@ def _line(name: str, where: Places, index: int, order: int) -> str:
 
 
 def agree(law: str, said: str, see: Callable[[int], str], where: Places, **both: Any) -> None:
-    """Two trees of arrays with the places first, given by name, must be the same to rounding."""
+    """Checks that two named trees of arrays, with the places first, are the same to rounding."""
     (one_name, one), (other_name, other) = both.items()
     rounding = 1e3 * float(jnp.finfo(where.x.dtype).eps)
     for ours, theirs in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):

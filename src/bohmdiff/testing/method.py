@@ -1,4 +1,4 @@
-"""What every method must obey."""
+"""The law for methods."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -30,14 +30,14 @@ def check_method(
     cases: Sequence[DrivenGaussian] | None = None,
     key: Key | None = None,
 ) -> None:
-    r"""Raises unless a method solves problems with known solutions, and behaves as methods do.
+    r"""Raises unless a method solves problems with known solutions and fulfils the contract of methods.
 
-    - Moments, energies and, where its solutions have them, scores and densities are those of Gaussians in closed
-      form; a wave function has the density.
-    - Where nothing depends on time the mean energy is conserved.
+    - Moments and energies match those of Gaussians in closed form, and so do scores and densities, if its
+      solutions have them; the squared modulus of a wave function is the density.
+    - If nothing depends on time, the mean energy is conserved.
     - The same key gives the same solution, to the bit.
-    - Times outside of the span and a potential that is not a number are refused, with an exception: NaN is no
-      result.
+    - Times outside the span and a potential that returns NaN raise an exception; a solution of NaN is not
+      accepted.
 
     ```python
     bohmdiff.testing.check_method(
@@ -47,17 +47,17 @@ def check_method(
 
     **Arguments:**
 
-    - `method`: the method, or a function that makes it for a problem.
-    - `dimension`: of the built-in cases, 1 to 4, with moments of shape `(K, d)`: one bound and squeezed, moving;
-        one partly inverted, with unlike masses and a drive.
-    - `tolerance`: of means and widths in units of the exact width, and of energies relative to one plus the exact
-        energy.
-    - `density_tolerance`: of the score times the width, and of $\ln\rho$, within a width of the centre; ten times
-        the `tolerance` if not given.
-    - `cases`: instead of the built-in ones.
+    - `method`: the method, or a function that returns one for a problem.
+    - `dimension`: of the built-in cases, 1 to 4, with moments of shape `(K, d)`. One case is bound, squeezed and
+        moving; the other is partly inverted, with unequal masses and a drive.
+    - `tolerance`: for means and widths in units of the exact width, and for energies relative to one plus the
+        exact energy.
+    - `density_tolerance`: for the score times the width, and for $\ln\rho$, within a width of the centre; ten
+        times the `tolerance` if not given.
+    - `cases`: cases to use instead of the built-in ones.
     - `key`: for methods that draw at random; `jax.random.key(0)` if not given.
 
-    **Raises:** [`LawError`][bohmdiff.testing.LawError], whose message has code that shows the failure.
+    **Raises:** [`LawError`][bohmdiff.testing.LawError], whose message has code that reproduces the failure.
     """
     key = jax.random.key(0) if key is None else key
     loose = 10 * tolerance if density_tolerance is None else density_tolerance
@@ -139,7 +139,7 @@ def _check_moments(case: DrivenGaussian, solution: Solution, tolerance: float) -
         if not error <= tolerance:
             fail(
                 _LAW,
-                f"the {_NUMBERS[name]} of a Gaussian is wrong by {error:.1e}, where {tolerance:.1e} is allowed",
+                f"the {_NUMBERS[name]} of a Gaussian is wrong by {error:.1e}; at most {tolerance:.1e} is allowed",
                 _see(case, f"solution.{name}(), case.moments(ts).{name}"),
                 found=ours,
                 exact=theirs,
@@ -158,7 +158,7 @@ def _check_density(case: DrivenGaussian, solution: Solution, tolerance: float) -
         if not error <= tolerance:
             fail(
                 _LAW,
-                f"the {name} of a Gaussian is wrong by {error:.1e}, where {tolerance:.1e} is allowed",
+                f"the {name} of a Gaussian is wrong by {error:.1e}; at most {tolerance:.1e} is allowed",
                 _see(case, f"x = jnp.array({np.asarray(x).tolist()})"),
                 found=found,
                 exact=exact,
@@ -186,7 +186,7 @@ def _check_conservation(case: DrivenGaussian, solution: Solution, tolerance: flo
     if not drift <= tolerance:
         fail(
             _LAW,
-            f"the mean energy drifts by {drift:.1e}, where {tolerance:.1e} is allowed",
+            f"the mean energy drifts by {drift:.1e}; at most {tolerance:.1e} is allowed",
             _see(case, "solution.energy()"),
             energy=energy,
         )
@@ -198,7 +198,7 @@ def _check_repeatable(case: DrivenGaussian, one: Solution, other: Solution) -> N
         if not np.array_equal(first, second):
             fail(
                 _LAW,
-                "the same key gave two solutions",
+                "the same key gave two different solutions",
                 _see(case, f"solution.{name}()  # twice"),
                 first=first,
                 second=second,
@@ -224,7 +224,7 @@ def _check_refusals(problem: Problem, method: AbstractMethod, key: Key) -> None:
     )
     nothing = Hamiltonian(_not_a_number, problem.hamiltonian.mass, problem.hamiltonian.hbar)
     refuses(
-        "potentials that are not a number",
+        "potentials that return NaN",
         "bad = bd.Hamiltonian(lambda t, x: jnp.nan * jnp.sum(x))\n"
         "bd.solve(bd.Problem(bad, initial, t1), method, key=key)",
         Problem(nothing, problem.initial, problem.t1),

@@ -1,4 +1,4 @@
-"""What every potential must obey."""
+"""The law for potentials."""
 
 from collections.abc import Callable
 
@@ -21,11 +21,11 @@ def check_potential(
     box: float = 2.0,
     time_dependent: bool | None = None,
 ) -> None:
-    r"""Raises unless a potential is what every method takes it for.
+    r"""Raises unless a potential fulfils the assumptions of all methods.
 
-    It must give a finite real scalar for one particle, in the precision of its input; its derivatives up to
-    the third, which tangents of the flow need, must be finite and those of one another, by finite differences;
-    it must be the same under `jax.jit` and `jax.vmap`, with the time as an argument that may be traced.
+    It must return a finite real scalar for one particle, in the precision of its input. Its derivatives up to
+    the third, which tangents of the flow need, must be finite and agree with finite differences of one another.
+    It must return the same values under `jax.jit` and `jax.vmap`, with a time argument that may be traced.
 
     ```python
     bohmdiff.testing.check_potential(
@@ -37,15 +37,15 @@ def check_potential(
 
     - `potential`: `V(t, x) -> scalar`, with `x` of shape `(d,)`.
     - `dimension`: `d`.
-    - `times`, `box`: where it is looked at: at the start, the middle and the end of the times, at 0, at units
+    - `times`, `box`: where it is checked: at the start, the middle and the end of the times, at 0, at units
         and halves of `box` along the axes, and at 32 points with every coordinate between `-box` and `box`.
     - `time_dependent`: whether the values must, or must not, depend on time; not checked if not given.
 
-    **Raises:** [`LawError`][bohmdiff.testing.LawError], whose message has code that shows the failure at the
-    simplest place where it was found.
+    **Raises:** [`LawError`][bohmdiff.testing.LawError], whose message has code that reproduces the failure at
+    the simplest place where it was found.
 
-    The tolerance of the finite differences is that of the precision in use, so with 64 bits
-    (`jax_enable_x64`) much more is seen.
+    The tolerance of the finite differences depends on the precision in use: with 64 bits (`jax_enable_x64`) the
+    check finds much smaller errors.
     """
     where = places(dimension, times, box)
     check_call(_LAW, "potential", potential, where, ())
@@ -54,7 +54,7 @@ def check_potential(
     forward = jax.jit(jax.vmap(lambda t, x, u: jax.jvp(lambda y: potential(t, y), (x,), (u,))[1]))
     agree(
         _LAW,
-        "its gradients by reverse and by forward differentiation are not the same",
+        "its gradients by reverse and by forward differentiation differ",
         lambda index: (
             f"t, x = {point(where, index)}\njax.grad(potential, argnums=1)(t, x), "
             "jax.jacfwd(potential, argnums=1)(t, x)"

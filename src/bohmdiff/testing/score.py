@@ -1,4 +1,4 @@
-"""What every score must obey."""
+"""The law for scores."""
 
 from collections.abc import Callable
 from typing import Any, Literal
@@ -14,7 +14,7 @@ from ..score import AbstractScore, Score, as_score, has_log_density, scalar_of
 from .law import agree, check_call, check_ladder, fail, first, places, point
 
 _LAW = "check_score"
-# Of the score: the force differentiates it twice, tangents once more, the Fisher divergence once more again.
+# Derivatives of the score: two in the force, three in tangents, four in the Fisher divergence.
 _ORDERS = {"force": 2, "tangents": 3, "fisher": 4}
 _WORDS = ("the first derivative", "the second derivative", "the third derivative", "the fourth derivative")
 _MASSES = (1.0, 0.7, 1.6, 2.3)
@@ -29,12 +29,12 @@ def check_score(
     needs: Literal["force", "tangents", "fisher"] = "fisher",
     gradient: bool = True,
 ) -> None:
-    r"""Raises unless a score is what the flow and the objectives take it for.
+    r"""Raises unless a score fulfils the assumptions of the flow and the objectives.
 
-    It must give a finite real vector for one particle, in the precision of its input; its derivatives, as many as
-    its use `needs`, must be finite and those of one another, by finite differences; its Jacobian must be
-    symmetric, as that of a gradient is; what it declares by its base classes (`log_density`, `derivatives`,
-    `pullback`) must belong to it; and it must be the same under `jax.jit` and `jax.vmap`.
+    It must return a finite real vector for one particle, in the precision of its input. The derivatives that its
+    use `needs` must be finite and agree with finite differences of one another. Its Jacobian must be symmetric,
+    as for any gradient. The methods that its base classes declare (`log_density`, `derivatives`, `pullback`) must
+    match the score. It must return the same values under `jax.jit` and `jax.vmap`.
 
     ```python
     score = bd.GradientScore(lambda t, x: -0.5 * jnp.sum(x**2) / (1 + t**2))
@@ -45,13 +45,13 @@ def check_score(
 
     - `score`: a score, a function `s(t, x)` from and to shape `(d,)`, or a solution.
     - `dimension`: `d`.
-    - `times`, `box`: where it is looked at, as in [`check_potential`][bohmdiff.testing.check_potential].
+    - `times`, `box`: where it is checked, as in [`check_potential`][bohmdiff.testing.check_potential].
     - `needs`: `"force"` (trajectories), `"tangents"` (densities, `LogDensityVariance`) or `"fisher"`
         (`FisherDivergence`): two, three or four derivatives.
-    - `gradient`: whether it is to be curl-free. Pass `False` for one that is not meant to be.
+    - `gradient`: whether the score must be curl-free. Pass `False` if it is not meant to be.
 
-    **Raises:** [`LawError`][bohmdiff.testing.LawError], whose message has code that shows the failure at the
-    simplest place where it was found.
+    **Raises:** [`LawError`][bohmdiff.testing.LawError], whose message has code that reproduces the failure at
+    the simplest place where it was found.
     """
     if needs not in _ORDERS:
         raise ValueError(f"needs must be one of {list(_ORDERS)}, but {needs!r} was given.")
@@ -74,14 +74,14 @@ def _check_curl(score: AbstractScore, where: Any) -> None:
         fail(
             _LAW,
             "the score is not a gradient: its Jacobian is not symmetric. Write it as GradientScore(scalar), or "
-            "pass gradient=False if that is meant",
+            "pass gradient=False if that is intended",
             f"jax.jacfwd(score, argnums=1)({point(where, index)})",
             jacobian=jacobian[index],
         )
 
 
 def _check_declared(score: AbstractScore, where: Any, order: int) -> None:
-    """What a score knows about itself must be what differentiation finds."""
+    """Checks what a score declares about itself against differentiation."""
     inverse_mass = 1 / jnp.resize(jnp.array(_MASSES, where.x.dtype), where.x.shape[1])
 
     def on_all(function: Callable[..., Any]) -> Any:

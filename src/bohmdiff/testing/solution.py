@@ -1,4 +1,4 @@
-"""What every solution must obey."""
+"""The law for solutions."""
 
 from typing import Any
 
@@ -26,16 +26,16 @@ def check_solution(
     tolerance: float = 1e-2,
     key: Key | None = None,
 ) -> None:
-    r"""Raises unless a solution agrees with itself, and is a value that `jax.jit` and `jax.vmap` take.
+    r"""Raises unless a solution is consistent with itself, and works under `jax.jit` and `jax.vmap`.
 
-    - It is a pytree of arrays; a second solve, `again`, has the same structure and is not traced anew.
-    - Outside of its span, fields raise a `ValueError` for a concrete time and are NaN for a traced one.
-    - Fields are the same under `jax.jit` and `jax.vmap` as called directly.
+    - It is a pytree of arrays; a second solve, `again`, has the same structure and is not traced again.
+    - Outside its span, fields raise a `ValueError` for a concrete time and are NaN for a traced one.
+    - Fields have the same values under `jax.jit` and `jax.vmap` as in direct calls.
     - The score is the gradient of the log density; a wave function has that density.
-    - Velocities are those of the trajectories.
-    - The density is normalised, draws have the moments, and so has `expectation`; probabilities add up to one.
+    - Velocities match the trajectories.
+    - The density is normalised; draws and `expectation` reproduce the moments; probabilities add up to one.
 
-    What a solution cannot give (`UnavailableError`) is left out.
+    Quantities that a solution does not provide (`UnavailableError`) are skipped.
 
     ```python
     solve = lambda: bd.solve(
@@ -46,18 +46,18 @@ def check_solution(
 
     **Arguments:**
 
-    - `solution`: by any method, saved at three equally spaced times at least.
+    - `solution`: a solution by any method, with at least three equally spaced saved times.
     - `again`: the same problem, solved once more by an equal method.
-    - `tolerance`: of scores and velocities relative to their size, and of the norm; moments must agree within
+    - `tolerance`: for scores and velocities relative to their size, and for the norm; moments must agree within
         five standard errors.
     - `key`: for the draws, which have the shape `(n, K, d)`; `jax.random.key(0)` if not given.
 
-    **Raises:** [`LawError`][bohmdiff.testing.LawError], whose message has code that shows the failure.
+    **Raises:** [`LawError`][bohmdiff.testing.LawError], whose message has code that reproduces the failure.
     """
     solution = as_solution(solution, "solution")
     key = jax.random.key(0) if key is None else key
     if solution.ts.size < 3:
-        raise ValueError(f"solution must be saved at three times at least, but it has {solution.ts.size}.")
+        raise ValueError(f"solution must have at least three saved times, but it has {solution.ts.size}.")
     _check_value(solution, again)
     available = [name for name in _FIELDS if _has(solution, name)]
     for name in available:
@@ -70,7 +70,7 @@ def check_solution(
 
 
 def _field(solution: Solution, name: str) -> Any:
-    """A method of the contract by its name."""
+    """A method of the solution by its name."""
     methods = {
         "score": solution.score,
         "velocity": solution.velocity,
@@ -116,7 +116,7 @@ def _check_value(solution: Solution, again: Solution | None) -> None:
     if not np.allclose(np.asarray(mean(solution)), direct, rtol=1e-5, atol=1e-8, equal_nan=True):
         fail(
             _LAW,
-            "mean() under jax.jit is another than called directly",
+            "mean() under jax.jit differs from a direct call",
             "jax.jit(lambda s: s.mean())(solution)",
         )
     if again is not None:
@@ -146,7 +146,7 @@ def _check_field(solution: Solution, name: str) -> None:
     if not np.all(np.isnan(outside)):
         fail(
             _LAW,
-            f"{name} after the end of the span must be NaN where t is traced",
+            f"{name} after the end of the span must be NaN if t is traced",
             f"jax.jit(lambda t, x: solution.{name}(t, x))({late}, jnp.array({as_code(x[0])}))",
         )
     t = 0.5 * (start + end)
@@ -201,7 +201,7 @@ def _check_density(solution: Solution, tolerance: float, has_psi: bool) -> None:
 
 
 def _norm(solution: Solution) -> jax.Array:
-    """∫ρ at the last saved time, by points of a wider Gaussian."""
+    """∫ρ at the last saved time, by importance sampling from a wider Gaussian."""
     t, mean, covariance = solution.ts[-1], solution.mean()[-1], solution.covariance()[-1]
     normal, _ = SobolPoints(_POINTS)(mean.size, jax.random.key(0))
     normal = jnp.asarray(normal, mean.dtype)
@@ -233,7 +233,7 @@ def _check_velocity(solution: Solution, tolerance: float) -> None:
         if not error <= tolerance:
             fail(
                 _LAW,
-                f"velocities are not those of the trajectories: between t = {ts[k]:.4g} and {ts[k + 2]:.4g} they "
+                f"velocities do not match the trajectories: between t = {ts[k]:.4g} and {ts[k + 2]:.4g} they "
                 f"differ by {error:.1e} of a width",
                 "solution.trajectories(x0), solution.velocity(t, x)",
                 moved=moved,

@@ -1,4 +1,4 @@
-"""What every symplectic solver must obey."""
+"""The law for symplectic solvers."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ _LAW = "check_solver"
 _SPAN = 2.0
 _START = (np.array([0.7, -0.6]), np.array([0.3, 0.8]))
 _MASSES = np.array([1.0, 1.7])
-# Coarse steps, then halved twice: by order, above round-off and below the onset of convergence.
+# The coarsest number of steps for each order, doubled twice: errors converge, and exceed round-off.
 _COARSEST = {2: 40, 4: 20, 6: 7}
 _SEE = """import diffrax
 t, q, p = 0.3, jnp.array([0.7, -0.6]), jnp.array([0.3, 0.8])
@@ -26,10 +26,10 @@ kick = diffrax.ODETerm(lambda t, q, args: -jax.grad(V, argnums=1)(t, q))
 
 
 def check_solver(solver: diffrax.AbstractSolver, order: int | None = None) -> None:
-    r"""Raises unless a solver for $\dot q = v(p)$, $\dot p = f(t, q)$ has the order it says, is symplectic and
+    r"""Raises unless a solver for $\dot q = v(p)$, $\dot p = f(t, q)$ has its stated order, is symplectic and
     reversible, and can be differentiated.
 
-    All on two coupled coordinates of unlike masses in a potential that is nonlinear and depends on time.
+    All checks use two coupled coordinates of unequal masses in a nonlinear potential that depends on time.
 
     ```python
     bohmdiff.testing.check_solver(bd.BlanesMoan4())
@@ -39,10 +39,10 @@ def check_solver(solver: diffrax.AbstractSolver, order: int | None = None) -> No
 
     - `solver`: any Diffrax solver of a pair of terms (drift, kick); see
         [`AbstractSymplecticSolver`][bohmdiff.AbstractSymplecticSolver].
-    - `order`: 2, 4 or 6; what the solver's own method `order` says if not given.
+    - `order`: 2, 4 or 6; the result of the solver's own method `order` if not given.
 
-    **Raises:** [`LawError`][bohmdiff.testing.LawError]; and `RuntimeError` without 64 bits, where orders
-    cannot be told from round-off: `jax.config.update("jax_enable_x64", True)`.
+    **Raises:** [`LawError`][bohmdiff.testing.LawError]; `RuntimeError` without 64 bits, where round-off
+    hides the order: `jax.config.update("jax_enable_x64", True)`.
     """
     if not jax.config.jax_enable_x64:  # pyright: ignore[reportAttributeAccessIssue]
         raise RuntimeError(
@@ -105,7 +105,7 @@ def _distance(one: Any, other: Any) -> float:
 
 
 def _exact() -> Any:
-    """By a solver of another kind, at a tight tolerance."""
+    """The same by a solver of another kind, with a tight tolerance."""
 
     def field(t: Any, y: Any, args: Any) -> Any:
         drift, kick = _terms(1.0)
@@ -129,7 +129,7 @@ def _check_order(solver: diffrax.AbstractSolver, order: int) -> None:
     steps = [_COARSEST[order] * 2**k for k in range(3)]
     errors = [_distance(_solve(solver, n), exact) for n in steps]
     slope = -float(np.polyfit(np.log(steps), np.log(errors), 1)[0])
-    # More than it says is no fault, but a larger order than one that was given shows that the wrong one was.
+    # An order higher than stated is accepted.
     if not slope > order - 0.25:
         fail(
             _LAW,
@@ -175,7 +175,7 @@ def _check_reversible(solver: diffrax.AbstractSolver) -> None:
     if not error < 1e-12:
         fail(
             _LAW,
-            "steps backwards in time do not undo those forwards",
+            "steps backwards in time do not undo steps forwards",
             f"{_SEE}# 7 steps from t = 0 to 2, and 7 back",
             start=np.concatenate(_START),
             after_there_and_back=np.concatenate([np.asarray(half) for half in back]),

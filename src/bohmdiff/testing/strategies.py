@@ -1,6 +1,6 @@
-"""Hypothesis strategies: problems whose solution is known, and the parts that problems are made of.
+"""Hypothesis strategies for problems with known solutions, and for the parts of problems.
 
-Values are drawn, shapes are not: every shape is a compilation. What is drawn prints as code that can be pasted.
+Strategies draw values, not shapes: every shape needs a compilation. Drawn values print as code to paste.
 """
 
 from typing import Any
@@ -37,7 +37,7 @@ def vectors(d: int, low: float = -1.0, high: float = 1.0) -> st.SearchStrategy[l
 
     **Arguments:**
 
-    - `d`: how many.
+    - `d`: the number of entries.
     - `low`, `high`: the bounds.
 
     **Raises:** nothing of its own.
@@ -78,8 +78,8 @@ def positive_definite_matrices(
     **Arguments:**
 
     - `d`: matrices have the shape `(d, d)`.
-    - `smallest`: a bound from below of all eigenvalues, positive.
-    - `spread`: by how much the largest may be above it, over `d**2`.
+    - `smallest`: a positive lower bound of all eigenvalues.
+    - `spread`: the largest eigenvalue exceeds `smallest` by at most `spread * d**2`.
 
     **Raises:** nothing of its own.
     """
@@ -111,7 +111,7 @@ def gaussian_wave_packets(d: int) -> st.SearchStrategy[GaussianWavePacket]:
 
 
 def quadratic_potentials(d: int) -> st.SearchStrategy[Quadratic]:
-    """Bound, free and inverted ones, coupled, with a centre and a linear term.
+    """Bound, free and inverted quadratic potentials, coupled, with a centre and a linear term.
 
     ```python
     @given(bohmdiff.testing.quadratic_potentials(2))
@@ -131,7 +131,7 @@ def quadratic_potentials(d: int) -> st.SearchStrategy[Quadratic]:
 
 
 def potentials(d: int) -> st.SearchStrategy[AbstractPotential]:
-    """Each of the library's potentials that there is in `d` dimensions, and sums of two.
+    """The library's potentials in `d` dimensions, and sums of two.
 
     ```python
     @given(bohmdiff.testing.potentials(2))
@@ -188,7 +188,7 @@ def driven_gaussians(d: int) -> st.SearchStrategy[DrivenGaussian]:
 
     - `d`: the number of coordinates.
 
-    **Raises:** `ValueError` while drawing in a dimension that is not positive.
+    **Raises:** `ValueError` on drawing in a dimension that is not positive.
     """
     return st.builds(
         DrivenGaussian,
@@ -206,7 +206,7 @@ def driven_gaussians(d: int) -> st.SearchStrategy[DrivenGaussian]:
 
 
 def scores(d: int) -> st.SearchStrategy[DrivenGaussian | NeuralScore]:
-    """Exact ones, of driven Gaussians, and small networks that know nothing yet.
+    """Exact scores of driven Gaussians, and small untrained networks.
 
     ```python
     @given(bohmdiff.testing.scores(2))

@@ -57,7 +57,7 @@ class RandomPoints(AbstractDesign):
     """
 
     number: int = eqx.field(
-        static=True, converter=lambda n: as_positive_integer(n, "number", "Pass how many points.")
+        static=True, converter=lambda n: as_positive_integer(n, "number", "Pass the number of points.")
     )
 
     def __call__(self, dimension, key=None):
@@ -82,13 +82,13 @@ class SobolPoints(AbstractDesign):
     """
 
     number: int = eqx.field(
-        static=True, converter=lambda n: as_positive_integer(n, "number", "Pass how many points.")
+        static=True, converter=lambda n: as_positive_integer(n, "number", "Pass the number of points.")
     )
 
     def __call__(self, dimension, key=None):
         if self.number > _MOST_SOBOL:
             raise ValueError(
-                f"There are at most {_MOST_SOBOL} Sobol points, but {self.number} were asked for."
+                f"There are at most {_MOST_SOBOL} Sobol points, but number={self.number} was given."
             )
         sampler = qmc.Sobol(dimension, scramble=True, rng=numpy_generator(needs_key(self, key)))
         # SciPy warns unless the number is a power of two: draw the next power of two.
@@ -131,8 +131,8 @@ class GaussHermitePoints(AbstractDesign):
         del key
         if self.points_per_axis > _LARGEST_RULE:
             raise ValueError(
-                f"A Gauss–Hermite rule has at most {_LARGEST_RULE} nodes, but {self.points_per_axis} were "
-                "asked for."
+                f"A Gauss–Hermite rule has at most {_LARGEST_RULE} nodes, but "
+                f"points_per_axis={self.points_per_axis} was given."
             )
         nodes, weights = roots_hermitenorm(self.points_per_axis)
         # Built axis by axis, dropping nodes of negligible weight on the way, so that the full grid is
@@ -242,7 +242,7 @@ class StandardizedPoints(AbstractDesign):
         if not np.linalg.cond(covariance) < _MOST_CONDITIONED:
             raise ValueError(
                 f"The {len(points)} points of {self.design} lie in a plane of {dimension} dimensions, so their "
-                "covariance can't be made one. Draw more points."
+                "covariance cannot be normalised to one. Draw more points."
             )
         return np.linalg.solve(np.linalg.cholesky(covariance), away.T).T, weights
 

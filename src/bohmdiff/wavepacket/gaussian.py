@@ -60,7 +60,7 @@ class GaussianWavePacket(AbstractInitialState):
         covariance = as_real_array(covariance, "covariance").astype(dtype)
         if covariance.shape not in ((), (d,), (d, d)):
             raise ValueError(
-                f"covariance must be a scalar or have shape ({d},) or ({d}, {d}) to go with a mean of "
+                f"covariance must be a scalar or have shape ({d},) or ({d}, {d}) to match a mean of "
                 f"shape ({d},), but shape {covariance.shape} was given."
             )
         if covariance.ndim < 2:

@@ -87,7 +87,7 @@ class GaussianMixture(AbstractInitialState):
         covariances = as_real_array(covariances, "covariances").astype(dtype)
         if covariances.shape not in ((), (n,), (n, d), (n, d, d)):
             raise ValueError(
-                f"covariances must be a scalar or have shape ({n},), ({n}, {d}) or ({n}, {d}, {d}) to go with "
+                f"covariances must be a scalar or have shape ({n},), ({n}, {d}) or ({n}, {d}, {d}) to match "
                 f"means of shape ({n}, {d}), but shape {covariances.shape} was given. The first axis counts "
                 "components."
             )

@@ -28,10 +28,9 @@ class DeepStochasticMechanics(AbstractMethod):
     process, on paths of the process with these velocities.
 
     In every epoch, paths start at random from $\rho_0$ and move by Euler–Maruyama steps under $v + u$. On each
-    of them, one time is chosen at random. The loss is the mean square of the
-    [residuals][bohmdiff.velocity_residuals] there, plus that of the error of the initial velocities. No
-    derivative goes through the paths. The velocities and times that the problem starts with scale the residuals
-    to order one.
+    path, one time is chosen at random. The loss is the mean square of the
+    [residuals][bohmdiff.velocity_residuals] there, plus the mean square error of the initial velocities. Paths
+    are not differentiated. The initial velocity and time scales of the problem scale the residuals to order one.
 
     ```python
     u, v = bd.velocity_networks(problem, width=8, key=key)
@@ -42,7 +41,7 @@ class DeepStochasticMechanics(AbstractMethod):
     solution.std(), solution.velocity(0.5, x)
     ```
 
-    Residuals fix the velocities only where paths go, and equations of this kind let an error in the tails of the
+    Residuals determine the velocities only where paths go, and these equations let an error in the tails of the
     density grow into its bulk. With interference, where $u$ and $v$ change rapidly in the tails, compare with
     [`SequentialScoreMatching`][bohmdiff.SequentialScoreMatching].
 
@@ -52,25 +51,27 @@ class DeepStochasticMechanics(AbstractMethod):
         [`velocity_networks`][bohmdiff.velocity_networks].
     - `training`: the optimizer, the number of epochs, log and checkpoints: a [`Training`][bohmdiff.Training].
         The default optimizer takes clipped Gauss-Newton steps with a rate that rises to one half in ten epochs.
-    - `particles`: how many paths; the residuals are evaluated at one time of each.
-    - `steps`: of a path, equal by the clock of the problem, which is slow while a narrow packet spreads.
-    - `resample_every`: for how many epochs paths are kept and evaluated at other times; 1 for fresh paths in
-        each epoch.
-    - `initial_weight`: of the mean square of the error of the initial velocities, at the starts of the paths.
+    - `particles`: the number of paths; the residuals are evaluated at one time of each.
+    - `steps`: the number of steps of a path, equal by the clock of the problem, which is slow while a narrow
+        packet spreads.
+    - `resample_every`: the number of epochs for which paths are kept, with new evaluation times in each epoch;
+        1 for fresh paths in each epoch.
+    - `initial_weight`: the weight of the mean square error of the initial velocities at the starts of the paths.
         It has no effect on networks with an exact start.
-    - `outlier_scale`: beyond this many times the scale of the problem a residual counts logarithmically, so that
-        a few points in the tails do not dominate; `math.inf` for squares.
-    - `validation_particles`: how many paths, with random numbers drawn once and moved by the current fields, the
-        mean square of the residuals is found on in validations.
+    - `outlier_scale`: residuals beyond this many times the scale of the problem count logarithmically, so that a
+        few points in the tails do not dominate; `math.inf` for squares.
+    - `validation_particles`: the number of paths on which validations evaluate the mean square of the residuals.
+        Their random numbers are drawn once, and they move with the current fields.
 
     **Units:** those of the problem; loss and residuals have none. Moments have the shape `(K, d)`.
 
     **Returns** from [`solve`][bohmdiff.solve]: a [`VelocitySolution`][bohmdiff.VelocitySolution].
 
-    **Raises:** `ValueError` for bad options, fields without parameters, and checkpoints that are damaged or of
-    another run; [`TrainingDivergedError`][bohmdiff.TrainingDivergedError] if updates are no longer finite or the
-    current velocity loses particles, [`TrainingNotSavedError`][bohmdiff.TrainingNotSavedError] if log or
-    checkpoint cannot be written, both with the two fields as `fitted`.
+    **Raises:** `ValueError` for bad options, fields without parameters, and checkpoints that are damaged or
+    belong to another run; [`TrainingDivergedError`][bohmdiff.TrainingDivergedError] if updates are no longer
+    finite or the current velocity loses particles,
+    [`TrainingNotSavedError`][bohmdiff.TrainingNotSavedError] if log or checkpoint cannot be written, both
+    with the two fields as `fitted`.
 
     ??? cite "Reference"
 
@@ -99,8 +100,8 @@ class DeepStochasticMechanics(AbstractMethod):
                 )
         if not any(jax.tree.leaves(trainable((self.u, self.v)))):
             raise ValueError(
-                "u and v have no parameters that could be trained: their fields must have arrays of real numbers "
-                "outside of frozen modules, as those of velocity_networks(problem, key=key)."
+                "u and v have no parameters to train: their fields must have arrays of real numbers outside "
+                "frozen modules. Pass modules such as those of velocity_networks(problem, key=key)."
             )
         as_training(self.training)
         for name in ("particles", "validation_particles"):
@@ -130,7 +131,7 @@ class DeepStochasticMechanics(AbstractMethod):
 
 @cache
 def default_optimizer() -> optax.GradientTransformation:
-    """One object: what is compiled for an optimizer is kept for that very object."""
+    """Always the same object, because compiled code is cached for each optimizer object."""
     return optax.chain(
         scale_by_gauss_newton(damping=1e-4, decay=0.7),
         optax.clip_by_global_norm(10.0),
@@ -139,7 +140,7 @@ def default_optimizer() -> optax.GradientTransformation:
 
 
 class ResidualLoss(AbstractPointwiseLoss):
-    """The mean square of the scaled residuals at times and places, and of what is missing at the start."""
+    """The mean square of the scaled residuals at times and places, and of the error at the start."""
 
     problem: Problem
     frame: SpreadingFrame

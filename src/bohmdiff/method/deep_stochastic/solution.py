@@ -1,4 +1,4 @@
-"""The solution that two velocity fields make."""
+"""The solution from two velocity fields."""
 
 from collections.abc import Callable
 from typing import Any
@@ -32,14 +32,14 @@ class VelocitySolution(AbstractFieldSolution):
     trained.history["residual"]
     ```
 
-    - `osmotic`, `current`: the fields themselves, modules: after training, the trained ones.
+    - `osmotic`, `current`: the trained fields, as modules.
     - `particles`: [`Particles`][bohmdiff.Particles] that moved with the current velocity, with density and phase.
-    - `history`: of the training, an `xarray.Dataset` over `epoch`.
+    - `history`: the log of the training, an `xarray.Dataset` over `epoch`.
 
     Moments are those of the particles, without noise; [`nelson_process`][bohmdiff.nelson_process] samples the
     process with noise. The score is that of the osmotic velocity, $s = 2mu/\hbar$. The energy is
-    $\langle \tfrac m2 (u^2 + v^2) + V \rangle$. Density and phase at a place are found along the way by which the
-    flow came there: $\ln\rho_0$ at its start less $\int\mathrm{div}\,v\,dt$, and $S_0$ plus the action
+    $\langle \tfrac m2 (u^2 + v^2) + V \rangle$. To find density and phase at a point, the flow is traced
+    back to its start: they are $\ln\rho_0$ there minus $\int\mathrm{div}\,v\,dt$, and $S_0$ plus the action
     $\int \tfrac m2 (v^2 + u^2) + \tfrac\hbar2\,\mathrm{div}\,u - V\,dt$.
     """
 
@@ -89,8 +89,8 @@ class VelocitySolution(AbstractFieldSolution):
         return require(
             found,
             arrived,
-            "Could not trace x back to t0: the velocities are too rough on the way, or grow without bound. Ask "
-            "for a place where there are particles.",
+            "Could not trace x back to t0: the velocities are too rough on the way, or grow without bound. "
+            "Pass a place where there are particles.",
             ParticlesLostError,
         )
 
@@ -143,7 +143,7 @@ def _traced_back(
         (x, zero, zero),
         stepsize_controller=diffrax.PIDController(rtol=tolerance, atol=tolerance),
         max_steps=MOST_STEPS,
-        throw=False,  # said by whoever calls
+        throw=False,  # the caller reports it
     )
     assert traced.ys is not None
     start, expansion, action = (y[0] for y in traced.ys)

@@ -27,9 +27,9 @@ _FIRST_STEPS = 1000
 class GaussianDynamics(AbstractMethod):
     r"""A Gaussian in the quadratic expansion of the potential about its moving centre.
 
-    Exact in any quadratic potential, be it bound, free or inverted, coupled, or dependent on time, and
-    exact to $O(\hbar)$ elsewhere (the thawed Gaussian of Heller): the frequencies are those at the
-    centre, so the top of a barrier is as good a place as the bottom of a well.
+    Exact in any quadratic potential (bound, free or inverted, coupled, or time-dependent), and exact to
+    $O(\hbar)$ elsewhere (the thawed Gaussian of Heller). The frequencies are those at the centre, so the method
+    works at the top of a barrier as well as at the bottom of a well.
 
     ```python
     solution = bd.solve(problem, bd.GaussianDynamics())
@@ -43,15 +43,14 @@ class GaussianDynamics(AbstractMethod):
     + p\cdot(x-q) + S\Bigr],\qquad C = Q\, C_0\, Q^\dagger$$
 
     where $C$ is the covariance of the density and $\dot S = \tfrac12 p\, m^{-1} p - V(t, q) -
-    \tfrac{\hbar^2}{4}\operatorname{tr}(m^{-1} C^{-1})$ is the phase of the centre: its classical action,
-    less the quantum potential there.
+    \tfrac{\hbar^2}{4}\operatorname{tr}(m^{-1} C^{-1})$ is the phase of the centre: its classical action
+    minus the quantum potential there.
 
     **Arguments:**
 
-    - `steps`: of equal size, at least 1. If not given, the first of 1000, 2000, ... whose moments differ from
-        those with half as many by at most 1e-3 standard deviations; with 1000 an oscillator over three of its
-        periods has moments to 1e-14 and the phase and the Bohmian flow of a squeezed state to 1e-11.
-    - `solver`: a symplectic one, e.g. [`BlanesMoan6`][bohmdiff.BlanesMoan6].
+    - `steps`: the number of equal steps, at least 1. With the default, over three periods of an oscillator, the
+        moments are accurate to 1e-14, and the phase and the Bohmian flow of a squeezed state to 1e-11.
+    - `solver`: a symplectic solver, e.g. [`BlanesMoan6`][bohmdiff.BlanesMoan6].
 
     **Units:** those of the problem.
 
@@ -104,9 +103,9 @@ class GaussianDynamics(AbstractMethod):
         interpolation = require(
             interpolation,
             finite,
-            f"GaussianDynamics(steps={steps}) met numbers that are not finite between t0 and t1: more "
-            "steps help if they are too long; otherwise the potential, or the path of the centre in it, "
-            "is not finite.",
+            f"GaussianDynamics(steps={steps}) met numbers that are not finite between t0 and t1. Pass "
+            "more steps; if that does not help, the potential, or the path of the centre in it, is not "
+            "finite.",
             NotFiniteError,
         )
         lost = Figure(

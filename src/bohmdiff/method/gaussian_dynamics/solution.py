@@ -27,15 +27,15 @@ from ...solution import (
 )
 from ...wavepacket import GaussHermitePoints, GaussianWavePacket, SobolPoints
 
-# For the part of the potential that its expansion to second order leaves out.
+# For the part of the potential beyond its expansion to second order.
 _MOST_QUADRATURE_POINTS = 20_000
 
 
 class PacketState(eqx.Module):
-    """One half, positions or momenta, of what is integrated. Both have the same shapes.
+    """One half of the integrated state, positions or momenta; both have the same shapes.
 
     `centre` is $q$ or $p$; `real` and `imaginary` are parts of $Q$ or $P$; `flow` is the Bohmian $F$ or
-    $m \\dot F$; `action` is what kinetic or potential energy contributes to the phase of the centre.
+    $m \\dot F$; `action` is the contribution of kinetic or potential energy to the phase of the centre.
     """
 
     centre: Vector
@@ -73,7 +73,7 @@ class GaussianSolution(Solution, AbstractFitted):
     solution.covariance()[-1], solution.velocity(0.5, x)
     ```
 
-    Derivatives in parameters of the problem are reverse-mode.
+    Derivatives with respect to parameters of the problem are reverse-mode.
     """
 
     problem: Problem
@@ -86,15 +86,15 @@ class GaussianSolution(Solution, AbstractFitted):
         return self._saved().mean
 
     def covariance(self) -> Float[Array, "K d d"]:
-        """Of the density at the saved times, shape `(K, d, d)`."""
+        """The covariance of the density at the saved times, shape `(K, d, d)`."""
         return self._saved().covariance
 
     def energy(self) -> Times:
         r"""$\langle H \rangle$ at the saved times, shape `(K,)`, under the full potential, not only its
         expansion about the centre.
 
-        What the expansion leaves out is integrated by Gauss–Hermite quadrature with up to 20 nodes per
-        coordinate and 20,000 in all, in ten dimensions and more by 16,384 Sobol points.
+        The remainder of the expansion is integrated by Gauss–Hermite quadrature with up to 20 nodes per
+        coordinate and 20,000 in all, or by 16,384 Sobol points in ten dimensions and more.
         """
         return _energies(self)
 
@@ -128,7 +128,7 @@ class GaussianSolution(Solution, AbstractFitted):
         return particle_projection(self.problem, known, self.ts, wave_function_of(psi), left_out=0.0)
 
     def _quadrature_particles(self) -> Particles:
-        """Nodes that the flow, which is affine, has moved: a quadrature of the density at each time."""
+        """Nodes moved by the affine flow: a quadrature of the density at each time."""
         nodes, weights = (jnp.asarray(a, self.problem.dtype) for a in _quadrature(self.problem.dimension))
         packets = self._saved()
         cholesky = jnp.linalg.cholesky(packets.covariance)
@@ -237,7 +237,7 @@ def _energies(solution: GaussianSolution) -> Times:
         remainder = jax.vmap(lambda y: potential(q + y) - value - gradient @ y - 0.5 * y @ curvature @ y)(y)
         return kinetic + value + 0.5 * jnp.sum(curvature * covariance) + weights @ remainder
 
-    # Time by time: all at once would hold the potential's intermediates at millions of points.
+    # One time after the other: all at once would hold the potential's intermediates at millions of points.
     return jax.lax.map(lambda at: energy(*at), (solution.ts, solution._saved()))
 
 

@@ -1,4 +1,4 @@
-"""A score that is there already: trained, written by hand or taken from another solution."""
+"""A given score: trained, written by hand or taken from another solution."""
 
 import diffrax
 import equinox as eqx
@@ -17,19 +17,19 @@ from ..method import AbstractMethod
 from .solution import FlowSolution, flow_and_velocity
 
 _NODES = {1: 64, 2: 24, 3: 14, 4: 10}
-# What is little of a density, and how much of a variance it may make up beyond what it does at the start.
+# The farthest part of the probability, and how much its share of a variance may grow.
 _FAR_OUT, _MOST = 1e-3, 0.05
 
 
 def default_particles(dimension: int) -> AbstractDesign:
-    """What is moved under something that was found, if nothing else is asked for."""
+    """The default design of the particles that move under a score."""
     return default_design(dimension, _NODES.get(dimension, 6))
 
 
 class GivenScore(AbstractMethod):
-    """Moves particles under a given score and takes the result for the solution.
+    """Moves particles under a given score and returns the result as the solution.
 
-    It is one exactly if the Fisher divergence of the score is zero; see
+    It is the exact solution if and only if the Fisher divergence of the score is zero; see
     [`fisher_divergence`][bohmdiff.fisher_divergence].
 
     ```python
@@ -42,8 +42,8 @@ class GivenScore(AbstractMethod):
     - `score`: a score, a function `s(t, x) -> (d,)` or a solution.
     - `particles`: a design of initial points, or a number of scrambled Sobol points, which need a `key`. If
         not given: a pruned Gauss–Hermite grid with 64, 24, 14, 10 and 6 nodes per axis in one to four and
-        more dimensions, while that is at most 20,000 points, otherwise 16,384 Sobol points.
-    - `steps`: equal steps from `t0` to `t1`.
+        more dimensions, if that is at most 20,000 points, otherwise 16,384 Sobol points.
+    - `steps`: the number of equal steps from `t0` to `t1`.
     - `solver`: any of the symplectic solvers.
 
     **Units:** those of the problem. Moments have the shape `(K, d)`.
@@ -51,9 +51,8 @@ class GivenScore(AbstractMethod):
     **Returns** from [`solve`][bohmdiff.solve]: a [`FlowSolution`][bohmdiff.FlowSolution].
 
     **Raises:** `ValueError` for bad options; [`ParticlesLostError`][bohmdiff.ParticlesLostError] if particles
-    become infinite or NaN. Warns where the farthest
-    thousandth of the probability makes up much of a variance: particles in the far tails, where a fitted or
-    trained score is not known well, have then run away.
+    become infinite or NaN. Warns if the share of a variance from the farthest thousandth of the probability
+    grows: particles in the far tails, where a fitted or trained score is inaccurate, have then run away.
     """
 
     score: AbstractScore = eqx.field(converter=as_score)
@@ -92,24 +91,24 @@ class GivenScore(AbstractMethod):
 
 
 def _runaways(x0: Points, weights: Weights, position: Paths, ts: Times) -> Figure:
-    """How much more of a variance the farthest thousandth makes up than at the start."""
+    """How much the share of a variance from the farthest thousandth has grown since the start."""
     before = _share_of_farthest(x0, weights)
     shares = jax.lax.map(lambda x: _share_of_farthest(x, weights), jnp.moveaxis(position, 1, 0))
     return Figure(
         **worst(jnp.max(shares - before, axis=1), ts),
         limit=_MOST,
-        meaning="The farthest thousandth of the probability makes up that much more of a variance than at the "
-        "start: particles that started far out have run away, where the score is not known well, and the moments "
-        "are not to be trusted.",
-        remedy="Move particles that reach less far out: GivenScore(score, particles=SobolPoints(8192)), with "
+        meaning="The farthest thousandth of the probability contributes that much more to a variance than at the "
+        "start: particles that started far out have run away, where the score is inaccurate, and the moments "
+        "cannot be trusted.",
+        remedy="Use particles that reach less far out: GivenScore(score, particles=SobolPoints(8192)), with "
         "solution.fitted as the score after training, or StandardizedPoints(TruncatedPoints(SobolPoints(8192))), "
         "which leave that thousandth out and keep the covariance.",
     )
 
 
 def _share_of_farthest(x: Points, weights: Weights) -> Vector:
-    """What the particles that are farthest from the mean, and together have a thousandth of the weight at most,
-    contribute to the variance of each coordinate."""
+    """The share of each coordinate's variance that comes from the particles farthest from the mean, which
+    together have at most a thousandth of the weight."""
     square = (x - weights @ x) ** 2
     order = jnp.argsort(-square, axis=0)
     sizes = weights[order]

@@ -1,4 +1,4 @@
-"""The solution that a score makes by its own flow."""
+"""The solution from the flow of a score."""
 
 import diffrax
 import equinox as eqx
@@ -27,7 +27,7 @@ from ...solution._export import attributes
 from ...stochastic import HermiteVelocity
 from ...training import history_dataset
 
-# Of the polynomial phase: its degree, how many polynomials and times it may take.
+# Limits of the polynomial phase: its degree, and the numbers of polynomials and times.
 _LARGEST_DEGREE, _MOST_FUNCTIONS, _KNOTS = 6, 500, 65
 
 
@@ -43,10 +43,10 @@ class FlowSolution(AbstractParticleSolution, AbstractFitted):
     - `flow`: the [`Trajectory`][bohmdiff.Trajectory] of the particles, with the density, phase and energy
         of each.
     - `particles`: position, weight, density and phase of the same [`Particles`][bohmdiff.Particles].
-    - `fitted`: the score itself, a module: after training, the trained one.
+    - `fitted`: the score as a module; after training, the trained score.
     - `current`: the velocity, a [`HermiteVelocity`][bohmdiff.HermiteVelocity]: the gradient of the polynomial
-        phase that comes closest to the particles' momenta; `None` if there are too few particles for one.
-    - `history`: of the training, an `xarray.Dataset` over `epoch`, or `None` if there was none.
+        phase that fits the particles' momenta best; `None` if there are too few particles for one.
+    - `history`: the log of the training, an `xarray.Dataset` over `epoch`, or `None` without training.
 
     Moments are those of the particles. `log_density` is the score's own, normalised by the particles at
     the saved times and interpolated between them.
@@ -66,7 +66,7 @@ class FlowSolution(AbstractParticleSolution, AbstractFitted):
 
     @property
     def history(self) -> xarray.Dataset | None:
-        """Of the training: everything that its log has, over `epoch`, with the attributes of `to_xarray`."""
+        """The log of the training over `epoch`, with the attributes of `to_xarray`."""
         if self._history is None:
             return None
         return history_dataset(self._history).assign_attrs(attributes(self.problem, self.method))
@@ -116,7 +116,7 @@ class FlowSolution(AbstractParticleSolution, AbstractFitted):
         )
 
     def _offsets(self) -> Times:
-        """By how much the score's scalar exceeds ln ρ at the saved times, on average over particles."""
+        """The mean difference of the score's scalar and ln ρ over the particles, at the saved times."""
         assert self.flow.log_density is not None
         scalar = scalar_of(self.fitted)
         at_time = jax.vmap(scalar, in_axes=(None, 0))
@@ -133,7 +133,7 @@ def flow_and_velocity(
     solver: diffrax.AbstractSolver,
     steps: int,
 ) -> tuple[Trajectory, HermiteVelocity | None]:
-    """The flow of a score at the saved times, and the velocity field that fits that of its particles."""
+    """The flow of a score at the saved times, and a velocity field fitted to its particles."""
     knots = jnp.linspace(problem.t0, problem.t1, _KNOTS, dtype=problem.dtype)
     if is_concrete((ts, knots)):
         # One run for both.
@@ -157,7 +157,7 @@ def _at(flow: Trajectory, index: np.ndarray) -> Trajectory:
 
 
 def _phase_degree(dimension: int, particles: int) -> int | None:
-    """The largest degree whose polynomials are few enough; `None` if not even a quadratic phase is."""
+    """The largest degree with few enough polynomials; `None` if even a quadratic phase has too many."""
     most = min(_MOST_FUNCTIONS, particles // 2)
     degrees = range(_LARGEST_DEGREE, 1, -1)
     return next((n for n in degrees if hermite_polynomials(dimension, n).size <= most), None)

@@ -1,4 +1,4 @@
-"""Physics-informed training: a wave function that is a network, until it solves the Schrödinger equation."""
+"""Physics-informed training: a neural wave function learns to solve the Schrödinger equation."""
 
 import math
 from functools import cache
@@ -26,11 +26,11 @@ class PhysicsInformedNetwork(AbstractMethod):
     r"""Trains a wave function to solve the Schrödinger equation at points of time and space.
 
     The loss is the time average, by the clock of the problem, of
-    $\int |\hbar^{-1}(i\hbar\,\partial_t\psi - H\psi)|^2\,dx$, which has no unit once multiplied by the square of
-    the time that the clock takes. As $H$ is self-adjoint, residuals add up and do not grow: the distance
-    $\|\psi - \psi_\text{exact}\|$ is never more than the square root of the loss, if the start is exact.
+    $\int |\hbar^{-1}(i\hbar\,\partial_t\psi - H\psi)|^2\,dx$, times the square of the time that the clock takes,
+    which makes it dimensionless. Because $H$ is self-adjoint, residuals add up and do not grow: if the start is
+    exact, the distance $\|\psi - \psi_\text{exact}\|$ is at most the square root of the loss.
 
-    There are two ways to take the integral. Without a `box`, points lie on paths of Nelson's process with the
+    The integral can be taken in two ways. Without a `box`, points lie on paths of Nelson's process with the
     velocities of ψ, so that their density becomes $|\psi|^2$ as ψ is learned, and the residual is divided by ψ.
     With a `box`, points are uniform in it, and ψ has to vanish on its walls.
 
@@ -49,24 +49,25 @@ class PhysicsInformedNetwork(AbstractMethod):
         [`NeuralWaveFunction`][bohmdiff.NeuralWaveFunction].
     - `training`: the optimizer, the number of epochs, log and checkpoints: a [`Training`][bohmdiff.Training].
         The default optimizer takes clipped Gauss-Newton steps with a rate that rises to one half in ten epochs.
-    - `particles`: how many points an epoch has, each with a time of its own.
-    - `box`: lower and upper ends, two numbers or two of shape `(d,)` each, for points that are uniform between
-        them.
-    - `steps`: of a path, equal by the clock of the problem; not used with a `box`.
-    - `initial_weight`: of $\int|\psi(t_0) - \psi_0|^2\,dx$, found at the starts of the paths, or at uniform
-        points. It has no effect on networks with an exact start.
-    - `boundary_weight`: of the mean of $|\psi|^2$ on the walls of the box, times its volume.
-    - `validation_particles`: how many points the loss is evaluated at in validations. Their random numbers are
-        drawn once; those on paths move with ψ.
+    - `particles`: the number of points in an epoch, each at its own time.
+    - `box`: the lower and the upper ends, two numbers or two arrays of shape `(d,)`, for points that are uniform
+        between them.
+    - `steps`: the number of steps of a path, equal by the clock of the problem; not used with a `box`.
+    - `initial_weight`: the weight of $\int|\psi(t_0) - \psi_0|^2\,dx$, evaluated at the starts of the paths, or
+        at uniform points. It has no effect on networks with an exact start.
+    - `boundary_weight`: the weight of the mean of $|\psi|^2$ on the walls of the box, times its volume.
+    - `validation_particles`: the number of points at which validations evaluate the loss. Their random numbers
+        are drawn once; points on paths move with ψ.
 
     **Units:** those of the problem; the loss has none. Moments have the shape `(K, d)`.
 
     **Returns** from [`solve`][bohmdiff.solve]: a [`WaveFunctionSolution`][bohmdiff.WaveFunctionSolution].
 
-    **Raises:** `ValueError` for bad options, a ψ without parameters, and checkpoints that are damaged or of
-    another run; [`TrainingDivergedError`][bohmdiff.TrainingDivergedError] if updates are no longer finite or the
-    flow of ψ loses particles, [`TrainingNotSavedError`][bohmdiff.TrainingNotSavedError] if log or checkpoint
-    cannot be written, both with ψ as `fitted`.
+    **Raises:** `ValueError` for bad options, a ψ without parameters, and checkpoints that are damaged or
+    belong to another run; [`TrainingDivergedError`][bohmdiff.TrainingDivergedError] if updates are no longer
+    finite or the flow of ψ loses particles,
+    [`TrainingNotSavedError`][bohmdiff.TrainingNotSavedError] if log or checkpoint cannot be written, both
+    with ψ as `fitted`.
 
     ??? cite "Reference"
 
@@ -94,8 +95,8 @@ class PhysicsInformedNetwork(AbstractMethod):
             )
         if not any(jax.tree.leaves(trainable(self.psi))):
             raise ValueError(
-                "psi has no parameters that could be trained: it must have arrays of real numbers outside of "
-                "frozen modules, as NeuralWaveFunction(problem, key=key)."
+                "psi has no parameters to train: it must have arrays of real numbers outside frozen modules. "
+                "Pass a module such as NeuralWaveFunction(problem, key=key)."
             )
         as_training(self.training)
         for name in ("particles", "validation_particles"):
@@ -123,7 +124,7 @@ class PhysicsInformedNetwork(AbstractMethod):
 
 @cache
 def default_optimizer() -> optax.GradientTransformation:
-    """One object: what is compiled for an optimizer is kept for that very object."""
+    """Always the same object, because compiled code is cached for each optimizer object."""
     return optax.chain(
         scale_by_gauss_newton(damping=1e-4, decay=0.7),
         optax.clip_by_global_norm(30.0),
@@ -186,7 +187,7 @@ def schroedinger_residual(
 
 
 def _ratio(above: Array, below: Array) -> Array:
-    """Of two complex numbers, given by their parts."""
+    """The ratio of two complex numbers, given by their parts."""
     real, imaginary = above @ below, above[1] * below[0] - above[0] * below[1]
     return jnp.stack([real, imaginary]) / (below @ below)
 
@@ -248,7 +249,7 @@ class _Task(AbstractPointwiseTask):
 
 @eqx.filter_jit
 def _in_box(frame: SpreadingFrame, box: tuple[Vector, Vector], number: int, key: Key) -> Rows:
-    """Times, uniform by the clock; and uniform places inside, at the start, and on the walls."""
+    """Times, uniform by the clock, and uniform places inside the box, at the start, and on the walls."""
     lower, upper = box
     time_key, place_key, side_key = jax.random.split(key, 3)
     t = jax.vmap(frame.time_at)(jax.random.uniform(time_key, (number,), lower.dtype))
@@ -274,7 +275,7 @@ def _as_box(box: Any) -> tuple[Array, Array] | None:
 
 
 def _box_of(box: tuple[Array, Array] | None, problem: Problem) -> tuple[Vector, Vector] | None:
-    """With ends for each coordinate."""
+    """The box with ends for each coordinate."""
     if box is None:
         return None
     d = problem.dimension

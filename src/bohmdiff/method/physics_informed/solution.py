@@ -1,4 +1,4 @@
-"""The solution that a wave function is, given as a module."""
+"""The solution from a wave function given as a module."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -46,7 +46,7 @@ def parts_of(value: Complex[Array, ""]) -> Array:
 
 
 def _relative(value: Complex[Array, ""]) -> tuple[Array, Scalar]:
-    """Both parts, relative to the larger, whose squares are no numbers too small to be told from zero."""
+    """Both parts relative to the larger one, so that their squares do not underflow; and its size."""
     parts = parts_of(value)
     size = jax.lax.stop_gradient(jnp.max(jnp.abs(parts)))
     return parts / size, size
@@ -65,15 +65,15 @@ class WaveFunctionSolution(AbstractFieldSolution):
     trained.history["residual"]
     ```
 
-    - `psi`: the wave function itself, a module: after training, the trained one.
+    - `psi`: the trained wave function, as a module.
     - `osmotic`, `current`: its velocities, real and imaginary part of $\tfrac\hbar m \nabla\psi / \psi$, as
         functions of a time and one point.
     - `particles`: [`Particles`][bohmdiff.Particles] that moved with the current velocity, with the density and
         phase of ψ.
-    - `history`: of the training, an `xarray.Dataset` over `epoch`.
+    - `history`: the log of the training, an `xarray.Dataset` over `epoch`.
 
-    Moments are those of the particles. The score is that of $|\psi|^2$, and $\ln\rho = \ln|\psi|^2$ as it is,
-    which is normalised as well as ψ has been learned. The energy is
+    Moments are those of the particles. The score is that of $|\psi|^2$. The density $|\psi|^2$ is not
+    normalised again: its norm is as accurate as ψ itself. The energy is
     $\langle \tfrac m2 (u^2 + v^2) + V \rangle$ with the osmotic and the current velocity of ψ.
     """
 

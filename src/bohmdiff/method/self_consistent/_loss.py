@@ -1,4 +1,4 @@
-"""The objective along the flow, as the training needs it."""
+"""The objective along the flow, as a loss for training."""
 
 import diffrax
 import equinox as eqx
@@ -11,7 +11,7 @@ from ...training import AbstractLoss
 
 
 class ObjectiveLoss(AbstractLoss):
-    """An objective along the flow of the score that the parameters make."""
+    """An objective along the flow of the score with given parameters."""
 
     problem: Problem
     fixed: PyTree

@@ -1,4 +1,4 @@
-"""How good a score is, on particles that stay the same throughout the training."""
+"""Measures of a score on particles that stay the same throughout the training."""
 
 from typing import Any
 
@@ -33,7 +33,7 @@ def validate(
 
 
 def largest_asymmetry(problem: Problem, score: Any, x0: Points) -> float:
-    """By how much the score fails to be a gradient, at worst, at the particles' starts."""
+    """The largest deviation of the score from a gradient, at the starts of the particles."""
     if problem.dimension == 1:
         return 0.0
     middle = 0.5 * (problem.t0 + problem.t1)

@@ -1,4 +1,4 @@
-"""Self-consistent score matching: train a score until its flow makes the density that it is the score of."""
+"""Self-consistent score matching: train a score until it is the score of the density of its own flow."""
 
 import dataclasses
 from collections.abc import Callable
@@ -38,15 +38,15 @@ from ._loss import ObjectiveLoss
 from ._validation import largest_asymmetry, validate
 
 _NOT_A_GRADIENT = 1e-3
-# Arrays of up to that many entries are compared, number by number, when a run goes on.
+# Arrays of up to this many entries are compared number by number when a run resumes.
 _MOST_NUMBERS = 1024
 
 
 class SelfConsistentScoreMatching(AbstractMethod):
     r"""Trains a score by descent through the whole flow that it drives.
 
-    In every epoch, fresh particles move under the score. They carry tangents from which the density that this
-    flow makes is known exactly. An objective measures how far the score is from the score of that density, and
+    In every epoch, fresh particles move under the score. They carry tangents, which give the
+    density of this flow exactly. An objective measures how far the score is from the score of that density, and
     its gradient goes back through all steps, with recursive checkpoints. When the Fisher divergence is zero, the
     flow is the solution of the Schrödinger equation.
 
@@ -63,7 +63,7 @@ class SelfConsistentScoreMatching(AbstractMethod):
     ```
 
     The start decides how long the training takes. A [`NeuralScore`][bohmdiff.NeuralScore] on top of a solution
-    by [`SequentialScoreMatching`][bohmdiff.SequentialScoreMatching] is most of the way there. From a harmonic
+    by [`SequentialScoreMatching`][bohmdiff.SequentialScoreMatching] starts close to the solution. From a harmonic
     baseline, half of the particles may be close to caustics at first.
 
     The default optimizer takes Gauss-Newton steps: [`scale_by_gauss_newton`][bohmdiff.scale_by_gauss_newton],
@@ -74,24 +74,24 @@ class SelfConsistentScoreMatching(AbstractMethod):
     epochs=1000)`.
 
     Particles are divided among all devices that JAX sees, in all processes that `jax.distributed` has joined
-    (one processor in each process); their number need not be a multiple of that of the devices. Every process
+    (one processor in each process); their number need not be a multiple of the number of devices. Every process
     runs the same program with the same key. The first one writes, and all must be able to read `directory`.
 
     **Arguments:**
 
-    - `score`: what is trained, any module `s(t, x) -> (d,)` with arrays of real numbers as parameters.
+    - `score`: the score to train, any module `s(t, x) -> (d,)` with arrays of real numbers as parameters.
         Nothing inside a [`FrozenScore`][bohmdiff.FrozenScore] changes.
     - `objective`: e.g. [`FisherDivergence()`][bohmdiff.FisherDivergence], or a weighted sum of objectives.
     - `training`: the optimizer, the number of epochs, log and checkpoints: a [`Training`][bohmdiff.Training].
-    - `particles`: of each epoch, drawn afresh: a design, or the number of scrambled Sobol points, without the
-        thousandth of the probability that lies farthest out ([`TruncatedPoints`][bohmdiff.TruncatedPoints]).
-    - `steps`, `solver`: of the flow, in training and validation.
+    - `particles`: the particles of each epoch, drawn afresh: a design, or the number of scrambled Sobol points,
+        without the farthest thousandth of the probability ([`TruncatedPoints`][bohmdiff.TruncatedPoints]).
+    - `steps`, `solver`: the steps and the solver of the flow, in training and validation.
     - `times`: if given, the objective is evaluated at a random subset of this size of the `steps + 1` times.
     - `validation_particles`: for the Fisher divergence, the mean energy and its drift in validations: a design,
         or the number of Sobol points, drawn once.
     - `solution_particles`: used for the moments of the returned solution, as the `particles` of
-        [`GivenScore`][bohmdiff.GivenScore]. Where the score has ripples or is not known well in the tails, pass
-        a number of Sobol points.
+        [`GivenScore`][bohmdiff.GivenScore]. If the score has ripples or is inaccurate in the tails, pass a
+        number of Sobol points.
 
     **Units:** those of the problem; the log has the Fisher divergence in 1 / length². Moments have the shape
     `(K, d)`.
@@ -100,7 +100,7 @@ class SelfConsistentScoreMatching(AbstractMethod):
     are like those of [`GivenScore`][bohmdiff.GivenScore]; its `history` is the log of the training.
 
     **Raises:** `ValueError` for bad options, a score without parameters, an objective that does not suit the
-    optimizer, and checkpoints that are damaged or of another run;
+    optimizer, and checkpoints that are damaged or belong to another run;
     [`TrainingDivergedError`][bohmdiff.TrainingDivergedError] if updates are no longer finite;
     [`TrainingNotSavedError`][bohmdiff.TrainingNotSavedError] if log or checkpoint cannot be written.
     """
@@ -120,8 +120,8 @@ class SelfConsistentScoreMatching(AbstractMethod):
             raise ValueError(f"score must be a callable s(t, x) -> (d,), but {self.score!r} was given.")
         if not any(jax.tree.leaves(trainable(self.score))):
             raise ValueError(
-                f"{type(self.score).__name__} has no parameters that could be trained: its fields must have "
-                "arrays of real numbers outside of frozen scores. A score that is complete is for GivenScore."
+                f"{type(self.score).__name__} has no parameters to train: its fields must have arrays of real "
+                "numbers outside frozen scores. For a score that is complete, use GivenScore."
             )
         if not isinstance(self.objective, AbstractObjective):
             raise ValueError(
@@ -163,8 +163,8 @@ class SelfConsistentScoreMatching(AbstractMethod):
         except ParticlesLostError as error:
             raise TrainingDivergedError(
                 f"Training ended after epoch {epoch}, but the flow of the trained score loses "
-                f"particles: {error} The score is kept as `fitted` of this error; train longer, or evaluate it "
-                "with GivenScore on particles that lie less far out.",
+                f"particles: {error} The score is the `fitted` of this error. Train longer, or evaluate it "
+                "with GivenScore on particles that reach less far out.",
                 score,
             ) from error
         return dataclasses.replace(solution, method=self, _history=history)
@@ -177,7 +177,7 @@ class _Task(AbstractTask):
     advice: ClassVar[str] = (
         "Particles escape, or come close to caustics. Start closer to the solution (baseline=solve(problem, "
         "SequentialScoreMatching())), lower the learning rate, clip the gradient (optax.clip_by_global_norm), "
-        "take particles that lie less far out (TruncatedPoints), or more steps."
+        "use particles that reach less far out (TruncatedPoints), or more steps."
     )
 
     problem: Problem
@@ -214,10 +214,10 @@ class _Task(AbstractTask):
         }
 
 
-# One object for each number: what is compiled for an optimizer is kept for that very object.
+# One object for each number of epochs: compiled code is cached for each optimizer object.
 @lru_cache
 def default_optimizer(epochs: int) -> optax.GradientTransformation:
-    """Up to half of the step that would solve the linearised problem; less in the end, to average over epochs."""
+    """Takes up to half of the step that solves the linearised problem; less in the end, to average."""
     rate = optax.warmup_cosine_decay_schedule(0.1, 0.5, min(6, epochs // 4), epochs, 0.01)
     return optax.chain(
         scale_by_gauss_newton(damping=3e-6),
@@ -237,6 +237,6 @@ def _warn_unless_gradient(problem: Problem, score: Any, x0: Points) -> None:
     if asymmetry > _NOT_A_GRADIENT:
         warn(
             f"The score is not a gradient: its Jacobian differs from its transpose by {asymmetry:.1e} of its "
-            "size. The score of a density is one, so the Fisher divergence can't reach zero before that part "
-            "is gone. Write the score as GradientScore(scalar) to keep it curl-free by construction.",
+            "size. The score of a density is a gradient, so the Fisher divergence cannot reach zero while this "
+            "part remains. Write the score as GradientScore(scalar) to keep it curl-free by construction.",
         )

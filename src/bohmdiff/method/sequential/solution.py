@@ -1,4 +1,4 @@
-"""The solution of a method that moves particles under a score it has found."""
+"""The solution of a method that moves particles under a fitted score."""
 
 import diffrax
 import equinox as eqx
@@ -26,11 +26,11 @@ class EnsembleSolution(AbstractParticleSolution, AbstractFitted):
     - `particles`: the weighted [`Particles`][bohmdiff.Particles]. Their density is that of the fitted score.
     - `fitted`: the score, a [`HermiteScore`][bohmdiff.HermiteScore].
     - `current`: the velocity, a [`HermiteVelocity`][bohmdiff.HermiteVelocity]: the gradient of the polynomial
-        phase that comes closest to the particles' momenta.
-    - `condition_number`: of the fit at the saved times, a lower bound, shape `(K,)`.
+        phase that fits the particles' momenta best.
+    - `condition_number`: a lower bound of the condition number of the fit at the saved times, shape `(K,)`.
     - `farthest`: the distance of the outermost particle from the centre, in standard deviations of the
         ensemble, shape `(K,)`.
-    - `error_estimate`: of the moments, in standard deviations, from
+    - `error_estimate`: the estimated error of the moments, in standard deviations, from
         [`AutomaticDegree`][bohmdiff.AutomaticDegree]; otherwise `None`.
     """
 
@@ -73,7 +73,7 @@ class EnsembleSolution(AbstractParticleSolution, AbstractFitted):
 
 
 def sequential_terms(problem: Problem, expansion_at) -> tuple[diffrax.ODETerm, diffrax.ODETerm]:
-    """Drift and kick of an ensemble under a Hermite expansion, `expansion_at(t, x)`; the action goes along."""
+    """Drift and kick of an ensemble under a Hermite expansion, `expansion_at(t, x)`, with the action."""
     hamiltonian = problem.hamiltonian
 
     def drift(t, velocity: HalfState, args) -> HalfState:

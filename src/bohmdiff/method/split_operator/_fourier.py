@@ -1,4 +1,4 @@
-"""Periodic Fourier grids: where the points are, and what a function on them is in between."""
+"""Periodic Fourier grids: their points, and the interpolation of functions between them."""
 
 import math
 from collections.abc import Callable
@@ -12,8 +12,8 @@ from jaxtyping import Array, Complex, DTypeLike, Float
 
 from ..._types import Points
 
-# Points of the grid at which a user's function is evaluated at once, and points in space at which
-# the interpolant is: both bound the memory, and are large enough to fill the cores.
+# How many points of the grid a user's function takes at once, and how many points in space the
+# interpolant takes: both bound the memory, and are large enough to fill the cores.
 _CHUNK_OF_GRID = 2**17
 _CHUNK_OF_POINTS = 1024
 
@@ -35,7 +35,7 @@ class FourierGrid(eqx.Module):
 
     @property
     def size(self) -> int:
-        """How many points there are in all."""
+        """The total number of points."""
         return int(np.prod([int(n) for n in self.sizes], dtype=object))
 
     @property
@@ -48,7 +48,7 @@ class FourierGrid(eqx.Module):
 
     @property
     def cell(self) -> float:
-        """The volume that belongs to one point."""
+        """The volume per point."""
         return float(np.prod(self.spacing))
 
     def axis(self, i: int) -> np.ndarray:
@@ -76,7 +76,7 @@ class FourierGrid(eqx.Module):
         numbers = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(out))
         chunk = min(self.size, max(_CHUNK_OF_GRID // max(numbers, 1), 1))
         chunks = -(-self.size // chunk)
-        # The last chunk is filled with the last point, which weighs nothing there.
+        # The last point, with zero weight, pads the last chunk.
         index = jnp.minimum(jnp.arange(chunks * chunk), self.size - 1).reshape(chunks, chunk)
         weights = jnp.pad(weights, (0, chunks * chunk - self.size)).reshape(chunks, chunk)
 
@@ -105,7 +105,7 @@ class FourierGrid(eqx.Module):
         return at
 
     def resampled(self, psi: Complex[Array, "..."], other: "FourierGrid") -> Complex[Array, "..."]:
-        """The trigonometric interpolant at the points of another grid; zero outside of this one's box."""
+        """The trigonometric interpolant at the points of another grid; zero outside the box of this grid."""
         if other == self:
             return psi
         for i, n in enumerate(self.sizes):
@@ -133,8 +133,8 @@ class FourierGrid(eqx.Module):
 
     @eqx.filter_jit
     def table(self, psi: Complex[Array, "..."]) -> Float[Array, "rows columns"]:
-        """The cosines and sines that make up `psi`, for `evaluate`: those of the first half of the axes against
-        the rest."""
+        """The coefficients of `psi` in cosines and sines, for `evaluate`: the first half of the axes against the
+        rest."""
         for i, n in enumerate(self.sizes):
             psi = jnp.moveaxis(psi, i, -1)
             forward = jnp.fft.fft(psi) / n
@@ -156,7 +156,7 @@ class FourierGrid(eqx.Module):
     ) -> tuple[Complex[Array, " M"], Complex[Array, "M d"]]:
         """The trigonometric interpolant and its gradient at points `x`, `(M,)` and `(M, d)`.
 
-        Zero outside the box. Many points are done in chunks.
+        Zero outside the box. Many points are evaluated in chunks.
         """
         if x.shape[0] <= _CHUNK_OF_POINTS:
             return self._evaluate(table, x)

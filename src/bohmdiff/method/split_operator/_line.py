@@ -16,7 +16,7 @@ from ._fourier import FourierGrid
 # spacing, so that the polynomial is right to all digits: π^n / (2^n n!) is 4e-15.
 _DEGREE = 19
 _HALVINGS = 60
-# A region is looked at in this many parts of the box, or a few more.
+# A region is resolved on this many parts of the box, or a few more.
 _FINE = 2**14
 
 
@@ -56,7 +56,7 @@ class Distribution(eqx.Module):
         self.above = jnp.concatenate([jnp.cumsum(masses[::-1])[::-1], zero]) / total
 
     def shares(self, x: Float[Array, " M"]) -> tuple[Float[Array, " M"], Float[Array, " M"]]:
-        """The shares to the left and to the right of each point; both zero outside of the box."""
+        """The shares to the left and to the right of each point; both zero outside the box."""
         scaled = (x - self.grid.lower[0]) / self.grid.spacing[0]
         cell = jnp.clip(jnp.floor(scaled).astype(int), 0, self.grid.sizes[0] - 1)
         part = _chebyshev(self.partial[cell], 2 * (scaled - cell) - 1)
@@ -66,7 +66,7 @@ class Distribution(eqx.Module):
         return jnp.where(inside, low, 0), jnp.where(inside, high, 0)
 
     def inverse(self, low: Float[Array, " M"], high: Float[Array, " M"]) -> Float[Array, " M"]:
-        """The points with the share `low` to their left and `high` to their right; the smaller one decides."""
+        """The points with the share `low` to their left and `high` to their right; the smaller share decides."""
         n, left = self.grid.sizes[0], low < high
         from_left = jnp.searchsorted(self.below, low, side="right") - 1
         from_right = n - jnp.searchsorted(self.above[::-1], high, side="right")
@@ -80,7 +80,7 @@ class Distribution(eqx.Module):
             partial, density, target = cells
             return _chebyshev(partial, s) - target, unit * _chebyshev(density, s)
 
-        # Newton's steps where they stay inside of the bracket, halving where they do not: safe where ρ vanishes.
+        # Newton steps inside the bracket, bisection otherwise: safe where ρ vanishes.
         def narrow(_: Any, state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
             s, first, last = state
             miss, slope = miss_and_slope(s, fixed)
@@ -119,7 +119,7 @@ class Quantiles(eqx.Module):
 
 
 class Region(eqx.Module):
-    """At any time, the share of a set that is known at equally spaced places, and its error."""
+    """At any time, the share of a set that is given at equally spaced places, and its error."""
 
     grid: FourierGrid
     inside: Bool[Array, " fine"]

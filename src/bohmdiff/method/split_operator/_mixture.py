@@ -1,4 +1,4 @@
-"""Points from |ψ|² on a grid, by the distribution of each coordinate for given ones before it."""
+"""Points from |ψ|² on a grid, by the conditional distribution of each coordinate given those before it."""
 
 import functools
 from collections.abc import Callable
@@ -14,17 +14,17 @@ from ..._types import Points, Scalar, Times, Vector
 from ._fourier import FourierGrid, along
 
 _SETS, _LOG_POINTS = 8, 12
-# Grids that are refined have at most this many points then.
+# Refined grids have at most this many points.
 _LARGEST_FINER = 2**23
-# Places at which the distribution function of a kernel is tabulated.
+# The size of the table of the distribution function of a kernel.
 _TABLE = 2049
 
 
 class Mixture(eqx.Module):
     """A density on a grid as a mixture of cubic B-splines, one around each point.
 
-    The weights are those whose mixture has the Fourier coefficients of the density. Some are negative where the
-    density falls over less than the spacing; they become zero, and `missed` is their share.
+    The weights reproduce the Fourier coefficients of the density. Some are negative where the density falls off
+    over less than the spacing; they are set to zero, and `missed` is their share.
     """
 
     grid: FourierGrid
@@ -44,7 +44,7 @@ class Mixture(eqx.Module):
         negative = jnp.sum(jnp.maximum(-weights, 0))
         self.missed = negative / jnp.sum(weights)
         weights = jnp.maximum(weights, 0)
-        # Of the first coordinate, the first two, and so on.
+        # Marginals of the first coordinate, the first two, and so on.
         marginals = [weights]
         for _ in range(grid.dimension - 1):
             marginals.append(jnp.sum(marginals[-1], axis=-1))
@@ -61,13 +61,13 @@ class Mixture(eqx.Module):
             here, until = (
                 jnp.take_along_axis(array, index[:, None], axis=1)[:, 0] for array in (weights, cumulative)
             )
-            # What is left of a uniform number when it has chosen a kernel is uniform again.
+            # The rest of a uniform number that has chosen a kernel is uniform again.
             left = (target - (until - here)) / jnp.where(here > 0, here, 1)
             offset = jnp.interp(left, *(jnp.asarray(column, uniform.dtype) for column in _kernel()))
             place = jnp.mod((index + offset) * self.grid.spacing[i], self.grid.lengths[i])
             coordinates.append(self.grid.lower[i] + place)
             before = before * n + index
-        # Comparisons know nothing of NaN.
+        # Comparisons hide NaN.
         return jnp.where(jnp.isfinite(self.missed), jnp.stack(coordinates, axis=1), jnp.nan)
 
 
@@ -81,7 +81,7 @@ class Draws(eqx.Module):
 
 
 class SobolDraws(eqx.Module):
-    """At any time, independent sets of points, one after the other, and what the mixture misses."""
+    """At any time, independent sets of points, one after the other, and the share that the mixture misses."""
 
     grid: FourierGrid
 
@@ -103,7 +103,7 @@ def shares(
 
 @functools.cache
 def _kernel() -> tuple[np.ndarray, np.ndarray]:
-    """The distribution function of a cubic B-spline, and where it has these values, in spacings."""
+    """The distribution function of a cubic B-spline, and the places where it has these values, in spacings."""
     x = np.linspace(-2.0, 2.0, _TABLE)
     powers = np.stack([np.maximum(x + 2 - k, 0) ** 4 for k in range(5)])
     return np.array([1, -4, 6, -4, 1]) @ powers / 24, x

@@ -1,4 +1,4 @@
-"""What is recorded of ψ at a saved time, and the figures that tell whether it can be trusted."""
+"""Records of ψ at a saved time, and figures that show whether it can be trusted."""
 
 from typing import Any
 
@@ -15,13 +15,13 @@ from ._start import EDGE_PROBABILITY, norm_tolerance
 
 # In units of the largest mean kinetic energy.
 _ENERGY_DRIFT = 1e-3
-# A potential that is large everywhere leaves rounding errors of this many of its last digits in the energy.
+# A large potential leaves rounding errors of this many of its last digits in the energy.
 _ROUNDING = 10
 _NORM_DRIFT = 1e-6
 
 
 class Moments(eqx.Module):
-    """What is recorded at a saved time, or at all of them."""
+    """The records at one saved time, or at all of them."""
 
     norm: Float[Array, "*K"]
     mean: Float[Array, "*K d"]
@@ -88,7 +88,7 @@ def diagnostics(
     too_fast: Scalar,
     conserved: bool,
 ) -> Diagnostics:
-    """The figures, from what was recorded at t0 and all saved times, and from ψ0 before any check."""
+    """The figures, from the records at t0 and all saved times, and from ψ0 before any check."""
     dtype = times.dtype
     finite = jnp.isfinite(moments.norm) & jnp.isfinite(moments.energy)
     figures = {
@@ -116,7 +116,7 @@ def diagnostics(
         "norm drift": Figure(
             **worst(jnp.abs(moments.norm - moments.norm[0]), times),
             limit=max(_NORM_DRIFT, 1e4 * float(jnp.finfo(dtype).eps)),
-            meaning="The norm of ψ changes, by rounding errors.",
+            meaning="Rounding errors change the norm of ψ.",
             remedy="Use double precision, or fewer steps.",
         ),
     }
@@ -126,8 +126,8 @@ def diagnostics(
         figures["energy drift"] = Figure(
             **worst(jnp.abs(moments.energy - moments.energy[0]) / unit, times),
             limit=_ENERGY_DRIFT,
-            meaning="The mean energy should not change, but it does, by this share of the largest mean kinetic "
-            "energy.",
+            meaning="The mean energy should be conserved, but it changes by this share of the largest mean "
+            "kinetic energy.",
             remedy="Use more steps.",
         )
     for i in range(grid.dimension):

@@ -28,7 +28,7 @@ _SLACK = 1e-4
 
 
 class Operators(eqx.Module):
-    """What steps of one length need.
+    """The factors of steps of one length.
 
     `kicks` are the first one of a step, those in its middle, and the double one at the seam of two steps;
     `None` if the potential depends on time.
@@ -43,8 +43,8 @@ class Propagator(eqx.Module):
     """Takes ψ on a grid from one time to another.
 
     `potential` and `correction` are V and the Σ (∂_i V)²/m_i of the fourth-order scheme on the grid. If the
-    potential depends on time they are `None`, and `hamiltonian` has it. Otherwise `hamiltonian` is `None`, so
-    another potential does not compile the steps again.
+    potential depends on time, they are `None`, and `hamiltonian` provides them. Otherwise `hamiltonian` is
+    `None`, so another potential does not compile the steps again.
     """
 
     grid: FourierGrid
@@ -84,7 +84,7 @@ class Propagator(eqx.Module):
 
     @eqx.filter_jit
     def operators(self, dt: Scalar) -> Operators:
-        """Prepares steps of length `dt`: the costly part of it is done once."""
+        """Prepares steps of length `dt`, so that their costly part is done once."""
         kicks, drifts, _ = _SCHEMES[self.order]
         phases = None
         if self.hamiltonian is None:
@@ -110,8 +110,8 @@ class Propagator(eqx.Module):
     ) -> Complex[Array, "..."]:
         """Step `n` since `start`, without its first kick.
 
-        The last kick of a step and the first of the next are at the same time, so they are one, twice as long,
-        unless this step is the `last`.
+        The last kick of a step and the first of the next are at the same time, so they are merged into one, twice
+        as long, unless this step is the `last`.
         """
         kicks, drifts, _ = _SCHEMES[self.order]
         elapsed, end = 0.0, len(kicks) - 1
@@ -167,7 +167,7 @@ def steps_between(start: float, end: float, largest: float) -> tuple[int, float]
 def traced_steps(
     start: Float[Array, "*n"], end: Float[Array, "*n"], largest: Scalar, most: int
 ) -> Int[Array, "*n"]:
-    """The same number where times are traced, and at most `most`."""
+    """The same number for traced times, at most `most`."""
     ratio = jax.lax.stop_gradient((end - start) / largest) * (1 - _SLACK)
     return jnp.clip(jnp.ceil(ratio), 1, most).astype(int)
 
@@ -182,11 +182,11 @@ def advance(
 ) -> tuple[Complex[Array, "..."], Operators]:
     """ψ at `end` from ψ at `start`, whose memory is reused, and the operators that were needed.
 
-    All is known here. A loop with a number of steps that the program does not know compiles once.
+    All values are concrete. The loop reads its number of steps at run time, so it compiles once.
     """
     steps, dt = steps_between(start, end, largest)
     dtype = propagator.masses.dtype
-    # Two lengths that differ by the rounding of the times are one.
+    # Lengths that differ only by the rounding of the times are equal.
     rounding = 8 * float(jnp.finfo(dtype).eps) * max(abs(start), abs(end))
     if operators is None or abs(float(operators.dt) - dt) > rounding:
         operators = propagator.operators(jnp.asarray(dt, dtype))
@@ -215,11 +215,11 @@ def advance_traced(
     """ψ at `end` from ψ at `start` by `steps` equal steps, at most `most`; for all transformations of JAX.
 
     Reverse mode needs a loop of fixed length, in which steps that are not needed are skipped. Every √`most`-th
-    ψ is kept for the backward pass; those between are computed again.
+    ψ is kept for the backward pass; those between are recomputed.
     """
     operators = propagator.operators((end - start) / jnp.maximum(steps, 1))
     inner = math.isqrt(max(most - 1, 0)) + 1
-    # Under vmap over times a condition that differs would make every step of all be done.
+    # Under vmap over times, a batched condition would execute every step for all times.
     needed = unvmap_max(steps)
 
     def step(n, psi):
@@ -232,7 +232,7 @@ def advance_traced(
 
         return jax.lax.scan(one, psi, first + jnp.arange(inner))[0]
 
-    # Inside of a scan nothing merges what is computed again with what was computed before.
+    # Inside a scan, XLA does not merge recomputed values with the earlier ones.
     @functools.partial(jax.checkpoint, prevent_cse=False)
     def block(psi, first):
         return _where_needed(first < needed, lambda psi: steps_from(first, psi), psi), None

@@ -1,4 +1,4 @@
-"""Draws from, and quantiles of, a density that is known on a Fourier grid. On the host, with NumPy."""
+"""Draws and quantiles of a density on a Fourier grid. On the host, with NumPy."""
 
 from itertools import product
 
@@ -10,8 +10,8 @@ from ..._check import numpy_generator
 from ..._types import Key
 from ._fourier import FourierGrid
 
-# The ratio of a resolved density to its multilinear interpolant stays below this; where it does not, it is
-# raised. Its inverse is the share of proposals that is accepted.
+# A bound of the ratio of a resolved density to its multilinear interpolant; a larger ratio raises it. Its inverse
+# is the share of proposals that are accepted.
 _BOUND = 1.5
 
 
@@ -23,7 +23,7 @@ def sample_density(grid: FourierGrid, psi: Complex[Array, "..."], key: Key, n: i
     cumulative /= cumulative[-1]
     rng = numpy_generator(key)
     bound, accepted, missing = _BOUND, [], n
-    # One size of a batch: one compilation.
+    # A single batch size needs a single compilation.
     size = min(int(1.2 * _BOUND * n) + 16, 2**16)
     while missing > 0:
         x = _propose(grid, cumulative, rng, size)
@@ -59,7 +59,7 @@ def _interpolated(grid: FourierGrid, density: np.ndarray, x: np.ndarray) -> np.n
 
 
 def invert_distribution(grid: FourierGrid, psi: np.ndarray, levels: np.ndarray) -> np.ndarray:
-    """The points with a share `levels` of |ψ|² to their left, one dimension."""
+    """The points with a share `levels` of |ψ|² to their left, in one dimension."""
     n, length = grid.sizes[0], grid.lengths[0]
     # |ψ|² has twice the bandwidth of ψ. Interpolating it from more than twice as many points is exact.
     fine = 2 * n + 2
@@ -79,7 +79,7 @@ def invert_distribution(grid: FourierGrid, psi: np.ndarray, levels: np.ndarray) 
 
     low, high = np.zeros_like(levels), np.full_like(levels, length)
     y = (low + high) / 2
-    # Newton's steps where they stay inside the bracket, halving where they do not: safe where ρ vanishes.
+    # Newton steps inside the bracket, bisection otherwise: safe where ρ vanishes.
     for _ in range(100):
         below, slope = below_and_slope(y)
         low, high = np.where(below < levels, y, low), np.where(below < levels, high, y)

@@ -1,4 +1,4 @@
-"""ψ and V on the grid at the start, and whether the grid can hold them."""
+"""ψ and V on the grid at the start, and checks that the grid can hold them."""
 
 import math
 import os
@@ -15,7 +15,7 @@ from ...wavepacket import AbstractInitialState
 from ._fourier import FourierGrid
 from ._propagator import Propagator
 
-# Of the initial norm, and of the probability at the edges of the box and of the momenta.
+# Tolerances of the initial norm, and of the probability at the edges of the box and of the momenta.
 NORM_TOLERANCE = 1e-6
 EDGE_PROBABILITY = 1e-6
 
@@ -55,11 +55,11 @@ class Start(eqx.Module):
             )
         _require_finite(grid, self.potential, "The potential is", "")
         if self.correction is not None:
-            hint = " Or use order=2, without it."
+            hint = " Or use order=2, which does not need it."
             _require_finite(grid, self.correction, "The gradient of the potential is", hint)
 
     def sound(self, dtype: DTypeLike) -> Bool[Array, ""]:
-        """The same as a value that may be traced."""
+        """The same check as a value that may be traced."""
         finite = jnp.all(jnp.isfinite(self.potential))
         if self.correction is not None:
             finite &= jnp.all(jnp.isfinite(self.correction))
@@ -77,7 +77,7 @@ def _initial(
 ) -> tuple[Float[Array, "..."], Complex[Array, "..."], Scalar]:
     """ρ0, ψ0, and the probability where the momentum ∇S0 is beyond the largest of the grid.
 
-    Such a momentum comes back as another one, which the norm does not show.
+    The grid aliases such a momentum, which the norm does not show.
     """
     dtype = hbar.dtype
     largest = hbar * jnp.asarray([np.pi / h for h in grid.spacing], dtype)
@@ -123,7 +123,7 @@ def check_memory(
 
 
 def _available_memory() -> float:
-    """Bytes that can be had on the device where arrays are made, or infinity if nobody says."""
+    """Bytes available on the first local device, or infinity if unknown."""
     statistics = jax.local_devices()[0].memory_stats()
     if statistics and "bytes_limit" in statistics:
         return float(statistics["bytes_limit"] - statistics.get("bytes_in_use", 0))

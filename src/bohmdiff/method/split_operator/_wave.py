@@ -1,4 +1,4 @@
-"""ψ on a grid at any time between those that are kept."""
+"""ψ on a grid at any time, propagated from snapshots."""
 
 import equinox as eqx
 import jax
@@ -12,15 +12,15 @@ from ._propagator import Operators, Propagator, advance, advance_traced, traced_
 
 
 def kept_times(count: int, memory: float, grid: FourierGrid, dtype: DTypeLike) -> tuple[int, ...]:
-    """Which of `count` times fit into some bytes of memory with their ψ: thinned evenly, the first always."""
+    """The indices of those of `count` times whose ψ fit into `memory`: evenly spread, from the first."""
     number = int(min(max(memory // (2 * jnp.dtype(dtype).itemsize * grid.size), 1), count))
     return tuple(np.unique(np.round(np.linspace(0, count - 1, number)).astype(int)).tolist())
 
 
 class Stepping(eqx.Module):
-    """How ψ gets to times at which it is not kept.
+    """How ψ is propagated to times without a snapshot.
 
-    - `order`, `steps`, `memory`: those of the method, the last one for snapshots.
+    - `order`, `steps`, `memory`: the options of the method; `memory` is for snapshots.
     - `most`: the largest number of steps from one snapshot to the next, or to t1.
     - `saves_start`: whether the first saved time is t0.
     """
@@ -58,7 +58,7 @@ class WaveFunction(eqx.Module):
         return advance_traced(self.propagator, psi, start, end, steps, self.most)
 
     def at_known(self, t: float) -> Complex[Array, "..."]:
-        """ψ at a time that is known, as everything else is."""
+        """ψ at a concrete time, with concrete values only."""
         times = np.asarray(self.times, float)
         i = max(int(np.searchsorted(times, t, side="right")) - 1, 0)
         psi = jax.lax.dynamic_index_in_dim(self.snapshots, jnp.asarray(i), keepdims=False)
@@ -108,7 +108,7 @@ class Current(eqx.Module):
 def log_gradient(psi: Complex[Array, ""], gradient: Complex[Array, " d"]) -> Complex[Array, " d"]:
     r"""$\nabla\psi/\psi$, or zero where $|\psi|^2$ is below the smallest normal number."""
     density = psi.real**2 + psi.imag**2
-    # NaN is seen too, as it must not become zero.
+    # NaN does not count as nothing, because it must not become zero.
     nothing = density < jnp.finfo(density.dtype).tiny
-    # 0 / 1 rather than 0 / 0 where nothing is seen, so that derivatives are finite too.
+    # 0 / 1 instead of 0 / 0, so that derivatives are finite too.
     return jnp.where(nothing, 0, jnp.conj(psi) * gradient / jnp.where(nothing, 1, density))

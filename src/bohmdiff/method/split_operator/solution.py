@@ -27,7 +27,7 @@ from ._wave import Current, Stepping, WaveFunction, kept_times, log_gradient
 
 # Points of the grid at which another wave function is evaluated at once.
 _CHUNK = 1024
-# Paths need ψ at many times: the largest number of steps between two times at which it is kept for them.
+# Paths need ψ at many times: at most this many steps between two snapshots for them.
 _MOST_STEPS_BETWEEN = 2
 
 
@@ -41,10 +41,10 @@ class GridSolution(Solution):
     exact.log_density(1.0, x), jax.vmap(lambda x: exact.score(1.0, x))(x0)
     ```
 
-    Between the grid points ψ is its trigonometric interpolant, which loses nothing there; outside the box it is
-    zero. `snapshots` has ψ at `t0`, and at as many saved times as fit into the `snapshot_memory` of the method.
-    At any other time ψ is propagated from the snapshot before, by the steps of the method. No result is stored:
-    to evaluate ψ at many points, use `jax.vmap` over the points, which propagates once.
+    Between the grid points ψ is its trigonometric interpolant, which is as accurate as on the grid; outside the
+    box it is zero. `snapshots` has ψ at `t0`, and at as many saved times as fit into the `snapshot_memory` of the
+    method. At any other time ψ is propagated from the snapshot before, by the steps of the method. No result is
+    stored: to evaluate ψ at many points, use `jax.vmap` over the points, which propagates once.
 
     `score`, `velocity` and `log_density` are always finite. Where $|\psi|^2$ is below the smallest normal
     number (at a node, outside the box) they return 0, 0 and the logarithm of that number. Rounding
@@ -90,7 +90,7 @@ class GridSolution(Solution):
 
     @property
     def norm_drift(self) -> Scalar:
-        """The largest change of the norm since `t0`: rounding."""
+        """The largest change of the norm since `t0`, caused by rounding."""
         return jnp.max(jnp.abs(self.moments.norm - self.start.norm))
 
     @property
@@ -139,7 +139,9 @@ class GridSolution(Solution):
         low, high = shares_beside(self.fourier, self.snapshots[0], x0[:, 0])
         inside = jnp.all((low > 0) | (high > 0))
         low, high = require(
-            (low, high), inside, "x0 must lie in the box of the grid, but a point does not."
+            (low, high),
+            inside,
+            "x0 must lie in the box of the grid, but a point is outside. Pass points inside the box.",
         )
         return self._quantiles(low, high)[:, :, None]
 
@@ -172,7 +174,7 @@ class GridSolution(Solution):
         if self.fourier.dimension != 1:
             raise ValueError(
                 f"Trajectories are quantiles in one dimension only, but the problem has {self.fourier.dimension} "
-                "coordinates. Use solution.trajectories(x0), with the places where they start, shape (M, d)."
+                "coordinates. Use solution.trajectories(x0) with the initial positions x0, shape (M, d)."
             )
         given = as_real_array(levels, "levels").astype(self.ts.dtype)
         if given.ndim != 1:
@@ -244,7 +246,7 @@ class GridSolution(Solution):
         return WaveFunction(propagator, *kept, largest, self.stepping.most, self.stepping.steps)
 
     def _dense_wave_function(self) -> WaveFunction:
-        """ψ at more times, if only few are kept and the memory holds more."""
+        """ψ with more snapshots, if there are few and the memory holds more."""
         psi = self._wave_function()
         count = len(kept_times(psi.most_in_all + 1, self.stepping.memory, self.fourier, self.ts.dtype))
         if psi.most <= _MOST_STEPS_BETWEEN or count <= self.snapshot_times.size:
@@ -252,15 +254,15 @@ class GridSolution(Solution):
         return psi.denser(self.problem.t1.astype(self.ts.dtype), count)
 
     def _is_known(self) -> bool:
-        # Snapshots alone may be known where only ψ0 is kept, and the problem where a function of it closes over
-        # traced values.
+        # Some may be concrete while others are traced: snapshots if only ψ0 is kept, and the problem if a
+        # function of it closes over traced values.
         return is_concrete((self.problem, self.ts, self.snapshots, self.moments))
 
     def _psi(self, t: Scalar) -> Complex[Array, "..."]:
         """ψ at one time."""
         if not (self._is_known() and is_concrete(t)):
             return _psi(self, t)
-        # What does not depend on a traced input is computed now, not made part of the user's program.
+        # Values that do not depend on a traced input are computed now, outside the user's program.
         with jax.ensure_compile_time_eval():
             i = int(jnp.searchsorted(self.snapshot_times, t))
             if i < self.snapshot_times.size and float(self.snapshot_times[i]) == float(t):
@@ -285,7 +287,7 @@ class GridSolution(Solution):
         prepared: Any = function
         if not isinstance(function, eqx.Module):
             first = (self.ts[0], self.snapshots[0], *(array[0] for array in given))
-            # With what it closes over as arguments, it is compiled once, and what is traced shows.
+            # Closed-over values become arguments, so it compiles once, and traced values are visible.
             prepared = eqx.filter_closure_convert(function, *first)
         if not (self._is_known() and is_concrete((prepared, given))):
             return _at_traced_times(self, prepared, given)
@@ -298,7 +300,7 @@ class GridSolution(Solution):
             return jax.tree.map(lambda *leaves: jnp.stack(leaves), *values)
 
     def _slots(self) -> list[int]:
-        """Where ψ at each saved time is among the snapshots, or -1."""
+        """The index of the snapshot at each saved time, or -1."""
         count, first = self.ts.size, 0 if self.stepping.saves_start else 1
         kept = kept_times(count + first, self.stepping.memory, self.fourier, self.ts.dtype)
         slots = {index - first: slot for slot, index in enumerate(kept)}
