@@ -48,7 +48,7 @@ def test_a_score_whose_flow_is_lost_in_the_end_is_kept(monkeypatch):
 
     monkeypatch.setattr(bd.GivenScore, "run", lost)
     with pytest.raises(
-        bd.TrainingDivergedError, match=r"after epoch 1, .*non-finite.*kept as `fitted`"
+        bd.TrainingDivergedError, match=r"after epoch 1, .*non-finite.*is the `fitted`"
     ) as caught:
         train(epochs=1)
     assert parameters(caught.value) != START

@@ -14,7 +14,7 @@ from hypothesis.extra.numpy import arrays
 from scipy.special import eval_hermitenorm, roots_hermitenorm
 
 import bohmdiff as bd
-from bohmdiff.score import cubic_path, fit_hermite, hermite_polynomials
+from bohmdiff.score import cubic_path, fit_hermite, hermite_polynomials, smooth_path
 from bohmdiff.score._polynomials import differentiate, expected_gradients, hermite_basis
 
 DEGREES = [(1, 5), (2, 4), (3, 3)]
@@ -441,6 +441,22 @@ def test_score_in_time_is_cubic():
         ours, exact = both(score, jnp.asarray(t))
         np.testing.assert_allclose(ours[0], exact[0], rtol=1e-10, atol=1e-11)
         np.testing.assert_allclose(ours[1], exact[1], rtol=1e-10)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 5, 6, 7, 20])
+def test_a_path_through_values_reproduces_polynomials(steps):
+    # Cubic between the steps, and with fewer steps as many powers as values determine.
+    powers = np.arange(min(steps, 3) + 1)
+    ts = 0.4 + 0.3 * jnp.arange(steps + 1)
+    values = jnp.sum((ts[:, None] - 1) ** powers, axis=1)
+    path = smooth_path(ts, {"value": values})
+    # Places after the last step hold anything.
+    longer = jnp.concatenate([ts, jnp.full(9, jnp.inf)])
+    padded = smooth_path(longer, {"value": jnp.concatenate([values, jnp.full(9, jnp.nan)])}, steps)
+    for t in jnp.linspace(ts[0], ts[-1], 7):
+        exact = float(jnp.sum((t - 1) ** powers))
+        np.testing.assert_allclose(path.evaluate(t)["value"], exact, rtol=1e-10, atol=1e-12)
+        np.testing.assert_allclose(padded.evaluate(t)["value"], exact, rtol=1e-10, atol=1e-12)
 
 
 def test_gradient_score():

@@ -93,6 +93,15 @@ class HermiteExpansion(eqx.Module):
         r"""$\nabla\sum_\alpha c_\alpha h_\alpha(\xi)$ at the points `x`, shape `(M, d)`."""
         return self._correction_gradient(self._trusted(self.in_frame(x))) @ self._inverse
 
+    def correction_laplacian(self, x: Points, mass: Vector) -> Float[Array, " M"]:
+        r"""$\nabla\cdot m^{-1}\nabla\sum_\alpha c_\alpha h_\alpha(\xi)$ at the points `x`, shape `(M,)`."""
+        gradient = differentiate(self._all_coefficients(), self.polynomials)
+        hessian = differentiate(gradient, self.polynomials)
+        column = jnp.einsum("ij,ijn->n", mass_metric(self.cholesky, mass), hessian)
+        return expand(self._trusted(self.in_frame(x)), self._low(column[None]), self.polynomials.lower)[
+            :, 0
+        ]
+
     def quantum(self, x: Points, mass: Vector, hbar: Scalar) -> tuple[Float[Array, " M"], Points]:
         r"""$Q$ and $-\nabla Q$ at the points `x`, shapes `(M,)` and `(M, d)`, by one product of basis
         and coefficients.

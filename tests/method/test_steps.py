@@ -1,0 +1,120 @@
+"""How many time steps a method takes, and when it says that a solution is wrong."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import bohmdiff as bd
+
+
+class Morse(bd.AbstractPotential):
+    depth: jax.Array
+    width: jax.Array
+
+    def __call__(self, t, x):
+        return self.depth * jnp.sum(jnp.expm1(-self.width * x) ** 2)
+
+
+def oscillator(frequency, t1):
+    hamiltonian = bd.Hamiltonian(bd.Quadratic(jnp.asarray(frequency) ** 2))
+    return bd.Problem(hamiltonian, bd.GaussianWavePacket([1.5], 0.3), t1=t1)
+
+
+def worst_error(solution, frequency):
+    """Of mean and standard deviation, in units of the latter."""
+    phase = frequency * np.asarray(solution.ts)
+    mean = 1.5 * np.cos(phase)
+    std = np.sqrt(0.3 * np.cos(phase) ** 2 + 0.25 / 0.3 * np.sin(phase) ** 2 / frequency**2)
+    errors = np.abs(solution.mean()[:, 0] - mean), np.abs(solution.std()[:, 0] - std)
+    return np.max(np.stack(errors) / std)
+
+
+# A few periods to more than twenty, by one compiled program.
+@settings(max_examples=6)
+@given(st.floats(0.5, 3.0), st.floats(10.0, 50.0))
+def test_long_runs_take_the_steps_that_they_need(frequency, t1):
+    solution = bd.solve(oscillator(frequency, t1), bd.SequentialScoreMatching(degree=2))
+    assert worst_error(solution, frequency) < 2e-3
+    assert bool(solution.diagnostics.holds)
+    assert solution.method.steps == solution.steps
+
+
+@pytest.mark.parametrize(
+    ("few", "many"),
+    [
+        (bd.SequentialScoreMatching(degree=2, steps=40), bd.SequentialScoreMatching(degree=2, steps=400)),
+        (bd.GaussianDynamics(steps=20), bd.GaussianDynamics(steps=400)),
+    ],
+    ids=lambda method: f"{type(method).__name__}-{method.steps}",
+)
+def test_given_steps_are_kept_and_checked(few, many):
+    problem = oscillator(1.0, 60.0)
+    with pytest.warns(UserWarning, match="time step is .*Pass more steps"):
+        wrong = bd.solve(problem, few)
+    assert wrong.method == few
+    assert worst_error(wrong, 1.0) > 1e-2
+    right = bd.solve(problem, many)
+    assert bool(right.diagnostics.holds)
+    assert worst_error(right, 1.0) < 2e-3
+
+
+def test_one_step_is_checked_too():
+    with pytest.warns(UserWarning, match="time step is"):
+        bd.solve(oscillator(1.0, 2.0), bd.SequentialScoreMatching(degree=2, steps=1))
+
+
+@pytest.mark.parametrize("method", [bd.SequentialScoreMatching(degree=2), bd.GaussianDynamics()])
+def test_the_choice_does_not_depend_on_the_saved_times(method):
+    problem = oscillator(2.0, 30.0)
+    last = bd.solve(problem, method, ts=[30.0])
+    many = bd.solve(problem, method, ts=np.linspace(0, 30, 61))
+    assert last.method == many.method
+    np.testing.assert_allclose(last.std()[-1], many.std()[-1], rtol=1e-12)
+
+
+def test_another_number_of_steps_compiles_nothing():
+    traces = 0
+
+    def potential(t, x):
+        nonlocal traces
+        traces += 1
+        return 0.5 * jnp.sum(x**2)
+
+    problem = bd.Problem(bd.Hamiltonian(potential), bd.GaussianWavePacket([1.0], 0.5), t1=1.0)
+    for method in (bd.SequentialScoreMatching, bd.GaussianDynamics):
+        bd.solve(problem, method(steps=40))
+        before = traces
+        for steps in (41, 64, 500):
+            bd.solve(problem, method(steps=steps))
+        assert traces == before
+
+
+@pytest.mark.parametrize("method", [bd.SequentialScoreMatching(degree=2), bd.GaussianDynamics()])
+def test_under_a_transformation_the_number_must_be_given(method):
+    def last(frequency, method):
+        return bd.solve(oscillator(frequency, 3.0), method, ts=[3.0]).mean()[0, 0]
+
+    with pytest.raises(ValueError, match=r"under jit, grad or vmap. Pass a number: \w+\(steps="):
+        jax.jit(last, static_argnums=1)(1.0, method)
+    chosen = bd.solve(oscillator(1.0, 3.0), method).method
+    slope = jax.grad(last)(1.0, chosen)
+    np.testing.assert_allclose(slope, -1.5 * 3 * np.sin(3.0), rtol=1e-3)
+
+
+# The period of this packet is that of small vibrations, about 2π: after it the density has valleys.
+@pytest.mark.parametrize(("t1", "right"), [(2.0, True), (6.3, False), (25.0, False)])
+def test_interference_is_told(t1, right):
+    potential = Morse(jnp.asarray(12.5), jnp.asarray(0.2))
+    problem = bd.Problem(bd.Hamiltonian(potential), bd.GaussianWavePacket([1.0], 0.5), t1=t1)
+    if right:
+        solution = bd.solve(problem, bd.SequentialScoreMatching(degree=4))
+    else:
+        with pytest.warns(UserWarning, match="density mismatch is"):
+            solution = bd.solve(problem, bd.SequentialScoreMatching(degree=4))
+    exact = bd.solve(problem, bd.SplitOperator(points=256, lower=-6.0, upper=14.0, steps=400))
+    error = jnp.max(jnp.abs(solution.std() - exact.std()) / exact.std())
+    assert bool(error < 3e-3) == right
+    assert bool(solution.diagnostics["density mismatch"].holds) == right
