@@ -1,5 +1,7 @@
 """How many time steps a method takes, and when it says that a solution is wrong."""
 
+import warnings
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import bohmdiff as bd
+
+
+class Kick(bd.AbstractPotential):
+    """A harmonic well and a Gaussian pulse of unit momentum."""
+
+    centre: jax.Array
+    duration: jax.Array
+
+    def __call__(self, t, x):
+        pulse = jnp.exp(-0.5 * ((t - self.centre) / self.duration) ** 2)
+        return 0.5 * x[0] ** 2 - pulse * x[0] / (self.duration * jnp.sqrt(2 * jnp.pi))
 
 
 class Morse(bd.AbstractPotential):
@@ -118,3 +131,23 @@ def test_interference_is_told(t1, right):
     error = jnp.max(jnp.abs(solution.std() - exact.std()) / exact.std())
     assert bool(error < 3e-3) == right
     assert bool(solution.diagnostics["density mismatch"].holds) == right
+
+
+# A pulse lasts from a fifth of a step to several steps, and comes anywhere between two of them.
+@settings(max_examples=8)
+@given(st.floats(2.0, 8.0), st.floats(0.02, 0.8), st.sampled_from([2, 4]), st.booleans())
+def test_a_pulse_between_the_steps_is_told(centre, duration, order, often):
+    potential = Kick(jnp.asarray(centre), jnp.asarray(duration))
+    problem = bd.Problem(bd.Hamiltonian(potential), bd.GaussianWavePacket([0.0], 0.5), t1=10.0)
+    grid = bd.SplitOperator(points=64, lower=-8.0, upper=8.0, order=order)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        solution = bd.solve(problem, grid, ts=jnp.linspace(0, 10, 101) if often else [10.0])
+    # By Ehrenfest's theorem; the pulse is over.
+    exact = np.exp(-0.5 * duration**2) * np.sin(10 - centre)
+    right = abs(float(solution.mean()[-1, 0]) - exact) < 1e-2 * float(solution.std()[-1, 0])
+    assert right or told
+    assert bool(solution.diagnostics["drive"].holds) == (not told)
+    if duration > 0.4 and order == 4:
+        assert right
+        assert not told

@@ -3,14 +3,16 @@
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex, Float
 
 from ..._types import Scalar, Times
+from ...hamiltonian import Hamiltonian
 from ...solution import Diagnostics, Figure, worst
 from ._fourier import FourierGrid
-from ._propagator import Propagator
+from ._propagator import Propagator, kick_times
 from ._start import EDGE_PROBABILITY, norm_tolerance
 
 # In units of the largest mean kinetic energy.
@@ -18,6 +20,9 @@ _ENERGY_DRIFT = 1e-3
 # A large potential leaves rounding errors of this many of its last digits in the energy.
 _ROUNDING = 10
 _NORM_DRIFT = 1e-6
+# A time-dependent potential is looked at this many times in each step, and its force must miss no more than this.
+_PROBES = 64
+_MISSED_MOMENTUM = 1e-2
 
 
 class Moments(eqx.Module):
@@ -133,6 +138,44 @@ def diagnostics(
     for i in range(grid.dimension):
         figures |= _at_the_edges(grid, edges, times, i)
     return Diagnostics(figures)
+
+
+def drive_figure(
+    hamiltonian: Hamiltonian, order: int, edges: np.ndarray, mean: Float[Array, "N d"], at_start: Moments
+) -> dict[str, Figure]:
+    """The figure for a potential that changes between the kicks of a step.
+
+    `edges` are the times of the N steps, shape `(N + 1,)`, and `mean` is a place near the packet for each.
+    """
+    ts = jnp.asarray(edges, mean.dtype)
+    missed = _missed_momentum(hamiltonian, order, ts, mean)
+    width = 0.5 * hamiltonian.hbar / jnp.sqrt(jnp.diag(at_start.covariance))
+    return {
+        "drive": Figure(
+            **worst(jnp.max(missed / width, axis=1), ts[1:]),
+            limit=_MISSED_MOMENTUM,
+            meaning="The potential changes within a step: its mean force, taken at the kicks alone, misses this "
+            "momentum, in units of ħ / (2 std).",
+            remedy="Use more steps.",
+        )
+    }
+
+
+@eqx.filter_jit
+def _missed_momentum(
+    hamiltonian: Hamiltonian, order: int, edges: Times, mean: Float[Array, "N d"]
+) -> Float[Array, "N d"]:
+    fractions, weights = kick_times(order)
+    probes = (np.arange(_PROBES) + 0.5) / _PROBES
+    force = jax.vmap(jax.grad(hamiltonian.potential, argnums=1), in_axes=(0, None))
+
+    def of_step(step: tuple[Scalar, Scalar, Float[Array, " d"]]) -> Float[Array, " d"]:
+        start, length, x = step
+        own = jnp.asarray(weights, x.dtype) @ force(start + length * jnp.asarray(fractions, x.dtype), x)
+        return length * (own - jnp.mean(force(start + length * jnp.asarray(probes, x.dtype), x), axis=0))
+
+    steps = edges[:-1], jnp.diff(edges), mean
+    return jnp.abs(jnp.cumsum(jax.lax.map(of_step, steps, batch_size=256), axis=0))
 
 
 def _at_the_edges(grid: FourierGrid, edges: Edges, times: Times, i: int) -> dict[str, Any]:

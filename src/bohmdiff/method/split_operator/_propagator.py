@@ -23,6 +23,14 @@ _SCHEMES = {
     4: ((1 / 6, 2 / 3, 1 / 6), (1 / 2, 1 / 2), (0.0, 1.0, 0.0)),
 }
 ORDERS = tuple(_SCHEMES)
+
+
+def kick_times(order: int) -> tuple[np.ndarray, tuple[float, ...]]:
+    """When the kicks of a step come, in units of the step, and their weights."""
+    kicks, drifts, _ = _SCHEMES[order]
+    return np.concatenate([[0.0], np.cumsum(drifts)]), kicks
+
+
 # The slack that keeps the rounding of the times from adding a step.
 _SLACK = 1e-4
 

@@ -17,9 +17,10 @@ from ..._errors import NotFiniteError
 from ..._types import Key, Numbers, Scalar, Times
 from ...hamiltonian import warn_of_kinks
 from ...problem import Problem
+from ...solution import Diagnostics
 from ..method import AbstractMethod
 from ._fourier import FourierGrid
-from ._observe import Edges, Moments, diagnostics, observe
+from ._observe import Edges, Moments, diagnostics, drive_figure, observe
 from ._propagator import ORDERS, Propagator, advance, advance_traced, steps_between, traced_steps
 from ._start import Start, check_memory
 from ._wave import Stepping, kept_times
@@ -173,6 +174,11 @@ class SplitOperator(AbstractMethod):
         if self.order == 4:  # whose correction is the squared force
             width = jnp.sqrt(jnp.diag(at_start.covariance))
             warn_of_kinks(hamiltonian, problem.t0, at_start.mean, width, order=1)
+        # The force of a drive at the packet, where the numbers of steps are known.
+        if propagator.hamiltonian is not None and plan.counts is not None and is_concrete(moments):
+            steps, places = plan.edges(), np.repeat(np.arange(plan.times.size - 1), plan.counts[1:])
+            more = drive_figure(hamiltonian, self.order, steps, moments.mean[places], at_start)
+            figures = Diagnostics(figures.figures | more)
         if not plan.saves_start:
             moments = jax.tree.map(lambda leaf: leaf[1:], moments)
         return GridSolution(
@@ -244,6 +250,13 @@ class _Plan(eqx.Module):
             self.most_from_snapshot = max(
                 steps_between(a, b, largest)[0] for a, b in itertools.pairwise(ends)
             )
+
+    def edges(self) -> np.ndarray:
+        """The times of all steps, which are known."""
+        times, counts = np.asarray(self.times, float), np.asarray(self.counts)
+        pairs = zip(itertools.pairwise(times), counts[1:], strict=True)
+        parts = [np.linspace(start, end, n, endpoint=False) for (start, end), n in pairs]
+        return np.concatenate([*parts, times[-1:]])
 
 
 def _propagate(
