@@ -17,6 +17,10 @@ from ..solution import Figure
 # is one that does not converge.
 _MOST_STEPS = 4096
 _PATIENCE = 512
+# A first comparison is with a quarter of the steps, which costs little. Changes that are smaller than this follow
+# the order of the solver.
+_FEWER = 4
+_ASYMPTOTIC = 0.1
 _TIMES = 33
 _TOLERANCE = 1e-3  # in standard deviations
 
@@ -51,33 +55,33 @@ def comparison_times(problem: Problem) -> Times:
 def run_with_steps(
     method: Any, run: Callable[[int], tuple[Any, Moments]], *, first: int, order: int
 ) -> Stepped:
-    """Runs with the steps of `method`, or with the first number of `2 first`, `4 first`, ... whose moments differ
-    from those with half the steps by no more than the tolerance."""
+    """Runs with the steps of `method`, or with the first of `first`, `2 first`, ... that is enough: its moments
+    differ from those with half as many steps by no more than the tolerance, as far as the order tells."""
     steps = method.steps
     if steps is None:
         return _chosen(method, run, first, order)
     result, moments = run(steps)
     if not is_concrete(moments):
         return Stepped(result, steps, {})
-    half, finer = max(steps // 2, 1), 2 * steps
-    change = _change(_moments_of(run, half), moments) if half < steps else np.nan
-    if np.isfinite(change):
-        return Stepped(result, steps, _figure(_error(change, order, steps / half)))
-    # Half as many are too few, or there is no half: compare with twice as many.
-    return Stepped(result, steps, _figure(_change(moments, _moments_of(run, finer))))
+    if steps > 1:
+        fewer = max(steps // _FEWER, 1)
+        change = _change(_moments_of(run, fewer), moments)
+        if change < _ASYMPTOTIC:
+            return Stepped(result, steps, _figure(_error(change, order, steps / fewer)))
+    # So few steps say nothing about an error: compare with twice as many.
+    return Stepped(result, steps, _figure(_change(moments, _moments_of(run, 2 * steps))))
 
 
 def _chosen(method: Any, run: Callable[[int], tuple[Any, Moments]], first: int, order: int) -> Stepped:
-    steps, before, previous = first, _moments_of(run, first), np.inf
+    steps, ratio, before, previous = first, _FEWER, _moments_of(run, first // _FEWER), np.inf
     if not is_concrete(before):
         name = type(method).__name__
         raise ValueError(
             f"{name}() compares numbers to choose its steps, which it cannot under jit, grad or vmap. Pass a "
-            f"number: {name}(steps={2 * first}), or take the `method` of a solution that was found outside of "
+            f"number: {name}(steps={first}), or take the `method` of a solution that was found outside of "
             "the transformation, which has the chosen one."
         )
     while True:
-        steps *= 2
         last = 2 * steps > _MOST_STEPS
         try:
             result, moments = run(steps)
@@ -86,12 +90,13 @@ def _chosen(method: Any, run: Callable[[int], tuple[Any, Moments]], first: int, 
             if last or steps >= _PATIENCE:
                 raise
             before = None
-            continue
-        change = _change(before, moments)
-        stalled = steps > _PATIENCE and change > 0.5 * previous
-        if change <= _TOLERANCE or last or stalled:
-            return Stepped(result, steps, _figure(_error(change, order, 2.0)))
-        before, previous = moments, change
+        else:
+            change = _change(before, moments)
+            stalled = steps > _PATIENCE and change > 0.5 * previous
+            if change <= _TOLERANCE * (ratio / 2) ** order or last or stalled:
+                return Stepped(result, steps, _figure(_error(change, order, ratio)))
+            before, previous = moments, change
+        steps, ratio = 2 * steps, 2
 
 
 def _moments_of(run: Callable[[int], tuple[Any, Moments]], steps: int) -> Moments | None:
@@ -110,9 +115,9 @@ def _change(one: Moments | None, other: Moments | None) -> float:
     return largest if np.isfinite(largest) else np.inf
 
 
-def _error(change: float, order: int, ratio: float) -> float:
+def _error(change: float, order: int, ratio: float | int) -> float:
     """Of the finer of two runs. A change that is not small says nothing about the order."""
-    return change / (ratio**order - 1) if change < 0.1 else change
+    return change / (ratio**order - 1) if change < _ASYMPTOTIC else change
 
 
 def _figure(value: float) -> dict[str, Figure]:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
@@ -109,6 +110,7 @@ class Diagnostics(eqx.Module):
         return "\n".join(rows)
 
 
+@jax.jit
 def worst(values: Times, ts: Times) -> dict[str, Scalar]:
     """The largest of the values at some times, and when: the `value` and the `time` of a figure."""
     finite = jnp.where(jnp.isnan(values), jnp.inf, values)
@@ -121,15 +123,19 @@ def energy_figure(problem: Problem, ts: Times, energy: Times, kinetic: Times) ->
     where the potential depends on time."""
     if depends_on_time(problem.hamiltonian, problem.dimension, problem.dtype):
         return {}
-    drift = jnp.abs(energy - energy[0]) / jnp.max(jnp.abs(kinetic))
     return {
         "energy drift": Figure(
-            **worst(drift, ts),
+            **worst(_drift(energy, kinetic), ts),
             limit=_LARGEST_DRIFT,
             meaning="The mean energy is not conserved, relative to the kinetic energy.",
             remedy="Pass more steps or more particles, or compare with another method.",
         )
     }
+
+
+@jax.jit
+def _drift(energy: Times, kinetic: Times) -> Times:
+    return jnp.abs(energy - energy[0]) / jnp.max(jnp.abs(kinetic))
 
 
 def _as_figures(figures: Mapping[str, Figure]) -> dict[str, Figure]:

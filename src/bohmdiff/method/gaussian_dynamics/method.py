@@ -100,7 +100,7 @@ class GaussianDynamics(AbstractMethod):
             return (interpolation, finite), _moments(problem, interpolation)
 
         (interpolation, finite), steps, figures = run_with_steps(
-            self, run, first=_FIRST_STEPS // 2, order=self.solver.tableau.order
+            self, run, first=_FIRST_STEPS, order=self.solver.tableau.order
         )
         interpolation = require(
             interpolation,

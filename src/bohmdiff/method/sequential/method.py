@@ -40,7 +40,7 @@ from .solution import EnsembleSolution, initial_ensemble, sequential_terms
 # bends needs them: nodes per axis, by dimension.
 _DEFAULT_NODES = {1: 200, 2: 32, 3: 12}
 
-_FIRST_STEPS = 32  # the first number that is compared with twice as many
+_FIRST_STEPS = 64
 
 # The density of the fit is compared with that of the flow on at most so many particles, which start within so
 # many standard deviations, or within the root of the dimension if that is more. The limit was chosen on wells,
@@ -77,8 +77,8 @@ class SequentialScoreMatching(AbstractMethod):
         which need a `key`. If not given: a pruned Gauss–Hermite grid with `degree + 2` nodes per axis, and
         at least 200, 32 and 12 in one, two and three dimensions, while that is at most 20,000 points,
         otherwise 16,384 Sobol points.
-    - `steps`: equal steps from `t0` to `t1`. If not given, the first of 64, 128, ... whose moments differ from
-        those with half as many by at most 1e-3 standard deviations.
+    - `steps`: equal steps from `t0` to `t1`. If not given, the first of 64, 128, ... whose moments would
+        change by at most 1e-3 standard deviations with half as many.
     - `solver`: any of the symplectic solvers.
     - `trust_radius`: beyond that many standard deviations from the centre of the ensemble
         the polynomial correction's force no longer grows, so that particles in the far tail, where
@@ -181,11 +181,12 @@ class SequentialScoreMatching(AbstractMethod):
         if not is_concrete(ran):
             return
         limit = _largest_condition_number(problem)
-        bad = ~(ran.steps.condition_number < limit)
-        bad = bad.at[-1].set(bad[-1] | ~jnp.all(jnp.isfinite(ran.saved.energy)))
-        if not bool(jnp.any(bad)):
+        # By NumPy, since each operation of JAX would be compiled.
+        bad = ~(np.asarray(ran.steps.condition_number) < limit)
+        bad[-1] |= not np.all(np.isfinite(ran.saved.energy))
+        if not np.any(bad):
             return
-        first = int(jnp.argmax(bad))
+        first = int(np.argmax(bad))
         raise DegenerateFitError(
             f"The score fit became singular at t = {describe(ran.steps.t[first])}, in step {first} of {steps}: "
             f"the condition number of its {functions - 1} x {functions - 1} linear system is "
