@@ -43,6 +43,7 @@ def name_of(page: Path) -> str:
 
 # They solve by several methods, or train for a few epochs.
 SLOW = {
+    "README.md",
     "docs/api/index.md",
     "docs/getting-started.md",
     "docs/guide/cookbook.md",
