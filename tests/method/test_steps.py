@@ -151,3 +151,11 @@ def test_a_pulse_between_the_steps_is_told(centre, duration, order, often):
     if duration > 0.4 and order == 4:
         assert right
         assert not told
+
+
+def test_a_drive_without_a_step():
+    potential = Kick(jnp.asarray(5.0), jnp.asarray(0.5))
+    problem = bd.Problem(bd.Hamiltonian(potential), bd.GaussianWavePacket([0.3], 0.5), t1=10.0)
+    start = bd.solve(problem, bd.SplitOperator(points=64, lower=-8.0, upper=8.0), ts=[0.0])
+    np.testing.assert_allclose(start.mean(), [[0.3]], atol=1e-12)
+    assert "drive" not in start.diagnostics

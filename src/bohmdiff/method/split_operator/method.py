@@ -175,7 +175,8 @@ class SplitOperator(AbstractMethod):
             width = jnp.sqrt(jnp.diag(at_start.covariance))
             warn_of_kinks(hamiltonian, problem.t0, at_start.mean, width, order=1)
         # The force of a drive at the packet, where the numbers of steps are known.
-        if propagator.hamiltonian is not None and plan.counts is not None and is_concrete(moments):
+        driven = propagator.hamiltonian is not None and is_concrete(moments)
+        if driven and plan.counts is not None and np.any(plan.counts):
             steps, places = plan.edges(), np.repeat(np.arange(plan.times.size - 1), plan.counts[1:])
             more = drive_figure(hamiltonian, self.order, steps, moments.mean[places], at_start)
             figures = Diagnostics(figures.figures | more)
