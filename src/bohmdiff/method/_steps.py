@@ -124,8 +124,8 @@ def _figure(value: float) -> dict[str, Figure]:
     figure = Figure(
         jnp.asarray(value),
         limit=_TOLERANCE,
-        meaning="Means and standard deviations depend on the number of time steps that much, in units of the "
-        "standard deviation.",
+        meaning="The length of the time steps causes this error of means and standard deviations, in standard "
+        "deviations.",
         remedy="Pass more steps.",
     )
     return {"time step": figure}

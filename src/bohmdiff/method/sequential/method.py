@@ -7,7 +7,6 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import jax.scipy.linalg as jsl
 import numpy as np
 from jaxtyping import Array, Float, Int
 
@@ -157,7 +156,7 @@ class SequentialScoreMatching(AbstractMethod):
             self._refuse_degenerate(problem, functions, steps, ran)
             return ran, moments
 
-        (saved, every, paths), steps, figures = run_with_steps(
+        (saved, every, paths, mismatch), steps, figures = run_with_steps(
             self, run, first=_FIRST_STEPS, order=self.solver.order(None) or 1
         )
         masses = problem.hamiltonian.masses(dimension)
@@ -170,7 +169,7 @@ class SequentialScoreMatching(AbstractMethod):
             current=HermiteVelocity(paths.phase, masses, every.misfit),
             condition_number=saved.condition_number,
             farthest=saved.farthest,
-            diagnostics=_diagnostics(problem, every, x0, weights, figures),
+            diagnostics=_diagnostics(problem, every, mismatch, figures),
             solver=self.solver,
             steps=steps,
             _energy=saved.energy,
@@ -216,8 +215,6 @@ class _Steps(NamedTuple):
     misfit: Times
     energy: Times
     kinetic: Times
-    log_density: Float[Array, "N T"]  # of the fit, on the tracers
-    divergence: Float[Array, "N T"]  # of the velocity, on the tracers
 
 
 class _Fits(NamedTuple):
@@ -228,10 +225,18 @@ class _Fits(NamedTuple):
     fisher_information: Any
 
 
+class _OnTracers(NamedTuple):
+    """The fitted ln ρ, and the divergence of the fitted velocity, on some particles."""
+
+    log_density: Float[Array, "*N T"]
+    divergence: Float[Array, "*N T"]
+
+
 class _Run(NamedTuple):
     saved: _Saved
     steps: _Steps
     paths: _Fits
+    mismatch: Times
 
 
 @eqx.filter_jit
@@ -274,7 +279,7 @@ def _run(
         kinetic, potential = energies(t, x, velocity)
         return x, action + more_action, kinetic + potential
 
-    def step(t: Any, y: tuple[HalfState, HalfState], args: Any) -> tuple[_Steps, _Fits]:
+    def step(t: Any, y: tuple[HalfState, HalfState], args: Any) -> tuple[_Steps, _Fits, _OnTracers]:
         x, velocity = y[0].motion, y[1].motion
         fitted, phase = fit_score_and_phase(
             x, velocity, weights, mass, method.degree, trust_radius, method.basis
@@ -288,10 +293,11 @@ def _run(
             misfit=jnp.sqrt(weights @ (error**2 @ mass) / jnp.sum(mass)),
             energy=kinetic + potential,
             kinetic=kinetic,
-            log_density=fitted.expansion.log_densities(x[tracers]),
-            divergence=phase.correction_laplacian(x[tracers], mass),
         )
-        return steps, _Fits(fitted.expansion, phase, fitted.fisher_information)
+        on_tracers = _OnTracers(
+            fitted.expansion.log_densities(x[tracers]), phase.correction_laplacian(x[tracers], mass)
+        )
+        return steps, _Fits(fitted.expansion, phase, fitted.fisher_information), on_tracers
 
     solution = integrate(
         problem,
@@ -310,10 +316,14 @@ def _run(
         progress=progress,
     )
     assert solution.ys is not None
-    compared, (positions, phases, classical), (steps, fits) = solution.ys
+    compared, (positions, phases, classical), (steps, fits, on_tracers) = solution.ys
     paths = _Fits(*(smooth_path(steps.t, values, count) for values in fits))
     # What lies beyond the last step repeats it.
-    steps = jax.tree.map(lambda leaf: leaf[jnp.minimum(jnp.arange(room + 1), count)], steps)
+    own = jnp.minimum(jnp.arange(room + 1), count)
+    steps, on_tracers = jax.tree.map(lambda leaf: leaf[own], (steps, on_tracers))
+    start = paths.score.evaluate(problem.t0)
+    square = jnp.sum(start.in_frame(x0[tracers]) ** 2, axis=1)
+    sizes = jnp.where(square < max(_TRACER_RADIUS**2, problem.dimension), weights[tracers], 0)
 
     def of_density(given: tuple[Scalar, Points]) -> tuple[Float[Array, " M"], Scalar, Scalar]:
         t, x = given
@@ -330,7 +340,8 @@ def _run(
         condition_number=jnp.interp(ts, steps.t, steps.condition_number),
         farthest=farthest,
     )
-    return _Run(saved, steps, paths), compared
+    mismatch = _mismatch(steps.t, on_tracers, sizes / jnp.sum(sizes))
+    return _Run(saved, steps, paths, mismatch), compared
 
 
 def _largest_condition_number(problem: Problem) -> float:
@@ -341,9 +352,7 @@ def _tracers(number: int) -> np.ndarray:
     return np.arange(0, number, -(-number // _TRACERS))
 
 
-def _diagnostics(
-    problem: Problem, steps: _Steps, x0: Points, weights: Weights, more: dict[str, Figure]
-) -> Diagnostics:
+def _diagnostics(problem: Problem, steps: _Steps, mismatch: Times, more: dict[str, Figure]) -> Diagnostics:
     figures = {
         "condition number": Figure(
             **worst(steps.condition_number, steps.t),
@@ -352,28 +361,19 @@ def _diagnostics(
             remedy="Pass more particles, a lower degree or a smaller trust_radius.",
         ),
         "density mismatch": Figure(
-            **worst(_mismatch(steps, x0, weights), steps.t),
+            **worst(mismatch, steps.t),
             limit=_LARGEST_MISMATCH * problem.dimension**0.5,
-            meaning="The fitted ln ρ deviates by so much, root-mean-square, from that which the flow of the "
-            "particles produces.",
+            meaning="The fitted ln ρ differs from the ln ρ that the flow of the particles produces; this is the "
+            "root-mean-square difference.",
             remedy="Trust earlier times only, pass a larger degree, or use SplitOperator where d ≤ 4.",
         ),
     }
     return Diagnostics(figures | more | energy_figure(problem, steps.t, steps.energy, steps.kinetic))
 
 
-@jax.jit
-def _mismatch(steps: _Steps, x0: Points, weights: Weights) -> Times:
+def _mismatch(ts: Times, on_tracers: _OnTracers, weights: Weights) -> Times:
     r"""The standard deviation over tracers of $\ln\rho$ of the fit, less $\ln\rho_0 - \int\nabla\cdot v\,dt$."""
-    start = x0 - weights @ x0
-    cholesky = jnp.linalg.cholesky((start * weights[:, None]).T @ start)
-    xi = jsl.solve_triangular(cholesky, start.T, lower=True).T
-    tracers = _tracers(x0.shape[0])
-    radius = max(_TRACER_RADIUS, x0.shape[1] ** 0.5)
-    size = jnp.where(jnp.sum(xi**2, axis=1) < radius**2, weights, 0)[tracers]
-    size = size / jnp.sum(size)
-    means = 0.5 * (steps.divergence[1:] + steps.divergence[:-1])
-    lost = jnp.cumsum(means * jnp.diff(steps.t)[:, None], axis=0)
-    own = steps.log_density.at[1:].add(lost)
-    own = own - own[0]
-    return jnp.sqrt((own - (own @ size)[:, None]) ** 2 @ size)
+    log_density, divergence = on_tracers
+    lost = jnp.cumsum(0.5 * (divergence[1:] + divergence[:-1]) * jnp.diff(ts)[:, None], axis=0)
+    excess = log_density.at[1:].add(lost) - log_density[0]
+    return jnp.sqrt((excess - (excess @ weights)[:, None]) ** 2 @ weights)
