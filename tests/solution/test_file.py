@@ -573,7 +573,7 @@ TRAINED = {"training": bd.Training(epochs=2), "particles": 32}
 METHODS = {
     "GaussianDynamics": lambda of: bd.GaussianDynamics(steps=8),
     "SplitOperator": lambda of: bd.SplitOperator(32, -6.0, 6.0),
-    "SequentialScoreMatching": lambda of: bd.SequentialScoreMatching(degree=2, steps=8),
+    "SequentialScoreMatching": lambda of: bd.SequentialScoreMatching(degree=4, steps=8),
     "GivenScore": lambda of: bd.GivenScore(closed_form(of, TS).score, **FEW),
     "a function": lambda of: bd.GivenScore(lambda t, x: -x / 0.3, **FEW),
     "SelfConsistentScoreMatching": lambda of: bd.SelfConsistentScoreMatching(
