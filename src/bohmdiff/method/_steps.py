@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from .._check import as_positive_integer, is_concrete
+from .._check import as_float, as_positive_integer, is_concrete
 from .._errors import BohmdiffError
 from .._types import Times
 from ..problem import Problem
@@ -22,14 +22,14 @@ _PATIENCE = 512
 _FEWER = 4
 _ASYMPTOTIC = 0.1
 _TIMES = 33
-_TOLERANCE = 1e-3  # in standard deviations
+DEFAULT_TOLERANCE = 1e-3  # in standard deviations
 
 
 class Moments(NamedTuple):
     """Mean and standard deviation at some times, by which two runs are compared."""
 
-    mean: Float[Array, "T d"]
-    std: Float[Array, "T d"]
+    mean: Float[Array | np.ndarray, "T d"]
+    std: Float[Array | np.ndarray, "T d"]
 
 
 class Stepped(NamedTuple):
@@ -47,42 +47,74 @@ def as_steps(value: Any) -> int | None:
     return as_positive_integer(value, "steps", "Pass the number of equal steps from t0 to t1, or None.")
 
 
+def as_tolerance(value: Any) -> float:
+    """The largest error of any mean or standard deviation, in units of the latter."""
+    tolerance = as_float(value, "tolerance")
+    if not tolerance > 0:
+        raise ValueError(f"tolerance must be positive, but {value!r} was given.")
+    return tolerance
+
+
 def comparison_times(problem: Problem) -> Times:
     """When two runs are compared, whatever the saved times are."""
     return jnp.linspace(problem.t0, problem.t1, _TIMES, dtype=problem.dtype)
 
 
 def run_with_steps(
-    method: Any, run: Callable[[int], tuple[Any, Moments]], *, first: int, order: int
+    method: Any,
+    run: Callable[[int], tuple[Any, Moments]],
+    *,
+    first: int,
+    order: int,
+    compare: Callable[[int], Moments] | None = None,
+    fewest: int = 1,
+    most: int = _MOST_STEPS,
 ) -> Stepped:
     """Runs with the steps of `method`, or with the first of `first`, `2 first`, ... that is enough: its moments
-    differ from those with half as many steps by no more than the tolerance, as far as the order tells."""
+    differ from those with half as many steps by no more than the tolerance, as far as the order tells.
+
+    `compare` gives the moments alone, where that costs less than `run`, with at least `fewest` steps.
+    """
     steps = method.steps
+    moments_of = _MomentsOf(compare or (lambda steps: run(steps)[1]))
     if steps is None:
-        return _chosen(method, run, first, order)
+        return _chosen(method, run, moments_of, first, order, most)
     result, moments = run(steps)
     if not is_concrete(moments):
         return Stepped(result, steps, {})
-    if steps > 1:
-        fewer = max(steps // _FEWER, 1)
-        change = _change(_moments_of(run, fewer), moments)
+    if steps > fewest:
+        fewer = max(steps // _FEWER, fewest)
+        change = _change(moments_of(fewer), moments)
         if change < _ASYMPTOTIC:
-            return Stepped(result, steps, _figure(_error(change, order, steps / fewer)))
+            return Stepped(result, steps, _figure(_error(change, order, steps / fewer), method.tolerance))
     # So few steps say nothing about an error: compare with twice as many.
-    return Stepped(result, steps, _figure(_change(moments, _moments_of(run, 2 * steps))))
+    return Stepped(result, steps, _figure(_change(moments, moments_of(2 * steps)), method.tolerance))
 
 
-def _chosen(method: Any, run: Callable[[int], tuple[Any, Moments]], first: int, order: int) -> Stepped:
-    steps, ratio, before, previous = first, _FEWER, _moments_of(run, first // _FEWER), np.inf
-    if not is_concrete(before):
+def require_steps(method: Any, first: int, moments: Any = None) -> None:
+    """Raises if `moments`, by which the steps are to be chosen, are traced."""
+    if method.steps is None and not is_concrete(moments):
         name = type(method).__name__
         raise ValueError(
-            f"{name}() compares numbers to choose its steps, which it cannot under jit, grad or vmap. Pass a "
-            f"number: {name}(steps={first}), or take the `method` of a solution that was found outside of "
+            f"{name} compares numbers to choose its steps, which it cannot under jit, grad or vmap. Pass a "
+            f"number: {name}(..., steps={first}), or take the `method` of a solution that was found outside of "
             "the transformation, which has the chosen one."
         )
+
+
+def _chosen(
+    method: Any,
+    run: Callable[[int], tuple[Any, Moments]],
+    moments_of: "_MomentsOf",
+    first: int,
+    order: int,
+    most: int,
+) -> Stepped:
+    tolerance = method.tolerance
+    steps, ratio, before, previous = first, _FEWER, moments_of(first // _FEWER), np.inf
+    require_steps(method, first, before)
     while True:
-        last = 2 * steps > _MOST_STEPS
+        last = 2 * steps > most
         try:
             result, moments = run(steps)
         except BohmdiffError:
@@ -93,17 +125,22 @@ def _chosen(method: Any, run: Callable[[int], tuple[Any, Moments]], first: int, 
         else:
             change = _change(before, moments)
             stalled = steps > _PATIENCE and change > 0.5 * previous
-            if change <= _TOLERANCE * (ratio / 2) ** order or last or stalled:
-                return Stepped(result, steps, _figure(_error(change, order, ratio)))
+            if change <= tolerance * (ratio / 2) ** order or last or stalled:
+                return Stepped(result, steps, _figure(_error(change, order, ratio), tolerance))
             before, previous = moments, change
         steps, ratio = 2 * steps, 2
 
 
-def _moments_of(run: Callable[[int], tuple[Any, Moments]], steps: int) -> Moments | None:
-    try:
-        return run(steps)[1]
-    except BohmdiffError:
-        return None
+class _MomentsOf(NamedTuple):
+    """The moments with a number of steps, or `None` where the physics fails."""
+
+    compare: Callable[[int], Moments]
+
+    def __call__(self, steps: int) -> Moments | None:
+        try:
+            return self.compare(steps)
+        except BohmdiffError:
+            return None
 
 
 def _change(one: Moments | None, other: Moments | None) -> float:
@@ -120,10 +157,10 @@ def _error(change: float, order: int, ratio: float | int) -> float:
     return change / (ratio**order - 1) if change < _ASYMPTOTIC else change
 
 
-def _figure(value: float) -> dict[str, Figure]:
+def _figure(value: float, tolerance: float) -> dict[str, Figure]:
     figure = Figure(
         jnp.asarray(value),
-        limit=_TOLERANCE,
+        limit=tolerance,
         meaning="The length of the time steps causes this error of means and standard deviations, in standard "
         "deviations.",
         remedy="Pass more steps.",

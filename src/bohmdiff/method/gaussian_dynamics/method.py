@@ -17,7 +17,14 @@ from ...problem import Problem
 from ...solution import Diagnostics, Figure
 from ...solver import AbstractSymplecticSolver, BlanesMoan6, EqualSteps, room_for
 from ...wavepacket import GaussianWavePacket
-from .._steps import Moments, as_steps, comparison_times, run_with_steps
+from .._steps import (
+    DEFAULT_TOLERANCE,
+    Moments,
+    as_steps,
+    as_tolerance,
+    comparison_times,
+    run_with_steps,
+)
 from ..method import AbstractMethod
 from .solution import GaussianSolution, PacketState
 
@@ -71,6 +78,7 @@ class GaussianDynamics(AbstractMethod):
 
     steps: int | None = eqx.field(default=None, static=True, converter=as_steps)
     solver: AbstractSymplecticSolver = eqx.field(default_factory=BlanesMoan6, static=True)
+    tolerance: float = eqx.field(default=DEFAULT_TOLERANCE, static=True, converter=as_tolerance)
 
     def __check_init__(self):
         if not isinstance(self.solver, AbstractSymplecticSolver):

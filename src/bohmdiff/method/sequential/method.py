@@ -31,7 +31,14 @@ from ...solution import Diagnostics, Figure, Particles, energy_figure, worst
 from ...solver import BlanesMoan4, room_for
 from ...stochastic import HermiteVelocity
 from ...wavepacket import AbstractDesign, as_design, default_design
-from .._steps import Moments, as_steps, comparison_times, run_with_steps
+from .._steps import (
+    DEFAULT_TOLERANCE,
+    Moments,
+    as_steps,
+    as_tolerance,
+    comparison_times,
+    run_with_steps,
+)
 from ..method import AbstractMethod
 from .solution import EnsembleSolution, initial_ensemble, sequential_terms
 
@@ -105,6 +112,7 @@ class SequentialScoreMatching(AbstractMethod):
     solver: diffrax.AbstractSolver = eqx.field(default=BlanesMoan4(), static=True)
     trust_radius: float | None = eqx.field(default=None, static=True)
     basis: AbstractBasis = eqx.field(default=TotalDegree(), static=True)
+    tolerance: float = eqx.field(default=DEFAULT_TOLERANCE, static=True, converter=as_tolerance)
 
     def __check_init__(self):
         as_positive_integer(self.degree, "degree", "Pass the total degree of the polynomial.")

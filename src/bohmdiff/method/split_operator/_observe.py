@@ -6,7 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Complex, Float
+from jaxtyping import Array, Complex, DTypeLike, Float
 
 from ..._types import Scalar, Times
 from ...hamiltonian import Hamiltonian
@@ -23,6 +23,13 @@ _NORM_DRIFT = 1e-6
 # A time-dependent potential is looked at this many times in each step, and its force must miss no more than this.
 _PROBES = 64
 _MISSED_MOMENTUM = 1e-2
+# The mean potential on shifted grids may differ by this share of the largest mean kinetic energy. Small grids are
+# shifted more often, since that costs little, and large ones at fewer times.
+_MISSED_POTENTIAL = 5e-3
+_SHIFTED_POINTS = 2**15
+_SHIFTS = 2, 64
+_LARGE_GRID = 2**16
+_FEWER_TIMES = 8
 
 
 class Moments(eqx.Module):
@@ -140,6 +147,101 @@ def diagnostics(
     return Diagnostics(figures)
 
 
+class Shifts(eqx.Module):
+    """Grids that lie between the points of a grid: whether V has anything there.
+
+    - `offsets`: by how much each grid is shifted.
+    - `potentials`: V on each, unless it depends on time.
+    - `every`: which of the times of comparison are looked at.
+    """
+
+    offsets: Float[Array, "S d"]
+    potentials: Float[Array, "S ..."] | None
+    every: int = eqx.field(static=True)
+
+    def __init__(self, propagator: Propagator, hamiltonian: Hamiltonian):
+        grid, dtype = propagator.grid, propagator.masses.dtype
+        number = int(np.clip(_SHIFTED_POINTS // grid.size, *_SHIFTS))
+        # Equal steps along one axis, and a lattice of Fibonacci's kind along the others.
+        generator = np.array([1, *(0.5 ** (1 / i) % 1 for i in range(1, grid.dimension))])
+        fractions = ((np.arange(number) + 0.5)[:, None] * np.append([1 / number], generator[1:])) % 1
+        self.offsets = jnp.asarray(fractions * np.array(grid.spacing), dtype)
+        self.potentials = None
+        if propagator.hamiltonian is None:
+            self.potentials = _shifted_potentials(grid, hamiltonian, self.offsets)
+        self.every = 1 if grid.size <= _LARGE_GRID else _FEWER_TIMES
+
+    @eqx.filter_jit
+    def missed(
+        self, propagator: Propagator, psi: Complex[Array, "..."], t: Scalar, moments: Moments
+    ) -> Scalar:
+        """By how much the mean potential between the points differs from that at the points."""
+        grid = propagator.grid
+        waves = [jnp.asarray(grid.wavenumbers(i), t.dtype) for i in range(grid.dimension)]
+
+        def mean(shift: tuple[Float[Array, " d"], Float[Array, "..."] | None]) -> Scalar:
+            offset, potential = shift
+            moved = psi
+            for i, k in enumerate(waves):
+                angle = k * offset[i]
+                phase = jax.lax.complex(jnp.cos(angle), jnp.sin(angle))
+                moved = jnp.moveaxis(jnp.fft.ifft(jnp.fft.fft(jnp.moveaxis(moved, i, -1)) * phase), -1, i)
+            if potential is None:
+                assert propagator.hamiltonian is not None
+                potential = _shifted_potential(grid, propagator.hamiltonian, t, offset)
+            return jnp.sum((moved.real**2 + moved.imag**2) * potential) * grid.cell
+
+        means = jax.lax.map(mean, (self.offsets, self.potentials))
+        return jnp.abs(jnp.mean(means) / moments.norm - moments.potential)
+
+
+def _shifted_potential(
+    grid: FourierGrid, hamiltonian: Hamiltonian, t: Scalar, offset: Float[Array, " d"]
+) -> Float[Array, "..."]:
+    # The box is a period: what leaves it on one side is not looked at on the other.
+    upper = jnp.asarray(grid.upper, t.dtype)
+
+    def at(x: Float[Array, " d"]) -> Scalar:
+        y = jnp.where(x + offset < upper, x + offset, x)
+        return jnp.asarray(hamiltonian.potential(t, y), x.dtype)
+
+    return grid.map(at, t.dtype)
+
+
+@eqx.filter_jit
+def _shifted_potentials(
+    grid: FourierGrid, hamiltonian: Hamiltonian, offsets: Float[Array, "S d"]
+) -> Float[Array, "S ..."]:
+    now = jnp.zeros((), offsets.dtype)
+    return jax.lax.map(lambda offset: _shifted_potential(grid, hamiltonian, now, offset), offsets)
+
+
+def between_points_figure(
+    missed: Times, times: Times, moments: Moments, dtype: DTypeLike
+) -> dict[str, Figure]:
+    """The figure for a potential that changes between the points of the grid."""
+    rounding = _ROUNDING * jnp.finfo(dtype).eps / _MISSED_POTENTIAL
+    unit = jnp.max(moments.kinetic) + rounding * jnp.max(jnp.abs(moments.potential))
+    return {
+        "potential between points": Figure(
+            **worst(missed / unit, times),
+            limit=_MISSED_POTENTIAL,
+            meaning="The potential changes between the points of the grid: its mean there differs by this share "
+            "of the largest mean kinetic energy.",
+            remedy="Use more points.",
+        )
+    }
+
+
+def force_beside(
+    hamiltonian: Hamiltonian, ts: Times, mean: Float[Array, " d"], width: Float[Array, " d"]
+) -> Float[Array, "T 2 d"]:
+    """∇V at some times, on both sides of a packet, where the force of a trap that breathes does not vanish."""
+    gradient = jax.vmap(jax.grad(hamiltonian.potential, argnums=1), in_axes=(None, 0))
+    beside = jnp.stack([mean - width, mean + width])
+    return jax.lax.map(lambda t: gradient(t, beside), ts, batch_size=1024)
+
+
 def drive_figure(
     hamiltonian: Hamiltonian, order: int, edges: np.ndarray, mean: Float[Array, "N d"], at_start: Moments
 ) -> dict[str, Figure]:
@@ -148,11 +250,11 @@ def drive_figure(
     `edges` are the times of the N steps, shape `(N + 1,)`, and `mean` is a place near the packet for each.
     """
     ts = jnp.asarray(edges, mean.dtype)
-    missed = _missed_momentum(hamiltonian, order, ts, mean)
-    width = 0.5 * hamiltonian.hbar / jnp.sqrt(jnp.diag(at_start.covariance))
+    width = jnp.sqrt(jnp.diag(at_start.covariance))
+    missed = _missed_momentum(hamiltonian, order, ts, mean, width)
     return {
         "drive": Figure(
-            **worst(jnp.max(missed / width, axis=1), ts[1:]),
+            **worst(jnp.max(missed / (0.5 * hamiltonian.hbar / width), axis=(1, 2)), ts[1:]),
             limit=_MISSED_MOMENTUM,
             meaning="The potential changes within a step: its mean force, taken at the kicks alone, misses this "
             "momentum, in units of ħ / (2 std).",
@@ -163,16 +265,23 @@ def drive_figure(
 
 @eqx.filter_jit
 def _missed_momentum(
-    hamiltonian: Hamiltonian, order: int, edges: Times, mean: Float[Array, "N d"]
-) -> Float[Array, "N d"]:
+    hamiltonian: Hamiltonian,
+    order: int,
+    edges: Times,
+    mean: Float[Array, "N d"],
+    width: Float[Array, " d"],
+) -> Float[Array, "N 2 d"]:
     fractions, weights = kick_times(order)
     probes = (np.arange(_PROBES) + 0.5) / _PROBES
-    force = jax.vmap(jax.grad(hamiltonian.potential, argnums=1), in_axes=(0, None))
 
-    def of_step(step: tuple[Scalar, Scalar, Float[Array, " d"]]) -> Float[Array, " d"]:
+    def of_step(step: tuple[Scalar, Scalar, Float[Array, " d"]]) -> Float[Array, "2 d"]:
         start, length, x = step
-        own = jnp.asarray(weights, x.dtype) @ force(start + length * jnp.asarray(fractions, x.dtype), x)
-        return length * (own - jnp.mean(force(start + length * jnp.asarray(probes, x.dtype), x), axis=0))
+        at_kicks, at_probes = (
+            force_beside(hamiltonian, start + length * jnp.asarray(share, x.dtype), x, width)
+            for share in (fractions, probes)
+        )
+        own = jnp.tensordot(jnp.asarray(weights, x.dtype), at_kicks, axes=1)
+        return length * (own - jnp.mean(at_probes, axis=0))
 
     steps = edges[:-1], jnp.diff(edges), mean
     return jnp.abs(jnp.cumsum(jax.lax.map(of_step, steps, batch_size=256), axis=0))

@@ -1,37 +1,56 @@
 """The Schrödinger equation on a grid, by the split-operator method: the exact answer in few dimensions."""
 
-import functools
-import itertools
-import math
+from dataclasses import replace
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Complex, Int
-from tqdm.auto import tqdm
+from jaxtyping import Array, Complex
 
-from ..._check import as_float, as_positive_integer, check_output, is_concrete, on_host
-from ..._errors import NotFiniteError
-from ..._types import Key, Numbers, Scalar, Times
+from ..._check import as_float, check_output, is_concrete, on_host
+from ..._types import Key, Numbers, Times
 from ...hamiltonian import warn_of_kinks
 from ...problem import Problem
-from ...solution import Diagnostics
+from ...solution import Diagnostics, Figure
+from .._steps import DEFAULT_TOLERANCE, as_steps, as_tolerance, require_steps, run_with_steps
+from .._steps import Moments as Compared
 from ..method import AbstractMethod
+from ._choice import (
+    FIRST_STEPS,
+    MOST_STEPS,
+    Choice,
+    enlarged,
+    first_choice,
+    first_steps,
+    require_points,
+    rounded,
+)
 from ._fourier import FourierGrid
-from ._observe import Edges, Moments, diagnostics, drive_figure, observe
-from ._propagator import ORDERS, Propagator, advance, advance_traced, steps_between, traced_steps
-from ._start import Start, check_memory
+from ._observe import Shifts, between_points_figure, diagnostics, drive_figure
+from ._propagator import ORDERS, Propagator
+from ._run import INTERVALS, Plan, Records, compared_times, propagate, propagate_traced
+from ._start import Start, check_memory, norm_tolerance
 from ._wave import Stepping, kept_times
 from .solution import GridSolution
 
 _LARGEST_DIMENSION = 4
 _FEWEST_POINTS = 4
+# What a chosen grid may leave at its edges and, as a share of the limit, between its points. More at the edges
+# makes it grow faster.
+_EDGE = 1e-7
+_BETWEEN = 0.2
+_GROWTH = ((1e-3, 1.6), (1e-5, 1.4), (_EDGE, 1.2))
+_MOST_ENLARGEMENTS = 20
+# No number of points resolves a jump: it is left to the figure.
+_MOST_ALONG_AN_AXIS = 2048
 
 
 def _one_or_each(value: Any, name: str, kind: type) -> Any:
-    """A number, or a tuple with one for each coordinate."""
+    """A number, a tuple with one for each coordinate, or `None`."""
+    if value is None:
+        return None
     array = on_host(value, name)
     integer = np.issubdtype(array.dtype, np.integer)
     right = integer if kind is int else integer or np.issubdtype(array.dtype, np.floating)
@@ -51,6 +70,9 @@ class SplitOperator(AbstractMethod):
         problem, bd.SplitOperator(points=44, lower=-5.5, upper=7.5)
     )
     exact.std()[-1], exact.diagnostics
+
+    exact = bd.solve(problem, bd.SplitOperator())
+    exact.method.points, exact.method.steps
     ```
 
     A step is a product of kicks $e^{-ib_jV\,dt/\hbar}$ at the points and drifts $e^{-ia_jT\,dt/\hbar}$ in
@@ -73,11 +95,15 @@ class SplitOperator(AbstractMethod):
     **Arguments:**
 
     - `points`: grid points along each coordinate, at least 4: an integer, or one for each, `(d,)`.
-        Products of small primes are fastest.
+        Products of small primes are fastest. If not given, they are chosen: classical particles give a first
+        guess, and ψ, propagated on it, tells what to enlarge.
     - `lower`, `upper`: the box, length; numbers, or one for each coordinate, `(d,)`. `upper` is the
-        periodic image of `lower`.
+        periodic image of `lower`. If not given, they are chosen with the points.
     - `steps`: the nominal step is `(t1 - t0) / steps`. Saved times are hit exactly: between each and the
-        next (and between `t0` and the first) lie the least number of equal steps that are no longer.
+        next (and between `t0` and the first) lie the least number of equal steps that are no longer. If not
+        given, the first of 128, 256, ... that resolves a drive, and whose moments fewer steps do not change by
+        more than the tolerance.
+    - `tolerance`: the largest error of any mean or standard deviation due to the steps, in units of the latter.
     - `order`: 4, or 2 for the splitting of Strang.
     - `memory`: how many bytes may be used; what is free now, if not given.
     - `snapshot_memory`: how many bytes the solution may keep in wave functions, at saved times. At other times ψ
@@ -96,21 +122,23 @@ class SplitOperator(AbstractMethod):
         S. A. Chin, C. R. Chen, J. Chem. Phys. 114, 7338 (2001); 117, 1409 (2002).
     """
 
-    points: int | tuple[int, ...] = eqx.field(static=True)
-    lower: float | tuple[float, ...] = eqx.field(static=True)
-    upper: float | tuple[float, ...] = eqx.field(static=True)
-    steps: int = eqx.field(static=True)
+    points: int | tuple[int, ...] | None = eqx.field(static=True)
+    lower: float | tuple[float, ...] | None = eqx.field(static=True)
+    upper: float | tuple[float, ...] | None = eqx.field(static=True)
+    steps: int | None = eqx.field(static=True)
+    tolerance: float = eqx.field(static=True)
     order: int = eqx.field(static=True)
     memory: float | int | None = eqx.field(static=True)
     snapshot_memory: float | int = eqx.field(static=True)
 
     def __init__(
         self,
-        points: Numbers,
-        lower: Numbers,
-        upper: Numbers,
+        points: Numbers | None = None,
+        lower: Numbers | None = None,
+        upper: Numbers | None = None,
         *,
-        steps: int = 60,
+        steps: int | None = None,
+        tolerance: float = DEFAULT_TOLERANCE,
         order: int = 4,
         memory: float | int | None = None,
         snapshot_memory: float | int = 2**30,
@@ -118,7 +146,7 @@ class SplitOperator(AbstractMethod):
         self.points = _one_or_each(points, "points", int)
         self.lower = _one_or_each(lower, "lower", float)
         self.upper = _one_or_each(upper, "upper", float)
-        if np.any(np.asarray(self.points) < _FEWEST_POINTS):
+        if points is not None and np.any(np.asarray(self.points) < _FEWEST_POINTS):
             raise ValueError(f"points must be at least {_FEWEST_POINTS}, but {points!r} was given.")
         lengths = {np.size(v) for v in (self.points, self.lower, self.upper) if isinstance(v, tuple)}
         if len(lengths) > 1:
@@ -126,11 +154,16 @@ class SplitOperator(AbstractMethod):
                 "points, lower and upper must be numbers or have the same shape (d,), but points = "
                 f"{points!r}, lower = {lower!r} and upper = {upper!r} were given."
             )
-        if np.any(np.asarray(self.upper) <= np.asarray(self.lower)):
+        if (self.lower is None) != (self.upper is None):
+            raise ValueError(
+                "lower and upper must both be given or both be chosen, but "
+                f"lower = {lower!r} and upper = {upper!r} were given."
+            )
+        if self.upper is not None and np.any(np.asarray(self.upper) <= np.asarray(self.lower)):
             raise ValueError(
                 f"upper must be larger than lower, but lower = {lower!r} and upper = {upper!r} were given."
             )
-        self.steps = as_positive_integer(steps, "steps", "Pass how many steps [t0, t1] is divided into.")
+        self.steps, self.tolerance = as_steps(steps), as_tolerance(tolerance)
         if isinstance(order, bool) or not isinstance(order, int) or order not in ORDERS:
             raise ValueError(f"order must be one of {ORDERS}, but {order!r} was given.")
         memory = None if memory is None else as_float(memory, "memory")
@@ -146,181 +179,191 @@ class SplitOperator(AbstractMethod):
     def run(self, problem: Problem, ts: Times, *, key: Key | None, progress: bool) -> GridSolution:
         """Solves `problem`; see [`solve`][bohmdiff.solve]. Draws nothing, so `key` is not used."""
         del key
-        grid, hamiltonian = self._grid(problem.dimension), problem.hamiltonian
+        if problem.dimension > _LARGEST_DIMENSION:
+            raise ValueError(
+                f"SplitOperator solves problems with up to {_LARGEST_DIMENSION} coordinates, but this one has "
+                f"{problem.dimension}: the grid grows exponentially. Use SequentialScoreMatching, which follows "
+                "particles."
+            )
         point = (problem.t0, jnp.zeros(problem.dimension, problem.dtype))
-        check_output(hamiltonian.potential, point, (), "potential")
-        plan = _Plan(self, problem, ts, grid)
-        check_memory(grid, self.order, len(plan.kept), problem.dtype, self.memory)
-        propagator = Propagator(grid, hamiltonian, self.order)
-        start = Start(problem, propagator)
+        check_output(problem.hamiltonian.potential, point, (), "potential")
+        first = FIRST_STEPS if self.steps else first_steps(problem, self.order)
+        method = self
+        if self.points is None or self.lower is None:
+            method, first = self._with_a_grid(problem, ts, first)
+        grid = method._grid(problem.dimension)
+        kept = kept_times(ts.size + 1, self.snapshot_memory, grid, problem.dtype)
+        check_memory(grid, self.order, len(kept), problem.dtype, self.memory)
+        on_grid = _OnGrid(problem, grid, self)
         # Functions may have traced values that they close over, so the results are what tells.
-        if is_concrete((problem, ts, start)):
-            start.require_sound(problem, grid)
-            records, snapshots = _propagate(propagator, start.psi, plan, progress)
+        if is_concrete((problem, ts, on_grid.start)):
+            on_grid.start.require_sound(problem, grid)
+            shifts = Shifts(on_grid.propagator, problem.hamiltonian)
+            ran, steps, figures = run_with_steps(
+                method,
+                lambda steps: on_grid.run(ts, steps, shifts, progress),
+                compare=lambda steps: on_grid.compared(ts, steps),
+                first=first,
+                order=self.order,
+                fewest=INTERVALS,
+                most=MOST_STEPS,
+            )
         else:
-            psi = jnp.where(start.sound(problem.dtype), start.psi, jnp.nan)
-            records, snapshots = _propagate_traced(propagator, psi, plan)
-        moments, edges = records
+            require_steps(self, FIRST_STEPS, on_grid.start)
+            assert self.steps is not None
+            ran, steps, figures = on_grid.run_traced(ts, self.steps), self.steps, {}
+        return on_grid.solution(replace(method, steps=steps), ts, ran, figures)
+
+    def _grid(self, d: int) -> FourierGrid:
+        options = {}
+        for name in ("points", "lower", "upper"):
+            options[name] = self._each(name, d)
+        return FourierGrid(options["points"], options["lower"], options["upper"])
+
+    def _each(self, name: str, d: int) -> tuple[Any, ...]:
+        """An option that is given, for each coordinate."""
+        value = getattr(self, name)
+        each = value if isinstance(value, tuple) else (value,) * d
+        if len(each) != d:
+            raise ValueError(
+                f"{name} must be a number or have shape ({d},), since the problem has {d} coordinates, but "
+                f"{value!r} was given."
+            )
+        return each
+
+    def _with_a_grid(self, problem: Problem, ts: Times, steps: int) -> tuple["SplitOperator", int]:
+        """This method with a grid that holds ψ and the potential, and a number of steps to begin with."""
+        choice, d = first_choice(problem, steps), problem.dimension
+        free_box, free_points = self.lower is None, self.points is None
+        if not free_box:
+            lower, upper = np.array(self._each("lower", d)), np.array(self._each("upper", d))
+            points = choice.points * (upper - lower) / (choice.upper - choice.lower)
+            choice = Choice(lower, upper, rounded(points), choice.steps)
+        if not free_points:
+            choice = choice._replace(points=np.array(self._each("points", d)))
+        require_points(choice.points)
+        start = choice
+        for _ in range(_MOST_ENLARGEMENTS):
+            wider, denser = _OnGrid(problem, choice.grid, self).growth(ts, choice.steps)
+            larger = enlarged(start, choice, wider, denser, free_box, free_points)
+            if larger is None:
+                break
+            choice = larger
+        grid = choice.grid
+        chosen = replace(self, points=grid.sizes, lower=grid.lower, upper=grid.upper)
+        # Fewer may do: the enlargements were made without knowing which of them need more.
+        return chosen, max(steps, choice.steps // 4)
+
+
+class _Ran(eqx.Module):
+    """A run, by which plan, and its comparison with others."""
+
+    plan: Plan
+    records: Records
+    snapshots: Complex[Array, "S ..."]
+
+
+class _OnGrid:
+    """A problem on a grid: what all its runs share."""
+
+    def __init__(self, problem: Problem, grid: FourierGrid, method: SplitOperator):
+        self.problem, self.grid, self.method = problem, grid, method
+        self.propagator = Propagator(grid, problem.hamiltonian, method.order)
+        self.start = Start(problem, self.propagator)
+
+    def run(self, ts: Times, steps: int, shifts: Shifts, progress: bool) -> tuple[_Ran, Compared]:
+        plan = Plan(self.problem, ts, self.grid, steps, self.method.snapshot_memory)
+        ran = _Ran(plan, *propagate(self.propagator, self.start.psi, plan, shifts, progress))
+        return ran, _compared(ran)
+
+    def run_traced(self, ts: Times, steps: int) -> _Ran:
+        plan = Plan(self.problem, ts, self.grid, steps, self.method.snapshot_memory)
+        psi = jnp.where(self.start.sound(self.problem.dtype), self.start.psi, jnp.nan)
+        return _Ran(plan, *propagate_traced(self.propagator, psi, plan))
+
+    def compared(self, ts: Times, steps: int) -> Compared:
+        """The moments at the times at which runs are compared, and nothing else."""
+        return _compared(self._at_compared(ts, steps, None))
+
+    def growth(self, ts: Times, steps: int) -> tuple[np.ndarray, np.ndarray]:
+        """For each coordinate, by which factors the box should be wider and the points closer together."""
+        problem, largest = self.problem, _GROWTH[0][1]
+        off = abs(float(self.start.norm) - 1) > norm_tolerance(problem.dtype)
+        if off or float(self.start.too_fast) > _EDGE:
+            each = np.full(self.grid.dimension, largest)
+            return each if off else np.ones_like(each), each
+        self.start.require_sound(problem, self.grid)
+        ran = self._at_compared(ts, steps, Shifts(self.propagator, problem.hamiltonian))
+        wider, denser = _factor(ran.records.edges.box), _factor(ran.records.edges.momentum)
+        figure = self._between_points(ran)["potential between points"]
+        unresolved = not float(figure.value) <= _BETWEEN * figure.limit
+        if unresolved and max(self.grid.sizes) < _MOST_ALONG_AN_AXIS:
+            denser = np.maximum(denser, largest)
+        return wider, denser
+
+    def _at_compared(self, ts: Times, steps: int, shifts: Shifts | None) -> _Ran:
+        times = jnp.asarray(compared_times(self.problem, ts))
+        plan = Plan(self.problem, times, self.grid, steps, 0.0)
+        return _Ran(plan, *propagate(self.propagator, self.start.psi, plan, shifts, False))
+
+    def _between_points(self, ran: _Ran) -> dict[str, Figure]:
+        missed, compared = ran.records.missed, np.array(ran.plan.compared)
+        if missed is None:
+            return {}
+        times = ran.plan.times[compared][:: -(-compared.size // missed.size)]
+        return between_points_figure(missed, times, ran.records.moments, self.problem.dtype)
+
+    def solution(
+        self, method: SplitOperator, ts: Times, ran: _Ran, more: dict[str, Figure]
+    ) -> GridSolution:
+        plan, (moments, edges, _), hamiltonian = ran.plan, ran.records, self.problem.hamiltonian
+        assert method.steps is not None
         figures = diagnostics(
-            grid,
+            self.grid,
             moments,
             edges,
             plan.times,
-            norm=start.norm,
-            too_fast=start.too_fast,
-            conserved=propagator.hamiltonian is None,
-        )
+            norm=self.start.norm,
+            too_fast=self.start.too_fast,
+            conserved=self.propagator.hamiltonian is None,
+        ).figures
         at_start = jax.tree.map(lambda leaf: leaf[0], moments)
-        if self.order == 4:  # whose correction is the squared force
+        if self.method.order == 4:  # whose correction is the squared force
             width = jnp.sqrt(jnp.diag(at_start.covariance))
-            warn_of_kinks(hamiltonian, problem.t0, at_start.mean, width, order=1)
+            warn_of_kinks(hamiltonian, self.problem.t0, at_start.mean, width, order=1)
         # The force of a drive at the packet, where the numbers of steps are known.
-        driven = propagator.hamiltonian is not None and is_concrete(moments)
+        driven = self.propagator.hamiltonian is not None and is_concrete(moments)
         if driven and plan.counts is not None and np.any(plan.counts):
             steps, places = plan.edges(), np.repeat(np.arange(plan.times.size - 1), plan.counts[1:])
-            more = drive_figure(hamiltonian, self.order, steps, moments.mean[places], at_start)
-            figures = Diagnostics(figures.figures | more)
-        if not plan.saves_start:
-            moments = jax.tree.map(lambda leaf: leaf[1:], moments)
+            more = more | drive_figure(hamiltonian, method.order, steps, moments.mean[places], at_start)
         return GridSolution(
-            problem,
-            self,
+            self.problem,
+            method,
             ts,
-            figures,
-            grid,
-            moments,
+            Diagnostics(figures | more | self._between_points(ran)),
+            self.grid,
+            jax.tree.map(lambda leaf: leaf[np.array(plan.saved)], moments),
             at_start,
-            snapshots,
-            plan.times[jnp.asarray(plan.kept)],
+            ran.snapshots,
+            plan.times[np.array(plan.kept)],
             Stepping(
-                self.order, self.steps, self.snapshot_memory, plan.most_from_snapshot, plan.saves_start
+                method.order,
+                method.steps,
+                method.snapshot_memory,
+                plan.most_from_snapshot,
+                plan.saves_start,
             ),
         )
 
-    def _grid(self, d: int) -> FourierGrid:
-        if d > _LARGEST_DIMENSION:
-            raise ValueError(
-                f"SplitOperator solves problems with up to {_LARGEST_DIMENSION} coordinates, but this one has "
-                f"{d}: the grid grows exponentially. Use SequentialScoreMatching, which follows particles."
-            )
-        options = {}
-        for name in ("points", "lower", "upper"):
-            value = getattr(self, name)
-            options[name] = value if isinstance(value, tuple) else (value,) * d
-            if len(options[name]) != d:
-                raise ValueError(
-                    f"{name} must be a number or have shape ({d},), since the problem has {d} coordinates, but "
-                    f"{value!r} was given."
-                )
-        return FourierGrid(options["points"], options["lower"], options["upper"])
+
+def _factor(edges: Array) -> np.ndarray:
+    """By how much a grid should grow whose edges have such probabilities, for each coordinate."""
+    worst = np.max(np.asarray(edges), axis=0)
+    return np.select([worst > limit for limit, _ in _GROWTH], [factor for _, factor in _GROWTH], 1.0)
 
 
-class _Plan(eqx.Module):
-    """At which times something is done.
-
-    - `times`: t0 and the saved times, each once as far as that is known.
-    - `counts`: the steps before each of the times, or `None` if the times are traced.
-    - `kept`: at which of the times ψ is kept; t0 is always one of them.
-    - `most`, `most_from_snapshot`: the largest number of steps from one time to the next, and from one kept ψ to
-        the next or to t1.
-    """
-
-    times: Times
-    largest_step: Scalar
-    counts: Int[Array, " N"] | None
-    kept: tuple[int, ...] = eqx.field(static=True)
-    saves_start: bool = eqx.field(static=True)
-    most: int = eqx.field(static=True)
-    most_from_snapshot: int = eqx.field(static=True)
-
-    def __init__(self, method: SplitOperator, problem: Problem, ts: Times, grid: FourierGrid):
-        start, end = problem.t0.astype(ts.dtype), problem.t1.astype(ts.dtype)
-        known = is_concrete((problem.t0, problem.t1, ts))
-        self.saves_start = known and float(ts[0]) == float(start)
-        self.times = ts if self.saves_start else jnp.concatenate([start[None], ts])
-        self.largest_step = (end - start) / method.steps
-        self.kept = kept_times(self.times.size, method.snapshot_memory, grid, ts.dtype)
-        # Rounding may add one step.
-        self.counts, self.most, self.most_from_snapshot = None, method.steps + 1, method.steps + 1
-        if known:
-            times, largest = np.asarray(self.times, float).tolist(), float(self.largest_step)
-            pairs = itertools.pairwise(times)
-            counts = [0, *(steps_between(a, b, largest)[0] if b > a else 0 for a, b in pairs)]
-            ends = [*(times[i] for i in self.kept), max(float(end), times[-1])]
-            self.counts, self.most = jnp.asarray(counts), max(1, *counts)
-            self.most_from_snapshot = max(
-                steps_between(a, b, largest)[0] for a, b in itertools.pairwise(ends)
-            )
-
-    def edges(self) -> np.ndarray:
-        """The times of all steps, which are known."""
-        times, counts = np.asarray(self.times, float), np.asarray(self.counts)
-        pairs = zip(itertools.pairwise(times), counts[1:], strict=True)
-        parts = [np.linspace(start, end, n, endpoint=False) for (start, end), n in pairs]
-        return np.concatenate([*parts, times[-1:]])
-
-
-def _propagate(
-    propagator: Propagator, psi: Complex[Array, "..."], plan: _Plan, progress: bool
-) -> tuple[tuple[Moments, Edges], Complex[Array, "S ..."]]:
-    """What is observed at all times, and ψ at those that are kept, where everything is known."""
-    times, largest = np.asarray(plan.times, float).tolist(), float(plan.largest_step)
-    snapshots = jnp.zeros((len(plan.kept), *psi.shape), psi.dtype)
-    records, operators, now, slots = [], None, times[0], {j: i for i, j in enumerate(plan.kept)}
-    unsaved = 0 if plan.saves_start else 1
-    with tqdm(total=len(times) - unsaved, disable=not progress, desc="SplitOperator", unit="time") as bar:
-        for i, t in enumerate(times):
-            if t > now:
-                psi, operators = advance(propagator, psi, now, t, largest, operators)
-                now = t
-            record = observe(propagator, psi, jnp.asarray(t, plan.times.dtype))
-            _require_finite(record[0], t)
-            records.append(record)
-            if i in slots:
-                snapshots = _put(snapshots, psi, jnp.asarray(slots[i]))
-            bar.update(i >= unsaved)
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *records), snapshots
-
-
-@eqx.filter_jit
-def _propagate_traced(
-    propagator: Propagator, psi: Complex[Array, "..."], plan: _Plan
-) -> tuple[tuple[Moments, Edges], Complex[Array, "S ..."]]:
-    """The same for all transformations of JAX."""
-    times, kept, counts = plan.times, len(plan.kept), plan.counts
-    starts = jnp.concatenate([times[:1], times[:-1]])
-    if counts is None:
-        counts = traced_steps(starts, times, plan.largest_step, plan.most).at[0].set(0)
-    # ψ that is not kept goes to one more place, which is dropped.
-    slots = np.full(times.size, kept)
-    slots[list(plan.kept)] = np.arange(kept)
-
-    @functools.partial(jax.checkpoint, prevent_cse=False)
-    def segment(psi, start, t, steps):
-        psi = advance_traced(propagator, psi, start, t, steps, plan.most)
-        return psi, observe(propagator, psi, t)
-
-    def until(carry, here):
-        psi, snapshots = carry
-        start, t, steps, slot = here
-        psi, record = segment(psi, start, t, steps)
-        return (psi, jax.lax.dynamic_update_index_in_dim(snapshots, psi, slot, 0)), record
-
-    nothing = jnp.zeros((kept + 1, *psi.shape), psi.dtype)
-    carry, records = jax.lax.scan(until, (psi, nothing), (starts, times, counts, jnp.asarray(slots)))
-    return records, carry[1][:kept]
-
-
-@functools.partial(jax.jit, donate_argnums=0)
-def _put(snapshots: Array, psi: Array, slot: Array) -> Array:
-    return jax.lax.dynamic_update_index_in_dim(snapshots, psi, slot, 0)
-
-
-def _require_finite(moments: Moments, t: float) -> None:
-    # Energy and norm cannot both be finite if any ψ or V that matters is not.
-    norm, energy = float(moments.norm), float(moments.energy)
-    if not (math.isfinite(norm) and math.isfinite(energy)):
-        raise NotFiniteError(
-            f"ψ or the potential is not finite at t = {t:g}: energy {energy}, norm {norm}. The potential must be "
-            "finite at every point of the box at all times."
-        )
+def _compared(ran: _Ran) -> Compared:
+    mean, covariance = ran.records.moments.mean, ran.records.moments.covariance
+    variances = np.diagonal(np.asarray(covariance), axis1=1, axis2=2)
+    which = np.array(ran.plan.compared)
+    return Compared(np.asarray(mean)[which], np.sqrt(variances[which]))
