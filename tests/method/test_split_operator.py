@@ -240,7 +240,7 @@ def test_warns_with_the_number_when_the_density_reaches_the_edge():
     problem = problem_1d(lambda t, x: 0.0 * x[0], momentum=[3.0], t1=2.0)
     with pytest.warns(
         UserWarning,
-        match=r"box edge is \d.* at t = 1.8 .*edge of the box.*coordinate 0, next to -6 and 6\.",
+        match=r"box edge is \d.* at t = 1.6875 .*edge of the box.*coordinate 0, next to -6 and 6\.",
     ) as warned:
         solution = bd.solve(problem, bd.SplitOperator(96, -6, 6), ts=np.linspace(0, 2, 11))
     assert {warning.filename for warning in warned} == {__file__}

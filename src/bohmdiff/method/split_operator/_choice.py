@@ -36,7 +36,7 @@ _FASTER = 1.8
 # The kinetic energy that a chosen step may have, times its length, in units of ħ.
 _LARGEST_PHASE = 2.0
 _MOST_POINTS = 2**22
-_WIDEST = 3.0
+_WIDEST = 4.0
 
 
 class Choice(NamedTuple):
@@ -60,7 +60,7 @@ def first_steps(problem: Problem, order: int) -> int:
     points, _ = _particles(problem)
     mean, width = jnp.mean(points, axis=0), jnp.std(points, axis=0)
     force = _forces(problem, mean, width)
-    if not is_concrete(force):
+    if not is_concrete(force) or not np.all(np.isfinite(force)):
         return FIRST_STEPS
     unit = np.asarray(0.5 * hamiltonian.hbar / width)
     span, force = float(problem.t1 - problem.t0), np.asarray(force)

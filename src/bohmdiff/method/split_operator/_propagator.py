@@ -166,10 +166,9 @@ class Propagator(eqx.Module):
         return matrix, product
 
 
-def steps_between(start: float, end: float, largest: float) -> tuple[int, float]:
-    """The least number of equal steps that are no longer than the `largest`, and their length."""
-    steps = max(1, math.ceil((end - start) / largest * (1 - _SLACK)))
-    return steps, (end - start) / steps
+def steps_between(start: float, end: float, largest: float) -> int:
+    """The least number of equal steps that are no longer than the `largest`."""
+    return max(1, math.ceil((end - start) / largest * (1 - _SLACK)))
 
 
 def traced_steps(
@@ -185,15 +184,14 @@ def advance(
     psi: Complex[Array, "..."],
     start: float,
     end: float,
-    largest: float,
+    steps: int,
     operators: Operators | None = None,
 ) -> tuple[Complex[Array, "..."], Operators]:
-    """ψ at `end` from ψ at `start`, whose memory is reused, and the operators that were needed.
+    """ψ at `end` from ψ at `start`, whose memory is reused, by equal steps, and the operators that were needed.
 
     All values are concrete. The loop reads its number of steps at run time, so it compiles once.
     """
-    steps, dt = steps_between(start, end, largest)
-    dtype = propagator.masses.dtype
+    dt, dtype = (end - start) / steps, propagator.masses.dtype
     # Lengths that differ only by the rounding of the times are equal.
     rounding = 8 * float(jnp.finfo(dtype).eps) * max(abs(start), abs(end))
     if operators is None or abs(float(operators.dt) - dt) > rounding:

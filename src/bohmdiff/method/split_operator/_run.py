@@ -56,7 +56,19 @@ class Plan(eqx.Module):
     most: int = eqx.field(static=True)
     most_from_snapshot: int = eqx.field(static=True)
 
-    def __init__(self, problem: Problem, ts: Times, grid: FourierGrid, steps: int, snapshot_memory: float):
+    def __init__(
+        self,
+        problem: Problem,
+        ts: Times,
+        grid: FourierGrid,
+        steps: int,
+        snapshot_memory: float,
+        *,
+        compared: np.ndarray | None = None,
+        shortened: bool,
+    ):
+        """`compared` are the times of comparison, the usual ones if not given. Where steps may be `shortened`,
+        some end there; otherwise the closest ends of steps take their place."""
         start, end = problem.t0.astype(ts.dtype), problem.t1.astype(ts.dtype)
         known = is_concrete((problem.t0, problem.t1, ts))
         self.saves_start = known and float(ts[0]) == float(start)
@@ -70,24 +82,37 @@ class Plan(eqx.Module):
             self.kept, self.saved, self.compared = kept, tuple(range(first, self.times.size)), ()
             return
         asked = np.asarray(self.times)
-        compared = np.unique(np.append(asked[0], compared_times(problem, ts)))
+        floats, largest = asked.astype(float).tolist(), float(self.largest_step)
+        counts = [steps_between(a, b, largest) for a, b in itertools.pairwise(floats)]
+        if compared is None:
+            compared = compared_times(problem, ts)
+        if not shortened:
+            ends = _ends(asked, counts)
+            compared = ends[np.argmin(np.abs(compared[:, None] - ends[None, :]), axis=1)]
+        compared = np.unique(np.append(asked[0], compared))
         times = np.union1d(asked, compared)
         self.times = jnp.asarray(times)
         self.kept = _places(times, asked[list(kept)])
         self.saved, self.compared = _places(times, asked[first:]), _places(times, compared)
-        floats, largest = times.astype(float).tolist(), float(self.largest_step)
-        pairs = itertools.pairwise(floats)
-        counts = [0, *(steps_between(a, b, largest)[0] for a, b in pairs)]
-        ends = [*(floats[i] for i in self.kept), max(float(end), floats[-1])]
-        self.counts, self.most = jnp.asarray(counts), max(1, *counts)
-        self.most_from_snapshot = max(steps_between(a, b, largest)[0] for a, b in itertools.pairwise(ends))
+        floats = times.astype(float).tolist()
+        if shortened:
+            counts = [steps_between(a, b, largest) for a, b in itertools.pairwise(floats)]
+        else:
+            counts = np.diff(np.searchsorted(ends, times)).tolist()
+        self.counts, self.most = jnp.asarray([0, *counts]), max(1, *counts, 0)
+        until = [*(floats[i] for i in self.kept), max(float(end), floats[-1])]
+        self.most_from_snapshot = max(steps_between(a, b, largest) for a, b in itertools.pairwise(until))
 
     def edges(self) -> np.ndarray:
         """The times of all steps, which are known."""
-        times, counts = np.asarray(self.times, float), np.asarray(self.counts)
-        pairs = zip(itertools.pairwise(times), counts[1:], strict=True)
-        parts = [np.linspace(start, end, n, endpoint=False) for (start, end), n in pairs]
-        return np.concatenate([*parts, times[-1:]])
+        return _ends(np.asarray(self.times, float), np.asarray(self.counts)[1:].tolist())
+
+
+def _ends(times: np.ndarray, counts: list[int]) -> np.ndarray:
+    """The ends of equal steps, of which there are so many between each of the times and the next."""
+    pairs = zip(itertools.pairwise(times), counts, strict=True)
+    parts = [np.linspace(start, end, n, endpoint=False, dtype=times.dtype) for (start, end), n in pairs]
+    return np.concatenate([*parts, times[-1:]])
 
 
 def compared_times(problem: Problem, ts: Times) -> np.ndarray:
@@ -115,7 +140,7 @@ def propagate(
 
     With `shifts`, the potential between the points is looked at too, at some of the times.
     """
-    times, largest = np.asarray(plan.times, float).tolist(), float(plan.largest_step)
+    times, counts = np.asarray(plan.times, float).tolist(), np.asarray(plan.counts).tolist()
     snapshots = jnp.zeros((len(plan.kept), *psi.shape), psi.dtype)
     psi = jnp.copy(psi)  # whose memory is reused
     records, missed, operators, now = [], [], None, times[0]
@@ -124,7 +149,7 @@ def propagate(
     with tqdm(total=len(plan.saved), disable=not progress, desc="SplitOperator", unit="time") as bar:
         for i, t in enumerate(times):
             if t > now:
-                psi, operators = advance(propagator, psi, now, t, largest, operators)
+                psi, operators = advance(propagator, psi, now, t, counts[i], operators)
                 now = t
             at = jnp.asarray(t, plan.times.dtype)
             record = observe(propagator, psi, at)

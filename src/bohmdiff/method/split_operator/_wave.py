@@ -8,7 +8,7 @@ from jaxtyping import Array, Complex, DTypeLike, Float
 
 from ..._types import Scalar, Time, Vector
 from ._fourier import FourierGrid
-from ._propagator import Operators, Propagator, advance, advance_traced, traced_steps
+from ._propagator import Operators, Propagator, advance, advance_traced, steps_between, traced_steps
 
 
 def kept_times(count: int, memory: float, grid: FourierGrid, dtype: DTypeLike) -> tuple[int, ...]:
@@ -70,7 +70,8 @@ class WaveFunction(eqx.Module):
         self, psi: Complex[Array, "..."], start: float, end: float, operators: Operators | None = None
     ) -> tuple[Complex[Array, "..."], Operators]:
         """ψ at `end` from ψ at `start`, whose memory is reused, and the operators that were needed."""
-        return advance(self.propagator, psi, start, end, float(self.largest_step), operators)
+        steps = steps_between(start, end, float(self.largest_step))
+        return advance(self.propagator, psi, start, end, steps, operators)
 
     @eqx.filter_jit
     def denser(self, end: Scalar, count: int) -> "WaveFunction":

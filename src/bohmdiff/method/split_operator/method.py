@@ -272,18 +272,27 @@ class _OnGrid:
         self.start = Start(problem, self.propagator)
 
     def run(self, ts: Times, steps: int, shifts: Shifts, progress: bool) -> tuple[_Ran, Compared]:
-        plan = Plan(self.problem, ts, self.grid, steps, self.method.snapshot_memory)
+        plan = self._plan(ts, steps)
         ran = _Ran(plan, *propagate(self.propagator, self.start.psi, plan, shifts, progress))
         return ran, _compared(ran)
 
     def run_traced(self, ts: Times, steps: int) -> _Ran:
-        plan = Plan(self.problem, ts, self.grid, steps, self.method.snapshot_memory)
+        plan = self._plan(ts, steps)
         psi = jnp.where(self.start.sound(self.problem.dtype), self.start.psi, jnp.nan)
         return _Ran(plan, *propagate_traced(self.propagator, psi, plan))
 
     def compared(self, ts: Times, steps: int) -> Compared:
         """The moments at the times at which runs are compared, and nothing else."""
-        return _compared(self._at_compared(ts, steps, None))
+        given, times = self.method.steps, compared_times(self.problem, ts)
+        if given is not None:
+            plan = self._plan(ts, given)
+            times = np.asarray(plan.times)[np.array(plan.compared)]
+        return _compared(self._at(times, steps, None))
+
+    def _plan(self, ts: Times, steps: int) -> Plan:
+        """With steps that are kept if they are given."""
+        memory, shortened = self.method.snapshot_memory, self.method.steps is None
+        return Plan(self.problem, ts, self.grid, steps, memory, shortened=shortened)
 
     def growth(self, ts: Times, steps: int) -> tuple[np.ndarray, np.ndarray]:
         """For each coordinate, by which factors the box should be wider and the points closer together."""
@@ -293,7 +302,7 @@ class _OnGrid:
             each = np.full(self.grid.dimension, largest)
             return each if off else np.ones_like(each), each
         self.start.require_sound(problem, self.grid)
-        ran = self._at_compared(ts, steps, Shifts(self.propagator, problem.hamiltonian))
+        ran = self._at(compared_times(problem, ts), steps, Shifts(self.propagator, problem.hamiltonian))
         wider, denser = _factor(ran.records.edges.box), _factor(ran.records.edges.momentum)
         figure = self._between_points(ran)["potential between points"]
         unresolved = not float(figure.value) <= _BETWEEN * figure.limit
@@ -301,9 +310,8 @@ class _OnGrid:
             denser = np.maximum(denser, largest)
         return wider, denser
 
-    def _at_compared(self, ts: Times, steps: int, shifts: Shifts | None) -> _Ran:
-        times = jnp.asarray(compared_times(self.problem, ts))
-        plan = Plan(self.problem, times, self.grid, steps, 0.0)
+    def _at(self, times: np.ndarray, steps: int, shifts: Shifts | None) -> _Ran:
+        plan = Plan(self.problem, jnp.asarray(times), self.grid, steps, 0.0, compared=times, shortened=True)
         return _Ran(plan, *propagate(self.propagator, self.start.psi, plan, shifts, False))
 
     def _between_points(self, ran: _Ran) -> dict[str, Figure]:
