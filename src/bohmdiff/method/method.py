@@ -1,5 +1,6 @@
 """The interface of a method, and `solve`."""
 
+import math
 from abc import abstractmethod
 
 import equinox as eqx
@@ -84,4 +85,6 @@ def _warn_of_failed_figures(solution: Solution) -> None:
         said = " ".join(
             f"{name} is {figure}: {figure.meaning} {figure.remedy}" for name, figure in failed.items()
         )
-        warn(f"The solution by {type(solution.method).__name__} may be wrong. {said}")
+        until = float(solution.diagnostics.valid_until)
+        trusted = f" Times up to {until:.5g} can be trusted." if math.isfinite(until) else ""
+        warn(f"The solution by {type(solution.method).__name__} may be wrong. {said}{trusted}")

@@ -4,7 +4,7 @@ from .compare import compare as compare
 from .diagnostics import Diagnostics as Diagnostics
 from .diagnostics import Figure as Figure
 from .diagnostics import energy_figure as energy_figure
-from .diagnostics import worst as worst
+from .diagnostics import over_time as over_time
 from .particles import AbstractParticleSolution as AbstractParticleSolution
 from .particles import Particles as Particles
 from .particles import moved_draws as moved_draws

@@ -30,6 +30,7 @@ class Figure(eqx.Module):
     - `meaning`: one sentence about what is wrong if the figure exceeds its limit.
     - `remedy`: one sentence about what to do then.
     - `time`: when the figure was largest, a scalar, or `None`.
+    - `since`: when the figure first exceeded its limit, a scalar, infinite if never, or `None`.
 
     **Units:** stated in `meaning` where there are any.
 
@@ -41,11 +42,18 @@ class Figure(eqx.Module):
     meaning: str = eqx.field(static=True)
     remedy: str = eqx.field(static=True)
     time: Float[Array, ""] | None = None
+    since: Float[Array, ""] | None = None
 
     @property
     def holds(self) -> Bool[Array, ""]:
         """Whether the figure is within its limit; false for NaN."""
         return jnp.asarray(self.value) <= self.limit
+
+    @property
+    def exceeded_since(self) -> Float[Array, ""]:
+        """Since when the limit is exceeded: infinity if it never is, and minus infinity if no time is known."""
+        since = jnp.asarray(-jnp.inf) if self.since is None else self.since
+        return jnp.where(self.holds, jnp.inf, since)
 
     def __str__(self) -> str:
         if not is_concrete((self.value, self.time)):
@@ -68,13 +76,27 @@ class Diagnostics(eqx.Module):
     **Arguments:**
 
     - `figures`: a dictionary of figures by name.
+    - `ts`, `t1`: the saved times of the solution, shape `(K,)`, and the end of the problem, for `valid_until`.
 
-    **Units:** those of each figure.
+    **Units:** those of each figure; `valid_until` is a time.
 
     **Raises:** `KeyError` for a name that is not there.
     """
 
     figures: dict[str, Figure] = eqx.field(default_factory=dict, converter=lambda f: _as_figures(f))
+    ts: Times | None = None
+    t1: Scalar | None = None
+
+    @property
+    def valid_until(self) -> Float[Array, ""]:
+        """Until when the solution can be trusted: `t1` if all figures hold; otherwise the last saved time before
+        one exceeds its limit, or minus infinity if there is none. NaN where the times are not known."""
+        if self.ts is None or self.t1 is None:
+            return jnp.asarray(jnp.nan)
+        starts = [figure.exceeded_since for figure in self.figures.values()]
+        first = jnp.min(jnp.stack([jnp.asarray(jnp.inf), *starts]))
+        before = jnp.max(jnp.where(self.ts < first, self.ts, -jnp.inf))
+        return jnp.where(jnp.isinf(first) & (first > 0), self.t1, before)
 
     @property
     def holds(self) -> Bool[Array, ""]:
@@ -110,12 +132,19 @@ class Diagnostics(eqx.Module):
         return "\n".join(rows)
 
 
+def over_time(values: Times, ts: Times, *, limit: float, meaning: str, remedy: str) -> Figure:
+    """The figure of the largest of the values at some times."""
+    value, time, since = _largest(values, ts, limit)
+    return Figure(value, limit, meaning, remedy, time, since)
+
+
 @jax.jit
-def worst(values: Times, ts: Times) -> dict[str, Scalar]:
-    """The largest of the values at some times, and when: the `value` and the `time` of a figure."""
+def _largest(values: Times, ts: Times, limit: float) -> tuple[Scalar, Scalar, Scalar]:
+    """The largest value, when it is reached, and when the limit is exceeded first."""
     finite = jnp.where(jnp.isnan(values), jnp.inf, values)
     index = jnp.argmax(finite)
-    return {"value": values[index], "time": ts[index]}
+    since = jnp.min(jnp.where(finite > limit, ts, jnp.inf))
+    return values[index], ts[index], since
 
 
 def energy_figure(problem: Problem, ts: Times, energy: Times, kinetic: Times) -> dict[str, Figure]:
@@ -124,8 +153,9 @@ def energy_figure(problem: Problem, ts: Times, energy: Times, kinetic: Times) ->
     if depends_on_time(problem.hamiltonian, problem.dimension, problem.dtype):
         return {}
     return {
-        "energy drift": Figure(
-            **worst(_drift(energy, kinetic), ts),
+        "energy drift": over_time(
+            _drift(energy, kinetic),
+            ts,
             limit=_LARGEST_DRIFT,
             meaning="The mean energy is not conserved, relative to the kinetic energy.",
             remedy="Pass more steps or more particles, or compare with another method.",

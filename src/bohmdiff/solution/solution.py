@@ -351,6 +351,9 @@ class Solution(AbstractScoreSource):
         mean, std = (_short(values) for values in moments)
         failed = self.diagnostics.failed()
         says = ", ".join(f"{name} {figure}" for name, figure in failed.items())
+        until = float(self.diagnostics.valid_until)
+        if failed and np.isfinite(until):
+            says += f"; trusted until t = {until:.5g}"
         return "\n".join(
             [
                 title,

@@ -72,7 +72,7 @@ class VelocitySolution(AbstractFieldSolution):
             osmotic=fields[0],
             current=fields[1],
             particles=particles,
-            diagnostics=Diagnostics(),
+            diagnostics=Diagnostics(ts=ts, t1=problem.t1),
             _history=history,
         )
 

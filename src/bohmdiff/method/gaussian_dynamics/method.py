@@ -130,7 +130,7 @@ class GaussianDynamics(AbstractMethod):
             method=replace(self, steps=steps),
             ts=ts,
             interpolation=interpolation,
-            diagnostics=Diagnostics({"not finite": lost} | figures),
+            diagnostics=Diagnostics({"not finite": lost} | figures, ts, problem.t1),
         )
 
 

@@ -10,7 +10,7 @@ from ...flow import check_integration
 from ...hamiltonian import warn_of_kinks
 from ...problem import Problem
 from ...score import AbstractScore, as_score
-from ...solution import Diagnostics, Figure, Particles, worst
+from ...solution import Diagnostics, Figure, Particles, over_time
 from ...solver import BlanesMoan4
 from ...wavepacket import AbstractDesign, as_design, default_design
 from ..method import AbstractMethod
@@ -84,7 +84,9 @@ class GivenScore(AbstractMethod):
             flow=flow,
             particles=Particles(flow.position, weights, flow.log_density, flow.phase),
             current=current,
-            diagnostics=Diagnostics({"runaways": _runaways(x0, weights, flow.position, ts)}),
+            diagnostics=Diagnostics(
+                {"runaways": _runaways(x0, weights, flow.position, ts)}, ts, problem.t1
+            ),
             solver=self.solver,
             steps=self.steps,
         )
@@ -94,8 +96,9 @@ def _runaways(x0: Points, weights: Weights, position: Paths, ts: Times) -> Figur
     """How much the share of a variance from the farthest thousandth has grown since the start."""
     before = _share_of_farthest(x0, weights)
     shares = jax.lax.map(lambda x: _share_of_farthest(x, weights), jnp.moveaxis(position, 1, 0))
-    return Figure(
-        **worst(jnp.max(shares - before, axis=1), ts),
+    return over_time(
+        jnp.max(shares - before, axis=1),
+        ts,
         limit=_MOST,
         meaning="The farthest thousandth of the probability contributes that much more to a variance than at the "
         "start: particles that started far out have run away, where the score is inaccurate, and the moments "

@@ -108,7 +108,7 @@ class WaveFunctionSolution(AbstractFieldSolution):
             osmotic=osmotic,
             current=current,
             particles=_with_amplitudes(problem, psi, moved(problem, current, x0, weights, ts), ts),
-            diagnostics=Diagnostics(),
+            diagnostics=Diagnostics(ts=ts, t1=problem.t1),
             _history=history,
         )
 

@@ -27,7 +27,7 @@ from ...score import (
     hermite_polynomials,
     smooth_path,
 )
-from ...solution import Diagnostics, Figure, Particles, energy_figure, worst
+from ...solution import Diagnostics, Figure, Particles, energy_figure, over_time
 from ...solver import BlanesMoan4, room_for
 from ...stochastic import HermiteVelocity
 from ...wavepacket import AbstractDesign, as_design, default_design
@@ -177,7 +177,7 @@ class SequentialScoreMatching(AbstractMethod):
             current=HermiteVelocity(paths.phase, masses, every.misfit),
             condition_number=saved.condition_number,
             farthest=saved.farthest,
-            diagnostics=_diagnostics(problem, every, mismatch, figures),
+            diagnostics=_diagnostics(problem, ts, every, mismatch, figures),
             solver=self.solver,
             steps=steps,
             _energy=saved.energy,
@@ -360,23 +360,28 @@ def _tracers(number: int) -> np.ndarray:
     return np.arange(0, number, -(-number // _TRACERS))
 
 
-def _diagnostics(problem: Problem, steps: _Steps, mismatch: Times, more: dict[str, Figure]) -> Diagnostics:
+def _diagnostics(
+    problem: Problem, ts: Times, steps: _Steps, mismatch: Times, more: dict[str, Figure]
+) -> Diagnostics:
     figures = {
-        "condition number": Figure(
-            **worst(steps.condition_number, steps.t),
+        "condition number": over_time(
+            steps.condition_number,
+            steps.t,
             limit=_largest_condition_number(problem),
             meaning="The linear system of the score fit is nearly singular.",
             remedy="Pass more particles, a lower degree or a smaller trust_radius.",
         ),
-        "density mismatch": Figure(
-            **worst(mismatch, steps.t),
+        "density mismatch": over_time(
+            mismatch,
+            steps.t,
             limit=_LARGEST_MISMATCH * problem.dimension**0.5,
             meaning="The fitted ln ρ differs from the ln ρ that the flow of the particles produces; this is the "
             "root-mean-square difference.",
             remedy="Trust earlier times only, pass a larger degree, or use SplitOperator where d ≤ 4.",
         ),
     }
-    return Diagnostics(figures | more | energy_figure(problem, steps.t, steps.energy, steps.kinetic))
+    energy = energy_figure(problem, steps.t, steps.energy, steps.kinetic)
+    return Diagnostics(figures | more | energy, ts, problem.t1)
 
 
 def _mismatch(ts: Times, on_tracers: _OnTracers, weights: Weights) -> Times:

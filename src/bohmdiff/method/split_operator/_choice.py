@@ -19,7 +19,7 @@ from ._fourier import FourierGrid
 from ._observe import force_beside
 from ._propagator import kick_times
 
-FIRST_STEPS = 128
+FIRST_STEPS = 64
 MOST_STEPS = 2**16
 # The force of a drive is known at that many times, and a chosen step misses no more than this share of the
 # momentum's standard deviation.

@@ -10,7 +10,7 @@ from jaxtyping import Array, Complex, DTypeLike, Float
 
 from ..._types import Scalar, Times
 from ...hamiltonian import Hamiltonian
-from ...solution import Diagnostics, Figure, worst
+from ...solution import Figure, over_time
 from ._fourier import FourierGrid
 from ._propagator import Propagator, kick_times
 from ._start import EDGE_PROBABILITY, norm_tolerance
@@ -99,7 +99,7 @@ def diagnostics(
     norm: Scalar,
     too_fast: Scalar,
     conserved: bool,
-) -> Diagnostics:
+) -> dict[str, Figure]:
     """The figures, from the records at t0 and all saved times, and from ψ0 before any check."""
     dtype = times.dtype
     finite = jnp.isfinite(moments.norm) & jnp.isfinite(moments.energy)
@@ -125,8 +125,9 @@ def diagnostics(
             remedy="The potential must be finite at every point of the box at all times.",
             time=times[jnp.argmin(finite)],
         ),
-        "norm drift": Figure(
-            **worst(jnp.abs(moments.norm - moments.norm[0]), times),
+        "norm drift": over_time(
+            jnp.abs(moments.norm - moments.norm[0]),
+            times,
             limit=max(_NORM_DRIFT, 1e4 * float(jnp.finfo(dtype).eps)),
             meaning="Rounding errors change the norm of ψ.",
             remedy="Use double precision, or fewer steps.",
@@ -135,8 +136,9 @@ def diagnostics(
     if conserved:
         digits = _ROUNDING * jnp.finfo(dtype).eps / _ENERGY_DRIFT
         unit = jnp.max(moments.kinetic) + digits * jnp.max(jnp.abs(moments.potential))
-        figures["energy drift"] = Figure(
-            **worst(jnp.abs(moments.energy - moments.energy[0]) / unit, times),
+        figures["energy drift"] = over_time(
+            jnp.abs(moments.energy - moments.energy[0]) / unit,
+            times,
             limit=_ENERGY_DRIFT,
             meaning="The mean energy should be conserved, but it changes by this share of the largest mean "
             "kinetic energy.",
@@ -144,7 +146,7 @@ def diagnostics(
         )
     for i in range(grid.dimension):
         figures |= _at_the_edges(grid, edges, times, i)
-    return Diagnostics(figures)
+    return figures
 
 
 class Shifts(eqx.Module):
@@ -223,8 +225,9 @@ def between_points_figure(
     rounding = _ROUNDING * jnp.finfo(dtype).eps / _MISSED_POTENTIAL
     unit = jnp.max(moments.kinetic) + rounding * jnp.max(jnp.abs(moments.potential))
     return {
-        "potential between points": Figure(
-            **worst(missed / unit, times),
+        "potential between points": over_time(
+            missed / unit,
+            times,
             limit=_MISSED_POTENTIAL,
             meaning="The potential changes between the points of the grid: its mean there differs by this share "
             "of the largest mean kinetic energy.",
@@ -253,8 +256,9 @@ def drive_figure(
     width = jnp.sqrt(jnp.diag(at_start.covariance))
     missed = _missed_momentum(hamiltonian, order, ts, mean, width)
     return {
-        "drive": Figure(
-            **worst(jnp.max(missed / (0.5 * hamiltonian.hbar / width), axis=(1, 2)), ts[1:]),
+        "drive": over_time(
+            jnp.max(missed / (0.5 * hamiltonian.hbar / width), axis=(1, 2)),
+            ts[1:],
             limit=_MISSED_MOMENTUM,
             meaning="The potential changes within a step: its mean force, taken at the kicks alone, misses this "
             "momentum, in units of ħ / (2 std).",
@@ -291,15 +295,17 @@ def _at_the_edges(grid: FourierGrid, edges: Edges, times: Times, i: int) -> dict
     which = "" if grid.dimension == 1 else f" of x[{i}]"
     lower, upper, largest = grid.lower[i], grid.upper[i], np.pi / grid.spacing[i]
     return {
-        f"box edge{which}": Figure(
-            **worst(edges.box[:, i], times),
+        f"box edge{which}": over_time(
+            edges.box[:, i],
+            times,
             limit=EDGE_PROBABILITY,
             meaning=f"The density reaches the edge of the box: this probability lies at the outermost points of "
             f"coordinate {i}, next to {lower:g} and {upper:g}. It comes back in on the other side.",
             remedy="Widen lower and upper.",
         ),
-        f"momentum edge{which}": Figure(
-            **worst(edges.momentum[:, i], times),
+        f"momentum edge{which}": over_time(
+            edges.momentum[:, i],
+            times,
             limit=EDGE_PROBABILITY,
             meaning="The momentum reaches the edge of the grid: this probability lies at the largest wavenumbers "
             f"of coordinate {i}, next to {largest:.4g}.",

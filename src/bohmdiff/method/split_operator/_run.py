@@ -21,8 +21,10 @@ from ._observe import Edges, Moments, Shifts, observe
 from ._propagator import Propagator, advance, advance_traced, steps_between, traced_steps
 from ._wave import kept_times
 
-# Two runs are compared at the ends of that many equal parts of the span, and no run takes fewer steps.
-INTERVALS = 32
+# Two runs are compared at the ends of that many equal parts of the span, the smaller number for large grids, and
+# no run takes fewer steps.
+_PARTS = 32, 16
+_LARGE_GRID = 2**16
 # A saved time within this share of the span of a time of comparison takes its place.
 _NEAR = 1 / 128
 
@@ -85,7 +87,7 @@ class Plan(eqx.Module):
         floats, largest = asked.astype(float).tolist(), float(self.largest_step)
         counts = [steps_between(a, b, largest) for a, b in itertools.pairwise(floats)]
         if compared is None:
-            compared = compared_times(problem, ts)
+            compared = compared_times(problem, ts, grid)
         if not shortened:
             ends = _ends(asked, counts)
             compared = ends[np.argmin(np.abs(compared[:, None] - ends[None, :]), axis=1)]
@@ -115,10 +117,15 @@ def _ends(times: np.ndarray, counts: list[int]) -> np.ndarray:
     return np.concatenate([*parts, times[-1:]])
 
 
-def compared_times(problem: Problem, ts: Times) -> np.ndarray:
+def parts(grid: FourierGrid) -> int:
+    """At the ends of how many parts of the span two runs are compared."""
+    return _PARTS[grid.size > _LARGE_GRID]
+
+
+def compared_times(problem: Problem, ts: Times, grid: FourierGrid) -> np.ndarray:
     """When two runs are compared: saved times where they are dense, and own ones elsewhere."""
     saved, start, end = np.asarray(ts), float(problem.t0), float(problem.t1)
-    own = np.linspace(start, end, INTERVALS + 1).astype(saved.dtype)
+    own = np.linspace(start, end, parts(grid) + 1).astype(saved.dtype)
     nearest = saved[np.argmin(np.abs(own[:, None] - saved[None, :]), axis=1)]
     chosen = np.where(np.abs(nearest - own) <= _NEAR * (end - start), nearest, own)
     # No later than the last saved time.

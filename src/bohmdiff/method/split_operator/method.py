@@ -30,7 +30,7 @@ from ._choice import (
 from ._fourier import FourierGrid
 from ._observe import Shifts, between_points_figure, diagnostics, drive_figure
 from ._propagator import ORDERS, Propagator
-from ._run import INTERVALS, Plan, Records, compared_times, propagate, propagate_traced
+from ._run import Plan, Records, compared_times, parts, propagate, propagate_traced
 from ._start import Start, check_memory, norm_tolerance
 from ._wave import Stepping, kept_times
 from .solution import GridSolution
@@ -101,8 +101,7 @@ class SplitOperator(AbstractMethod):
         periodic image of `lower`. If not given, they are chosen with the points.
     - `steps`: the nominal step is `(t1 - t0) / steps`. Saved times are hit exactly: between each and the
         next (and between `t0` and the first) lie the least number of equal steps that are no longer. If not
-        given, the first of 128, 256, ... that resolves a drive, and whose moments fewer steps do not change by
-        more than the tolerance.
+        given, the first of 64 or 128 and its doubles that resolves a drive and agrees with fewer steps.
     - `tolerance`: the largest error of any mean or standard deviation due to the steps, in units of the latter.
     - `order`: 4, or 2 for the splitting of Strang.
     - `memory`: how many bytes may be used; what is free now, if not given.
@@ -203,9 +202,9 @@ class SplitOperator(AbstractMethod):
                 method,
                 lambda steps: on_grid.run(ts, steps, shifts, progress),
                 compare=lambda steps: on_grid.compared(ts, steps),
-                first=first,
+                first=max(first, 4 * parts(grid)),
                 order=self.order,
-                fewest=INTERVALS,
+                fewest=parts(grid),
                 most=MOST_STEPS,
             )
         else:
@@ -283,7 +282,7 @@ class _OnGrid:
 
     def compared(self, ts: Times, steps: int) -> Compared:
         """The moments at the times at which runs are compared, and nothing else."""
-        given, times = self.method.steps, compared_times(self.problem, ts)
+        given, times = self.method.steps, compared_times(self.problem, ts, self.grid)
         if given is not None:
             plan = self._plan(ts, given)
             times = np.asarray(plan.times)[np.array(plan.compared)]
@@ -302,7 +301,9 @@ class _OnGrid:
             each = np.full(self.grid.dimension, largest)
             return each if off else np.ones_like(each), each
         self.start.require_sound(problem, self.grid)
-        ran = self._at(compared_times(problem, ts), steps, Shifts(self.propagator, problem.hamiltonian))
+        ran = self._at(
+            compared_times(problem, ts, self.grid), steps, Shifts(self.propagator, problem.hamiltonian)
+        )
         wider, denser = _factor(ran.records.edges.box), _factor(ran.records.edges.momentum)
         figure = self._between_points(ran)["potential between points"]
         unresolved = not float(figure.value) <= _BETWEEN * figure.limit
@@ -334,7 +335,7 @@ class _OnGrid:
             norm=self.start.norm,
             too_fast=self.start.too_fast,
             conserved=self.propagator.hamiltonian is None,
-        ).figures
+        )
         at_start = jax.tree.map(lambda leaf: leaf[0], moments)
         if self.method.order == 4:  # whose correction is the squared force
             width = jnp.sqrt(jnp.diag(at_start.covariance))
@@ -348,7 +349,7 @@ class _OnGrid:
             self.problem,
             method,
             ts,
-            Diagnostics(figures | more | self._between_points(ran)),
+            Diagnostics(figures | more | self._between_points(ran), ts, self.problem.t1),
             self.grid,
             jax.tree.map(lambda leaf: leaf[np.array(plan.saved)], moments),
             at_start,
