@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from .._check import describe, require
+from .._check import describe, is_whole_number, require
 from .._types import Numbers, Scalar, Time, Vector
 from .potential import AbstractPotential, check_fits, number_or_vector, positive, scalar
 
@@ -155,7 +155,7 @@ class Eckart(AbstractPotential):
     coordinate: int = eqx.field(static=True)
 
     def __init__(self, height: Numbers, width: Numbers, coordinate: int = 0):
-        if isinstance(coordinate, bool) or not isinstance(coordinate, int | np.integer) or coordinate < 0:
+        if not is_whole_number(coordinate) or coordinate < 0:
             raise ValueError(
                 f"coordinate must be the index of a coordinate, 0 to d - 1, but {coordinate!r} was given."
             )

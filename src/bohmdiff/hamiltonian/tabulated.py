@@ -13,7 +13,7 @@ import xarray
 from jaxtyping import Array, Float
 from scipy.interpolate import BSpline, make_interp_spline
 
-from .._check import as_float, as_real_array, is_concrete
+from .._check import as_float, as_real_array, is_concrete, is_integer, on_host
 from .._types import Numbers, Scalar, Time, Vector
 from .potential import AbstractPotential
 
@@ -226,11 +226,17 @@ def _points(axes: Any, dtype: Any) -> list[np.ndarray]:
             "axes must be concrete because SciPy makes the spline, but they are traced. values may be traced."
         )
     try:
-        given = [np.asarray(axis, float) for axis in axes]
+        given = [on_host(axis, "an axis") for axis in axes]
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"axes must be a sequence of arrays, one per coordinate, but {axes!r:.200} was given ({error})."
         ) from None
+    for k, axis in enumerate(given):
+        if not is_integer(axis.dtype) and not jnp.issubdtype(axis.dtype, jnp.floating):
+            raise ValueError(
+                f"The points of an axis must be real numbers, but axis {k} has dtype {axis.dtype}."
+            )
+    given = [axis.astype(float) for axis in given]
     if given and all(axis.ndim == 0 for axis in given):
         given = [np.stack(given)]
     if not 1 <= len(given) <= _MOST_AXES:

@@ -73,7 +73,7 @@ class HarmonicScore(AbstractGradientScore):
         self.centre = mean - modes @ displacement
         self.rate = modes.T @ initial.momentum
         weighted = root[:, None] * vectors
-        self.precision = (2 / hamiltonian.hbar) * (weighted * frequencies) @ weighted.T
+        self.precision = (2 / hamiltonian.hbar) * (weighted * frequencies[None]) @ weighted.T
         self.t0 = problem.t0.astype(mean.dtype)
 
     def mean(self, t: Time) -> Vector:

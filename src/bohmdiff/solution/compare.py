@@ -116,7 +116,7 @@ def _divergence(solution: Solution, reference: Solution) -> Scalar | None:
     mean, std = reference.mean()[-1], _WIDER * reference.std()[-1]
     normal, _ = SobolPoints(_DENSITY_POINTS)(d, jax.random.key(0))
     normal = jnp.asarray(normal, mean.dtype)
-    x = mean + std * normal
+    x = mean[None] + std[None] * normal
     try:
         log_reference = jax.vmap(lambda y: reference.log_density(t, y))(x)
         log_density = jax.vmap(lambda y: solution.log_density(t, y))(x)

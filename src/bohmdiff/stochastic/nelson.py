@@ -20,6 +20,7 @@ from .._check import (
     as_real_array,
     cast_floats,
     is_concrete,
+    is_whole_number,
 )
 from .._precision import in_full_precision
 from .._types import Field, Key, Numbers, Paths, Points, Scalar, Times
@@ -116,7 +117,7 @@ def nelson_process(
     move = partial(
         process_paths, problem.hamiltonian, velocities.osmotic, velocities.velocity, solver=solver
     )
-    if isinstance(start, int | np.integer):
+    if is_whole_number(start):
         number = as_positive_integer(start, "start", "Pass a number of draws, or positions.")
         x = problem.initial.particles(RandomPoints(number), start_key)[0].astype(dtype)
         if backward:

@@ -311,8 +311,9 @@ def _require_design(design: object) -> None:
 
 
 def _discarded_probability(value: object) -> float:
-    if isinstance(value, int | float | np.number) and 0 <= value < 1:
-        return float(value)
+    probability = as_float(value, "discard")
+    if 0 <= probability < 1:
+        return probability
     raise ValueError(f"discard is a probability, 0 <= discard < 1, but {value!r} was given.")
 
 

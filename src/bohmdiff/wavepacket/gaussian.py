@@ -99,7 +99,7 @@ class GaussianWavePacket(AbstractInitialState):
     def particles(self, design: AbstractDesign, key: Key | None = None) -> tuple[Points, Weights]:
         normal, weights = design(self.dimension, key)
         cholesky = jnp.linalg.cholesky(self.covariance)
-        points = self.mean + jnp.asarray(normal, self.dtype) @ cholesky.T
+        points = self.mean[None] + jnp.asarray(normal, self.dtype) @ cholesky.T
         return points, jnp.asarray(weights, self.dtype)
 
 

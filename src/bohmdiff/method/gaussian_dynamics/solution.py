@@ -100,8 +100,8 @@ class GaussianSolution(Solution, AbstractFitted):
 
     def move(self, x0: Points) -> Paths:
         packets = self._saved()
-        start = x0 - self._initial.mean
-        return packets.mean + jnp.einsum("kij,nj->nki", packets.flow, start)
+        start = x0 - self._initial.mean[None]
+        return packets.mean[None] + jnp.einsum("kij,nj->nki", packets.flow, start)
 
     def average(self, f: Callable[[Scalar, Vector], PyTree]) -> PyTree:
         return particle_average(self._quadrature_particles(), self.ts, f)
@@ -132,7 +132,7 @@ class GaussianSolution(Solution, AbstractFitted):
         nodes, weights = (jnp.asarray(a, self.problem.dtype) for a in _quadrature(self.problem.dimension))
         packets = self._saved()
         cholesky = jnp.linalg.cholesky(packets.covariance)
-        position = packets.mean + jnp.einsum("kij,nj->nki", cholesky, nodes)
+        position = packets.mean[None] + jnp.einsum("kij,nj->nki", cholesky, nodes)
         return Particles(position, weights)
 
     def score_at(self, t: Scalar, x: Vector) -> Vector:
@@ -146,9 +146,8 @@ class GaussianSolution(Solution, AbstractFitted):
     def wave_function_at(self, t: Scalar, x: Vector) -> Complex[Array, ""]:
         packet = self._at(t)
         y = x - packet.mean
-        return jnp.exp(
-            0.5 * _log_normal(packet, y) + 1j * _phase(packet, y) / self.problem.hamiltonian.hbar
-        )
+        phase = _phase(packet, y) / self.problem.hamiltonian.hbar
+        return jnp.exp(jax.lax.complex(0.5 * _log_normal(packet, y), phase))
 
     def velocity_at(self, t: Scalar, x: Vector) -> Vector:
         packet = self._at(t)
@@ -190,7 +189,7 @@ def _fitted(solution: GaussianSolution) -> GaussianScore:
     # Beyond the last step the interpolation has no times; its own goes on there, and nobody asks for it.
     room = solution.interpolation.ts.size
     step = solution.interpolation.ts[1] - solution.interpolation.ts[0]
-    ts = solution.interpolation.ts[0] + step * jnp.arange(room)
+    ts = solution.interpolation.ts[0] + step * jnp.arange(room, dtype=step.dtype)
 
     def gaussian(t: Scalar) -> MovingGaussian:
         packet = solution._at(t)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from ..._check import as_positive_integer, describe, is_concrete
+from ..._check import as_float, as_positive_integer, describe, is_concrete
 from ..._errors import DegenerateFitError
 from ..._types import Key, Paths, Points, Scalar, Times, Weights
 from ...flow import HalfState, check_solver, integrate, require_finite
@@ -103,7 +103,9 @@ class SequentialScoreMatching(AbstractMethod):
     particles: int | AbstractDesign | None = eqx.field(default=None, static=True)
     steps: int | None = eqx.field(default=None, static=True, converter=as_steps)
     solver: diffrax.AbstractSolver = eqx.field(default=BlanesMoan4(), static=True)
-    trust_radius: float | None = eqx.field(default=None, static=True)
+    trust_radius: float | None = eqx.field(
+        default=None, static=True, converter=lambda v: None if v is None else as_float(v, "trust_radius")
+    )
     basis: AbstractBasis = eqx.field(default=TotalDegree(), static=True)
 
     def __check_init__(self):
@@ -144,7 +146,7 @@ class SequentialScoreMatching(AbstractMethod):
             )
         x0 = require_finite(problem, problem.hamiltonian.potential, x0, "potential")
         mean = weights @ x0
-        width = jnp.sqrt(weights @ (x0 - mean) ** 2)
+        width = jnp.sqrt(weights @ (x0 - mean[None]) ** 2)
         warn_of_kinks(problem.hamiltonian, problem.t0, mean, width, order=2)
         concrete = is_concrete((problem, x0, weights, ts))
         unstepped = replace(self, steps=None)
@@ -375,5 +377,5 @@ def _mismatch(ts: Times, on_tracers: _OnTracers, weights: Weights) -> Times:
     r"""The standard deviation over tracers of $\ln\rho$ of the fit, less $\ln\rho_0 - \int\nabla\cdot v\,dt$."""
     log_density, divergence = on_tracers
     lost = jnp.cumsum(0.5 * (divergence[1:] + divergence[:-1]) * jnp.diff(ts)[:, None], axis=0)
-    excess = log_density.at[1:].add(lost) - log_density[0]
+    excess = log_density.at[1:].add(lost) - log_density[:1]
     return jnp.sqrt((excess - (excess @ weights)[:, None]) ** 2 @ weights)

@@ -152,7 +152,7 @@ def drive_figure(
     width = 0.5 * hamiltonian.hbar / jnp.sqrt(jnp.diag(at_start.covariance))
     return {
         "drive": Figure(
-            **worst(jnp.max(missed / width, axis=1), ts[1:]),
+            **worst(jnp.max(missed / width[None], axis=1), ts[1:]),
             limit=_MISSED_MOMENTUM,
             meaning="The potential changes within a step: its mean force, taken at the kicks alone, misses this "
             "momentum, in units of ħ / (2 std).",
