@@ -1,5 +1,6 @@
 """Checks of user input: one error that states the given value, the allowed values and the remedy."""
 
+import re
 import sys
 import warnings
 from collections.abc import Callable
@@ -16,6 +17,8 @@ from jaxtyping import Array, ArrayLike, Bool, PyTree
 _WRAPPERS = ("bohmdiff", "equinox", "jax", "jaxtyping", "beartype")
 # What Python or NumPy would convert to numbers: digits, codes of characters, 0 and 1.
 _NO_NUMBERS = (str, bytes, bytearray, memoryview, bool, np.bool_)
+# How torch and others refuse a value that JAX traces.
+_REFUSAL = re.compile(r"not '?\w*Tracer")
 # The largest number of particles, steps or nodes: more would not fit in memory.
 _LARGEST_INTEGER = 2**31 - 1
 
@@ -182,6 +185,21 @@ def cast_floats(tree: PyTree, dtype: Any) -> PyTree:
     return jax.tree.map(cast, tree)
 
 
+def reason(error: BaseException, table: str | None = None) -> str:
+    """Why a user's function could not be traced; `table` makes such a function from numbers."""
+    causes = [error]
+    while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None:
+        causes.append(cause)
+    if not any(isinstance(one, jax.errors.JAXTypeError) or _REFUSAL.search(str(one)) for one in causes):
+        return f"{type(error).__name__}: {error}"
+    otherwise = f", or tabulate it with {table}" if table else ""
+    return (
+        "it needs the values of its arguments, which JAX does not know while it traces the function. Functions "
+        "of math, NumPy, SciPy and torch need them, and so do float(...) and `if`. Write it with jax.numpy, "
+        f"jax.scipy and jnp.where{otherwise} ({type(error).__name__})."
+    )
+
+
 def check_output(
     function: Callable[..., Any],
     arguments: tuple,
@@ -199,7 +217,7 @@ def check_output(
     except Exception as error:
         raise ValueError(
             f"{name} could not be evaluated as {call} with {what} of shape {position}: "
-            f"{type(error).__name__}: {error}"
+            + reason(error, "bd.TabulatedPotential" if name == "potential" else None)
         ) from error
     got = getattr(out, "shape", None)
     kind_name, kind = ("complex", jnp.complexfloating) if complex_valued else ("real", jnp.floating)

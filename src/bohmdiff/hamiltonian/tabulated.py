@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 from scipy.interpolate import BSpline, make_interp_spline
 
 from .._check import as_float, as_real_array, is_concrete, is_integer, on_host
+from .._precision import in_full_precision
 from .._types import Numbers, Scalar, Time, Vector
 from .potential import AbstractPotential
 
@@ -73,6 +74,7 @@ class TabulatedPotential(AbstractPotential):
     # start; and one more at either end, linear or constant: (n + 1, powers, B-splines).
     _pieces: tuple[Float[Array, "_ 4 4"], ...]
 
+    @in_full_precision
     def __init__(
         self,
         axes: Numbers | Sequence[Numbers],
@@ -80,7 +82,7 @@ class TabulatedPotential(AbstractPotential):
         *,
         outside: Literal["nan", "linear", "clip"] = "nan",
     ):
-        if outside not in ("nan", "linear", "clip"):
+        if not isinstance(outside, str) or outside not in ("nan", "linear", "clip"):
             raise ValueError(f"outside must be 'nan', 'linear' or 'clip', but {outside!r} was given.")
         values = as_real_array(values, "values")
         points = _points(axes, values.dtype)

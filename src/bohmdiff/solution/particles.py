@@ -115,7 +115,7 @@ def particle_covariance(particles: Particles) -> Float[Array, "K d d"]:
     """The covariance matrix at each time; one time after the other, as all at once could fill the memory."""
 
     def at(x: Points) -> Float[Array, "d d"]:
-        centred = x - particles.weights @ x
+        centred = x - (particles.weights @ x)[None]
         return (centred * particles.weights[:, None]).T @ centred
 
     return jax.lax.map(at, jnp.moveaxis(particles.position, 1, 0))

@@ -19,6 +19,7 @@ from .._check import (
     as_positive_integer,
     as_real_array,
     cast_floats,
+    check_output,
     is_concrete,
     is_whole_number,
 )
@@ -100,6 +101,10 @@ def nelson_process(
     dtype = velocities.problem.dtype
     velocities = cast_floats(velocities, dtype)
     problem = velocities.problem
+    if isinstance(source, Velocities):
+        point = (problem.t0, jnp.zeros(problem.dimension, dtype))
+        for name, field in (("score", velocities.score), ("velocity", velocities.velocity)):
+            check_output(field, point, point[1].shape, name)
     steps = as_positive_integer(steps, "steps", "Pass the number of steps from t0 to t1.")
     scale = as_float(noise, "noise")
     if not 0 <= scale < math.inf:

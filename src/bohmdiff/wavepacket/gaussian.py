@@ -43,6 +43,7 @@ class GaussianWavePacket(AbstractInitialState):
     momentum: Vector
     chirp: Matrix
 
+    @in_full_precision
     def __init__(
         self,
         mean: Numbers,

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import jax.scipy.linalg as jsl
 from jaxtyping import Array, Bool, Complex, Float, PyTree
 
+from ..._precision import in_full_precision
 from ..._types import Key, Matrix, Paths, Points, Scalar, Time, Times, Vector
 from ...problem import Problem
 from ...score import GaussianScore, MovingGaussian, cubic_path
@@ -82,13 +83,16 @@ class GaussianSolution(Solution, AbstractFitted):
     interpolation: diffrax.DenseInterpolation
     diagnostics: Diagnostics
 
+    @in_full_precision
     def mean(self) -> Float[Array, "K d"]:
         return self._saved().mean
 
+    @in_full_precision
     def covariance(self) -> Float[Array, "K d d"]:
         """The covariance of the density at the saved times, shape `(K, d, d)`."""
         return self._saved().covariance
 
+    @in_full_precision
     def energy(self) -> Times:
         r"""$\langle H \rangle$ at the saved times, shape `(K,)`, under the full potential, not only its
         expansion about the centre.

@@ -192,8 +192,8 @@ class SequentialScoreMatching(AbstractMethod):
             f"The score fit became singular at t = {describe(ran.steps.t[first])}, in step {first} of {steps}: "
             f"the condition number of its {functions - 1} x {functions - 1} linear system is "
             f"{float(ran.steps.condition_number[first]):.1e}, and {limit:.0e} is the limit. Either particles ran "
-            "away (pass a smaller trust_radius, or a design that reaches less far out), or they are too few "
-            "for the basis (pass more particles or a lower degree), or the steps are too long (pass more), or "
+            "away (pass a lower degree, or a design that reaches less far out), or they are too few for the "
+            "basis (pass more particles or a lower degree), or the steps are too long (pass more), or "
             "they left a TabulatedPotential (pass outside='linear' to it)."
         )
 
@@ -272,7 +272,7 @@ def _run(
     def moments(t: Any, y: tuple[HalfState, HalfState], args: Any) -> Moments:
         x = y[0].motion
         mean = weights @ x
-        return Moments(mean, jnp.sqrt(weights @ (x - mean) ** 2))
+        return Moments(mean, jnp.sqrt(weights @ (x - mean[None]) ** 2))
 
     def save(
         t: Any, y: tuple[HalfState, HalfState], args: Any
@@ -286,7 +286,7 @@ def _run(
         fitted, phase = fit_score_and_phase(
             x, velocity, weights, mass, method.degree, trust_radius, method.basis
         )
-        error = velocity - phase.correction_gradient(x) / mass
+        error = velocity - phase.correction_gradient(x) / mass[None]
         kinetic, potential = energies(t, x, velocity)
         kinetic = kinetic + quantum(fitted.fisher_information)
         steps = _Steps(
@@ -360,7 +360,7 @@ def _diagnostics(problem: Problem, steps: _Steps, mismatch: Times, more: dict[st
             **worst(steps.condition_number, steps.t),
             limit=_largest_condition_number(problem),
             meaning="The linear system of the score fit is nearly singular.",
-            remedy="Pass more particles, a lower degree or a smaller trust_radius.",
+            remedy="Pass a lower degree, more particles, or a design that reaches less far out.",
         ),
         "density mismatch": Figure(
             **worst(mismatch, steps.t),

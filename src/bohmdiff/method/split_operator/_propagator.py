@@ -129,7 +129,7 @@ class Propagator(eqx.Module):
             elapsed += share
             if operators.kicks is None:
                 times = jnp.where(last, 1.0, 2.0).astype(dt.dtype) if i == end else 1.0
-                psi = psi * self._phase(i, start + (n + elapsed).astype(dt.dtype) * dt, dt, times)
+                psi = psi * self._phase(i, start + (n.astype(dt.dtype) + elapsed) * dt, dt, times)
             elif i < end:
                 psi = psi * operators.kicks[min(i, end - i)]
             else:
