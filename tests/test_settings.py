@@ -70,7 +70,8 @@ def test_a_grid_in_single_precision():
 def test_particles():
     initial = bd.GaussianMixture([0.5, 0.5], [[-0.5, 0.0], [0.5, 0.0]], 0.5)
     x, weights = initial.particles(bd.GaussHermitePoints(3))
-    assert np.all(np.isfinite(x)) and abs(float(np.asarray(weights).sum()) - 1) < 1e-6
+    assert np.all(np.isfinite(x))
+    assert abs(float(np.asarray(weights).sum()) - 1) < 1e-6
 
 
 @pytest.mark.parametrize(

@@ -229,15 +229,13 @@ def _points(axes: Any, dtype: Any) -> list[np.ndarray]:
         )
     try:
         given = [on_host(axis, "an axis") for axis in axes]
+        for k, axis in enumerate(given):
+            if not is_integer(axis.dtype) and not jnp.issubdtype(axis.dtype, jnp.floating):
+                raise TypeError(f"axis {k} has dtype {axis.dtype}")
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"axes must be a sequence of arrays, one per coordinate, but {axes!r:.200} was given ({error})."
         ) from None
-    for k, axis in enumerate(given):
-        if not is_integer(axis.dtype) and not jnp.issubdtype(axis.dtype, jnp.floating):
-            raise ValueError(
-                f"The points of an axis must be real numbers, but axis {k} has dtype {axis.dtype}."
-            )
     given = [axis.astype(float) for axis in given]
     if given and all(axis.ndim == 0 for axis in given):
         given = [np.stack(given)]
