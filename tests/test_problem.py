@@ -1,8 +1,11 @@
+import math
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy
 
 import bohmdiff as bd
 from bohmdiff._check import cast_floats
@@ -11,8 +14,17 @@ from tests.unchecked import unchecked_types
 PACKET = bd.GaussianWavePacket(mean=[1.0, 0.0], covariance=0.5)
 
 
+FOREIGN = (
+    r"Functions of math, NumPy, SciPy and torch .* with jax.numpy, .*tabulate it with bd.TabulatedPotential"
+)
+
+
 def harmonic(t, x):
     return 0.5 * jnp.sum(x**2)
+
+
+def like_torch(x):
+    raise TypeError(f"sin(): argument 'input' (position 1) must be Tensor, not {type(x).__name__}")
 
 
 def test_what_a_problem_knows():
@@ -84,6 +96,10 @@ def test_going_back_in_time_as_the_message_says():
         ({"hamiltonian": bd.Hamiltonian(lambda t, x: None)}, "returned NoneType"),
         ({"hamiltonian": bd.Hamiltonian(lambda x: x[0])}, "could not be evaluated as potential.*TypeError"),
         ({"hamiltonian": bd.Hamiltonian(lambda t, x: x @ jnp.ones(3))}, "could not be evaluated"),
+        ({"hamiltonian": bd.Hamiltonian(lambda t, x: math.sin(x[0]))}, FOREIGN),
+        ({"hamiltonian": bd.Hamiltonian(lambda t, x: scipy.special.erf(x[0]))}, FOREIGN),
+        ({"hamiltonian": bd.Hamiltonian(lambda t, x: x[0] if x[0] > 0 else 0 * x[0])}, FOREIGN),
+        ({"hamiltonian": bd.Hamiltonian(lambda t, x: like_torch(x[0]))}, FOREIGN),
     ],
 )
 def test_errors(arguments, message):

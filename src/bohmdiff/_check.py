@@ -1,5 +1,6 @@
 """Checks of user input: one error that states the given value, the allowed values and the remedy."""
 
+import re
 import sys
 import warnings
 from collections.abc import Callable
@@ -14,6 +15,10 @@ from jaxtyping import Array, ArrayLike, Bool, PyTree
 
 # Packages whose frames lie between the user's line and ours.
 _WRAPPERS = ("bohmdiff", "equinox", "jax", "jaxtyping", "beartype")
+# What Python or NumPy would convert to numbers: digits, codes of characters, 0 and 1.
+_NO_NUMBERS = (str, bytes, bytearray, memoryview, bool, np.bool_)
+# How torch and others refuse a value that JAX traces.
+_REFUSAL = re.compile(r"not '?\w*Tracer")
 # The largest number of particles, steps or nodes: more would not fit in memory.
 _LARGEST_INTEGER = 2**31 - 1
 
@@ -54,17 +59,27 @@ def warn(message: str) -> None:
 
 
 def as_real_array(value: Any, name: str) -> Array:
-    """`value` as a real floating-point array with finite entries; integers become floats."""
+    """`value` as a real array with finite entries, in single or double precision; integers become floats."""
     try:
-        array = jnp.asarray(value)
-        if not jnp.issubdtype(array.dtype, jnp.floating):
-            if not jnp.issubdtype(array.dtype, jnp.integer):
-                raise TypeError(f"its dtype is {array.dtype}")
-            array = array.astype(float)
+        if isinstance(value, _NO_NUMBERS):
+            raise TypeError(f"its type is {type(value).__name__}")
+        # Arrays of NumPy stay as they are at first, since JAX refuses some dtypes without naming them.
+        given = value if isinstance(value, np.ndarray | np.generic) else jnp.asarray(value)
+        real = jnp.issubdtype(given.dtype, jnp.floating)
+        if not real and not is_integer(given.dtype):
+            raise TypeError(f"its dtype is {given.dtype}")
+        precise = not real or given.dtype.itemsize in (4, 8)
+        array = jnp.asarray(given if precise else 0.0)
     except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(
             f"{name} must be a real number or an array of real numbers, but {value!r} was given ({error})."
         ) from None
+    if not precise:
+        raise ValueError(
+            f"{name} must be in single or double precision, but its dtype is {given.dtype}. Convert it to "
+            "float32 or float64."
+        )
+    array = array if real else array.astype(float)
     return require(
         array,
         jnp.all(jnp.isfinite(array)),
@@ -72,19 +87,34 @@ def as_real_array(value: Any, name: str) -> Array:
     )
 
 
+def is_integer(dtype: Any) -> bool:
+    """Whether this is a dtype of integers. For NumPy, spans of time are integers too."""
+    return jnp.issubdtype(dtype, jnp.integer) and not np.issubdtype(dtype, np.timedelta64)
+
+
+def is_whole_number(value: Any) -> bool:
+    """Whether this is an integer of Python or NumPy, and not a truth value."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool | np.timedelta64)
+
+
 def on_host(value: Any, name: str) -> np.ndarray:
-    """`value` as a NumPy array of any dtype."""
+    """`value` as a NumPy array of any dtype, but those of time."""
     try:
-        return np.asarray(value)
+        if isinstance(value, np.ma.MaskedArray):
+            raise TypeError("it has masked entries; fill them first")
+        array = np.asarray(value)
+        if array.dtype.kind in "mM":
+            raise TypeError(f"its dtype is {array.dtype}")
     except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(
             f"{name} must be a number or an array, but {value!r} was given ({error})."
         ) from None
+    return array
 
 
 def as_positive_integer(value: Any, name: str, what_to_do: str) -> int:
     """`value` as a positive `int`."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+    if not is_whole_number(value) or value < 1:
         raise ValueError(f"{name} must be an integer of at least 1, but {value!r} was given. {what_to_do}")
     if value > _LARGEST_INTEGER:
         raise ValueError(f"{name} must be at most {_LARGEST_INTEGER}, but {value!r} was given.")
@@ -94,7 +124,7 @@ def as_positive_integer(value: Any, name: str, what_to_do: str) -> int:
 def as_float(value: Any, name: str) -> float:
     """`value` as a Python float."""
     try:
-        if isinstance(value, str | bytes):
+        if isinstance(value, (*_NO_NUMBERS, np.ma.MaskedArray)) or np.iscomplexobj(value):
             raise TypeError
         return float(value)
     except (TypeError, ValueError, OverflowError):
@@ -150,9 +180,24 @@ def cast_floats(tree: PyTree, dtype: Any) -> PyTree:
     def cast(leaf: Any) -> Any:
         if not eqx.is_inexact_array(leaf):
             return leaf
-        return leaf.astype(jnp.result_type(dtype, jnp.complex64) if jnp.iscomplexobj(leaf) else dtype)
+        return leaf.astype(np.result_type(dtype, np.complex64) if jnp.iscomplexobj(leaf) else dtype)
 
     return jax.tree.map(cast, tree)
+
+
+def reason(error: BaseException, table: str | None = None) -> str:
+    """Why a user's function could not be traced; `table` makes such a function from numbers."""
+    causes = [error]
+    while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None:
+        causes.append(cause)
+    if not any(isinstance(one, jax.errors.JAXTypeError) or _REFUSAL.search(str(one)) for one in causes):
+        return f"{type(error).__name__}: {error}"
+    otherwise = f", or tabulate it with {table}" if table else ""
+    return (
+        "it needs the values of its arguments, which JAX does not know while it traces the function. Functions "
+        "of math, NumPy, SciPy and torch need them, and so do float(...) and `if`. Write it with jax.numpy, "
+        f"jax.scipy and jnp.where{otherwise} ({type(error).__name__})."
+    )
 
 
 def check_output(
@@ -172,7 +217,7 @@ def check_output(
     except Exception as error:
         raise ValueError(
             f"{name} could not be evaluated as {call} with {what} of shape {position}: "
-            f"{type(error).__name__}: {error}"
+            + reason(error, "bd.TabulatedPotential" if name == "potential" else None)
         ) from error
     got = getattr(out, "shape", None)
     kind_name, kind = ("complex", jnp.complexfloating) if complex_valued else ("real", jnp.floating)

@@ -9,6 +9,7 @@ from jaxtyping import DTypeLike
 
 from ._check import as_real_array, check_output, describe, is_concrete, require
 from ._closure import name_of, settled
+from ._precision import in_full_precision
 from ._types import Numbers, Scalar, Times
 from .hamiltonian import Hamiltonian
 from .wavepacket import AbstractInitialState
@@ -41,6 +42,7 @@ class Problem(eqx.Module):
     t0: Scalar
     t1: Scalar
 
+    @in_full_precision
     def __init__(
         self,
         hamiltonian: Hamiltonian,

@@ -143,6 +143,7 @@ def test_random_designs_need_a_key_and_repeat_with_it():
         ({"basis": 2}, r"basis must be a rule such as Interactions\(2\), but 2"),
         ({"trust_radius": 0.0}, "trust_radius must be positive, but 0.0"),
         ({"trust_radius": math.nan}, "trust_radius must be positive, but nan"),
+        ({"trust_radius": "far"}, "trust_radius must be a number, but 'far'"),
     ],
 )
 def test_bad_options(options, match):
@@ -197,7 +198,7 @@ def test_degenerate_fit_says_when_and_how_badly():
     """Steps much too long: the particles fly apart."""
     match = (
         r"singular at t = \d+\.?\d*, in step \d+ of 40: the condition number of its 14 x 14 linear "
-        r"system is .*, and 5e\+14 is the limit\. Either particles ran away \(pass a smaller trust_radius"
+        r"system is .*, and 5e\+14 is the limit\. Either particles ran away \(pass a lower degree"
     )
     with pytest.raises(bd.DegenerateFitError, match=match):
         bd.solve(wells(t1=400.0), METHOD, ts=TS)

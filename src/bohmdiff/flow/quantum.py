@@ -135,4 +135,4 @@ def hermite_force(
     potential, gradient = jax.vmap(both, in_axes=(None, 0))(t, x)
     mass = hamiltonian.masses(x.shape[1])
     quantum, force = expansion.quantum(x, mass, hamiltonian.hbar)
-    return potential + quantum, (force - gradient) / mass
+    return potential + quantum, (force - gradient) / mass[None]

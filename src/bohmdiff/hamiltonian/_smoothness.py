@@ -131,6 +131,7 @@ def _lines(mean: Vector, width: Vector) -> tuple[jax.Array, jax.Array]:
     along[:straight] = np.eye(d)[np.linspace(0, d - 1, straight).astype(int)]
     centre[:straight] = 0
     low, high = _REACH
+    mean, width = mean[None], width[None]
     start = mean + width * jnp.asarray(centre + low * along, mean.dtype)
     return start, width * jnp.asarray((high - low) * along, mean.dtype)
 

@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 
 from .._check import as_real_array, describe, require
 from .._closure import as_module, settled
+from .._precision import in_full_precision
 from .._types import Numbers, Scalar, Time, Vector
 from .potential import PotentialSum, terms_of
 
@@ -50,6 +51,7 @@ class Hamiltonian(eqx.Module):
     mass: Float[Array, "*d"]
     hbar: Scalar
 
+    @in_full_precision
     def __init__(
         self,
         potential: Callable[[Time, Vector], Scalar],

@@ -11,6 +11,7 @@ from jaxtyping import Array
 
 from .._check import as_real_array, describe, require
 from .._closure import as_module
+from .._precision import in_full_precision
 from .._types import Numbers, Scalar, Time, Vector
 
 
@@ -126,6 +127,7 @@ class ScaledPotential(AbstractPotential):
     potential: Callable[[Time, Vector], Scalar]
     factor: Scalar
 
+    @in_full_precision
     def __init__(self, potential: Callable[..., Any], factor: Numbers):
         if not callable(potential):
             raise ValueError(f"Only a potential V(t, x) can be scaled, but {potential!r} was given.")

@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from .._check import describe, require
+from .._check import describe, is_whole_number, require
+from .._precision import in_full_precision
 from .._types import Numbers, Scalar, Time, Vector
 from .potential import AbstractPotential, check_fits, number_or_vector, positive, scalar
 
@@ -35,6 +36,7 @@ class MorseChain(AbstractPotential):
     width: Float[Array, "*d"]
     coupling: Scalar
 
+    @in_full_precision
     def __init__(self, depth: Numbers, width: Numbers, coupling: Numbers = 0.0):
         self.depth = positive(number_or_vector(depth, "depth"), "depth")
         self.width = positive(number_or_vector(width, "width"), "width")
@@ -68,6 +70,7 @@ class DoubleWell(AbstractPotential):
     barrier: Float[Array, "*d"]
     minimum: Float[Array, "*d"]
 
+    @in_full_precision
     def __init__(self, barrier: Numbers = 1.0, minimum: Numbers = 2.0):
         self.barrier = positive(number_or_vector(barrier, "barrier"), "barrier")
         self.minimum = positive(number_or_vector(minimum, "minimum"), "minimum")
@@ -110,6 +113,7 @@ class HenonHeiles(AbstractPotential):
     coupling: Scalar
     frequency: Float[Array, "*d"]
 
+    @in_full_precision
     def __init__(self, coupling: Numbers, frequency: Numbers = 1.0):
         self.coupling = scalar(coupling, "coupling")
         self.frequency = number_or_vector(frequency, "frequency")
@@ -154,8 +158,9 @@ class Eckart(AbstractPotential):
     width: Scalar
     coordinate: int = eqx.field(static=True)
 
+    @in_full_precision
     def __init__(self, height: Numbers, width: Numbers, coordinate: int = 0):
-        if isinstance(coordinate, bool) or not isinstance(coordinate, int | np.integer) or coordinate < 0:
+        if not is_whole_number(coordinate) or coordinate < 0:
             raise ValueError(
                 f"coordinate must be the index of a coordinate, 0 to d - 1, but {coordinate!r} was given."
             )
@@ -211,6 +216,7 @@ class InteractingBosons(AbstractPotential):
     variance: Scalar
     mass: Scalar
 
+    @in_full_precision
     def __init__(
         self,
         frequency: Numbers = 1.0,

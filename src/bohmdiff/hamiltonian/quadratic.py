@@ -6,8 +6,9 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._check import as_real_array, describe, require
-from .._closure import as_module, settled
+from .._check import as_real_array, describe, reason, require
+from .._closure import as_module, name_of, settled
+from .._precision import in_full_precision
 from .._types import Numbers, Scalar, Time, Vector
 from .potential import AbstractPotential, check_fits, number_or_vector
 
@@ -43,6 +44,7 @@ class Quadratic(AbstractPotential):
     centre: Float[Array, "..."] | Callable[[Time], Array] | None
     linear: Float[Array, "..."] | Callable[[Time], Array] | None
 
+    @in_full_precision
     def __init__(
         self,
         matrix: Numbers | Callable[[Time], Array],
@@ -106,8 +108,8 @@ def _at(value: Array | Callable[[Time], Array], t: Time, x: Vector) -> Array:
         return jnp.asarray(value(t)).astype(x.dtype)
     except Exception as error:
         raise ValueError(
-            f"A parameter that is a function of time must return a number or an array, but {value!r} did not: "
-            f"{type(error).__name__}: {error}"
+            f"A parameter that is a function of time must return a number or an array, but {name_of(value)} did "
+            f"not: {reason(error)}"
         ) from error
 
 

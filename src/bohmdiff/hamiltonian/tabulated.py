@@ -13,7 +13,8 @@ import xarray
 from jaxtyping import Array, Float
 from scipy.interpolate import BSpline, make_interp_spline
 
-from .._check import as_float, as_real_array, is_concrete
+from .._check import as_float, as_real_array, is_concrete, is_integer, on_host
+from .._precision import in_full_precision
 from .._types import Numbers, Scalar, Time, Vector
 from .potential import AbstractPotential
 
@@ -73,6 +74,7 @@ class TabulatedPotential(AbstractPotential):
     # start; and one more at either end, linear or constant: (n + 1, powers, B-splines).
     _pieces: tuple[Float[Array, "_ 4 4"], ...]
 
+    @in_full_precision
     def __init__(
         self,
         axes: Numbers | Sequence[Numbers],
@@ -80,7 +82,7 @@ class TabulatedPotential(AbstractPotential):
         *,
         outside: Literal["nan", "linear", "clip"] = "nan",
     ):
-        if outside not in ("nan", "linear", "clip"):
+        if not isinstance(outside, str) or outside not in ("nan", "linear", "clip"):
             raise ValueError(f"outside must be 'nan', 'linear' or 'clip', but {outside!r} was given.")
         values = as_real_array(values, "values")
         points = _points(axes, values.dtype)
@@ -226,11 +228,15 @@ def _points(axes: Any, dtype: Any) -> list[np.ndarray]:
             "axes must be concrete because SciPy makes the spline, but they are traced. values may be traced."
         )
     try:
-        given = [np.asarray(axis, float) for axis in axes]
+        given = [on_host(axis, "an axis") for axis in axes]
+        for k, axis in enumerate(given):
+            if not is_integer(axis.dtype) and not jnp.issubdtype(axis.dtype, jnp.floating):
+                raise TypeError(f"axis {k} has dtype {axis.dtype}")
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"axes must be a sequence of arrays, one per coordinate, but {axes!r:.200} was given ({error})."
         ) from None
+    given = [axis.astype(float) for axis in given]
     if given and all(axis.ndim == 0 for axis in given):
         given = [np.stack(given)]
     if not 1 <= len(given) <= _MOST_AXES:

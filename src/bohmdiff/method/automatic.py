@@ -121,4 +121,4 @@ def _points(dimension: int, degree: int) -> AbstractDesign:
 def _largest_change(first: EnsembleSolution, second: EnsembleSolution) -> Scalar:
     """The largest change of a mean or standard deviation, in units of the latter."""
     changes = jnp.stack([second.mean() - first.mean(), second.std() - first.std()])
-    return jnp.max(jnp.abs(changes) / second.std())
+    return jnp.max(jnp.abs(changes) / second.std()[None])

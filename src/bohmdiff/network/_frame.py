@@ -36,7 +36,7 @@ class SpreadingFrame(AbstractFrozen):
         x, weights = initial.particles(default_design(d, _NODES), jax.random.key(0))
         mass = hamiltonian.masses(d)
         mean = weights @ x
-        std = jnp.sqrt(weights @ (x - mean) ** 2)
+        std = jnp.sqrt(weights @ (x - mean[None]) ** 2)
         velocity = jax.vmap(lambda y: initial.velocity(y, hamiltonian.mass))(x)
         start = jax.vmap(lambda y: _initial_acceleration(problem, y))(x)
         dispersion_time = 2 * mass * std**2 / hamiltonian.hbar

@@ -71,7 +71,7 @@ class TimeConditionedMLP(eqx.Module):
         activation: Callable[[Array], Array] = softplus,
         key: Key,
     ):
-        if conditioning not in ("film", "concat"):
+        if not isinstance(conditioning, str) or conditioning not in ("film", "concat"):
             raise ValueError(f'conditioning must be "film" or "concat", but {conditioning!r} was given.')
         depth = as_positive_integer(depth, "depth", "Pass the number of hidden layers.")
         dimension = as_positive_integer(dimension, "dimension", "Pass the number of coordinates.")

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from .._check import as_flag, as_key, cast_floats
+from .._precision import in_full_precision
 from .._types import Key, Time, Vector
 from ..problem import Problem, as_problem
 from ._frame import SpreadingFrame
@@ -67,6 +68,7 @@ class NeuralVelocity(eqx.Module):
     action: "_Frozen"
     gradient: bool = eqx.field(static=True)
 
+    @in_full_precision
     def __init__(
         self,
         problem: Problem,
@@ -80,7 +82,7 @@ class NeuralVelocity(eqx.Module):
     ):
         problem = as_problem(problem)
         problem = cast_floats(problem, problem.dtype)
-        if kind not in ("osmotic", "current"):
+        if not isinstance(kind, str) or kind not in ("osmotic", "current"):
             raise ValueError(f"kind must be 'osmotic' or 'current', but {kind!r} was given.")
         d, mass = problem.dimension, problem.hamiltonian.masses(problem.dimension)
         self.frame = SpreadingFrame.of(problem)

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float
 
 from .._check import as_flag, as_key, cast_floats
+from .._precision import in_full_precision
 from .._types import Key, Time, Vector
 from ..problem import Problem, as_problem
 from ._frame import SpreadingFrame
@@ -72,6 +73,7 @@ class NeuralWaveFunction(eqx.Module):
     scale: _Frozen
     logarithmic: bool = eqx.field(static=True)
 
+    @in_full_precision
     def __init__(
         self,
         problem: Problem,

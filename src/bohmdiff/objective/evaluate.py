@@ -81,7 +81,8 @@ def evaluate(
     directions = random_directions(objective, x0, directions_key)
     chosen = _chosen(steps, times, times_key)
     # Particles that only fill up the devices have zero weight.
-    equal_weights = (weights > 0) / jnp.sum(weights > 0)
+    counted = (weights > 0).astype(weights.dtype)
+    equal_weights = counted / jnp.sum(counted)
 
     def kept_ensemble(position: HalfState) -> tuple[Ensemble, Scalar, Scalar]:
         position, kept, determinant = masked(objective, position)

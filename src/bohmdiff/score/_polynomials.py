@@ -149,7 +149,9 @@ def differentiate(
     n = coefficients.shape[-1]
     raised = np.minimum(tables.raised[:, :n], n)
     padded = jnp.concatenate([coefficients, jnp.zeros_like(coefficients[..., :1])], axis=-1)
-    return _pick(padded, raised, axis=-1) * jnp.asarray(tables.raised_root[:, :n], coefficients.dtype)
+    root = jnp.asarray(tables.raised_root[:, :n], coefficients.dtype)
+    columns = _pick(padded, raised, axis=-1)
+    return columns * root.reshape((1,) * (columns.ndim - 2) + root.shape)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(2,))
@@ -196,7 +198,7 @@ def expected_gradients(
     lowered = np.minimum(tables.lowered, low)  # the row and column of zeros added here
     root = jnp.asarray(tables.lowered_root, gram.dtype)
     padded = jnp.pad(gram, ((0, 1), (0, 1)))
-    columns = _pick(padded, lowered, axis=1) * root  # (low + 1, d, n)
+    columns = _pick(padded, lowered, axis=1) * root[None]  # (low + 1, d, n)
     mixed = jnp.einsum("ij,bjn->ibn", metric, columns)
     gradients = _lower(mixed, basis)
 

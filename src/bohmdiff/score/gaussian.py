@@ -81,11 +81,11 @@ def smooth_path(
     # The window of each time lies around it, and at the ends beside it.
     first = jnp.clip(index - order // 2, 0, steps - order)
     slopes = jnp.asarray(_difference_weights(), ts.dtype)[order, jnp.minimum(index - first, _ORDER)]
-    window = jnp.minimum(first[:, None] + jnp.arange(_ORDER + 1), steps)
+    window = jnp.minimum(first[:, None] + jnp.arange(_ORDER + 1)[None], steps)
     step = ts[1] - ts[0]
     values = jax.tree.map(lambda y: y[jnp.minimum(index, steps)], values)
     rates = jax.tree.map(lambda y: jnp.einsum("kj,kj...->k...", slopes, y[window]) / step, values)
-    return cubic_path(ts[0] + step * index, values, rates)
+    return cubic_path(ts[0] + step * index.astype(ts.dtype), values, rates)
 
 
 @lru_cache

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from .._check import cast_floats, describe, require
+from .._precision import in_full_precision
 from .._types import Matrix, Scalar, Time, Vector
 from ..problem import Problem, as_problem
 from ..wavepacket import GaussianWavePacket
@@ -40,6 +41,7 @@ class HarmonicScore(AbstractGradientScore):
     rate: Vector
     t0: Scalar
 
+    @in_full_precision
     def __init__(self, problem: Problem):
         problem = cast_floats(as_problem(problem), problem.dtype)
         hamiltonian, initial = problem.hamiltonian, problem.initial
@@ -73,7 +75,7 @@ class HarmonicScore(AbstractGradientScore):
         self.centre = mean - modes @ displacement
         self.rate = modes.T @ initial.momentum
         weighted = root[:, None] * vectors
-        self.precision = (2 / hamiltonian.hbar) * (weighted * frequencies) @ weighted.T
+        self.precision = (2 / hamiltonian.hbar) * (weighted * frequencies[None]) @ weighted.T
         self.t0 = problem.t0.astype(mean.dtype)
 
     def mean(self, t: Time) -> Vector:

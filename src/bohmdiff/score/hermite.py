@@ -119,7 +119,7 @@ class HermiteExpansion(eqx.Module):
         columns = jnp.concatenate([gradient, hessian.reshape(d * d, -1), slope])
         values = expand(trusted, self._low(columns), self.polynomials.lower)
         score = values[:, :d] - trusted
-        curvature = values[:, d : d + d * d].reshape(-1, d, d) - jnp.eye(d, dtype=x.dtype)
+        curvature = values[:, d : d + d * d].reshape(-1, d, d) - jnp.eye(d, dtype=x.dtype)[None]
         in_frame = values[:, d + d * d :] + jnp.einsum("mij,mj->mi", curvature, score @ metric)
         # Beyond the trust radius the Gaussian's own force continues to grow.
         in_frame = in_frame + (xi - trusted) @ metric
@@ -179,7 +179,7 @@ class HermiteExpansion(eqx.Module):
 
     def in_frame(self, x: Points) -> Points:
         """ξ at the points `x`, shape `(M, d)`."""
-        return (x - self.mean) @ self._inverse.T
+        return (x - self.mean[None]) @ self._inverse.T
 
     @property
     def _inverse(self) -> Matrix:
@@ -242,7 +242,7 @@ def default_trust_radius(dimension: int) -> float:
 def mass_metric(cholesky: Matrix, mass: Vector) -> Matrix:
     r"""$A = L^{-1} m^{-1} L^{-\top}$: the inverse mass in the coordinates of the frame."""
     inverse = lower_inverse(cholesky)
-    return (inverse / mass) @ inverse.T
+    return (inverse / mass[None]) @ inverse.T
 
 
 def lower_inverse(cholesky: Matrix) -> Matrix:
@@ -365,7 +365,7 @@ class _Moments(NamedTuple):
 
     def phase_side(self, velocity: Points, weights: Weights) -> Float[Array, " n"]:
         """The right side of the linear system for the phase."""
-        in_frame = jsl.solve_triangular(self.cholesky, velocity.T, lower=True) * weights
+        in_frame = jsl.solve_triangular(self.cholesky, velocity.T, lower=True) * weights[None]
         return expected_derivatives(in_frame @ self.values, self.polynomials)[1:]
 
     def expansion(
@@ -377,7 +377,7 @@ class _Moments(NamedTuple):
 
 def _moments(x: Points, weights: Weights, mass: Vector, degree: int, basis: AbstractBasis) -> _Moments:
     mean = weights @ x
-    centred = x - mean
+    centred = x - mean[None]
     cholesky = jnp.linalg.cholesky((centred * weights[:, None]).T @ centred)
     xi = jsl.solve_triangular(cholesky, centred.T, lower=True).T
     metric = mass_metric(cholesky, mass)

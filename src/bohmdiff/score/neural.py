@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 
 from .._check import as_flag, as_float, as_positive_integer, cast_floats, check_output, is_concrete
 from .._closure import as_module, settled
+from .._precision import in_full_precision
 from .._types import Key, Scalar, Time, Vector
 from ..network.derivatives import (
     AbstractWithDerivatives,
@@ -102,6 +103,7 @@ class NeuralScore(AbstractCombinedScore):
     output_scale: float = eqx.field(static=True)
     fade_in: int = eqx.field(static=True)
 
+    @in_full_precision
     def __init__(
         self,
         problem: Problem,
@@ -152,7 +154,7 @@ class NeuralScore(AbstractCombinedScore):
             self.baseline = FrozenScore(base)
         points, weights = problem.initial.particles(default_design(d, per_axis=3), jax.random.key(0))
         mean = weights @ points
-        self.standardise = _Standardise(mean, jnp.sqrt(weights @ (points - mean) ** 2))
+        self.standardise = _Standardise(mean, jnp.sqrt(weights @ (points - mean[None]) ** 2))
         self.output_scale = output_scale
         if fade_in is None:
             fade_in = 0 if baseline is None and not exact_start else 2

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from .._closure import as_module, settled
+from .._precision import in_full_precision
 from .._types import Field, Scalar, Time, Vector
 
 # The numbers of coordinates with which a function is tried.
@@ -164,6 +165,7 @@ def as_score(value: Any, name: str = "score") -> AbstractScore:
     return FunctionScore(_as_function(value, name, "s(t, x) -> (d,), or a solution"))
 
 
+@in_full_precision
 def _as_function(value: Any, name: str, form: str) -> Callable[..., Any]:
     if not callable(value):
         raise ValueError(f"{name} must be a callable {form}, but {value!r} was given.")

@@ -12,6 +12,7 @@ from .particles import moved_measure as moved_measure
 from .particles import particle_average as particle_average
 from .particles import particle_covariance as particle_covariance
 from .particles import particle_projection as particle_projection
+from .particles import weighted_sum as weighted_sum
 from .solution import AbstractFitted as AbstractFitted
 from .solution import Solution as Solution
 from .solution import WaveFunction as WaveFunction

@@ -14,6 +14,7 @@ import numpy as np
 import optax
 
 from .._check import cast_floats, is_concrete
+from .._precision import in_full_precision
 from ..problem import Problem, as_problem
 from ._checks import checks_of, compare_checks
 from ._parts import Labels, Own, differences, own_parts, text
@@ -68,6 +69,7 @@ def save(solution: Solution, path: str | Path) -> None:
             temporary.unlink(missing_ok=True)
 
 
+@in_full_precision
 def load(path: str | Path, problem: Problem | None = None, method: eqx.Module | None = None) -> Solution:
     """Reads a solution that [`save`][bohmdiff.Solution.save] has written.
 

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._errors import UnavailableError
+from .._precision import in_full_precision
 from .._types import Scalar
 from ..wavepacket import SobolPoints
 from .solution import Solution, as_solution
@@ -58,6 +59,7 @@ class Comparison(eqx.Module):
         return "\n".join([*lines, f"density at the last time, Kullback-Leibler divergence: {last}"])
 
 
+@in_full_precision
 def compare(solution: Solution, reference: Solution) -> Comparison:
     r"""How far one solution is from another of the same problem.
 
@@ -116,7 +118,7 @@ def _divergence(solution: Solution, reference: Solution) -> Scalar | None:
     mean, std = reference.mean()[-1], _WIDER * reference.std()[-1]
     normal, _ = SobolPoints(_DENSITY_POINTS)(d, jax.random.key(0))
     normal = jnp.asarray(normal, mean.dtype)
-    x = mean + std * normal
+    x = mean[None] + std[None] * normal
     try:
         log_reference = jax.vmap(lambda y: reference.log_density(t, y))(x)
         log_density = jax.vmap(lambda y: solution.log_density(t, y))(x)

@@ -5,7 +5,8 @@ from collections.abc import Callable
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Complex, Float, PyTree
+import numpy as np
+from jaxtyping import Array, ArrayLike, Bool, Complex, Float, PyTree
 
 from .._check import is_concrete, warn
 from .._precision import in_full_precision
@@ -114,7 +115,7 @@ def particle_covariance(particles: Particles) -> Float[Array, "K d d"]:
     """The covariance matrix at each time; one time after the other, as all at once could fill the memory."""
 
     def at(x: Points) -> Float[Array, "d d"]:
-        centred = x - particles.weights @ x
+        centred = x - (particles.weights @ x)[None]
         return (centred * particles.weights[:, None]).T @ centred
 
     return jax.lax.map(at, jnp.moveaxis(particles.position, 1, 0))
@@ -126,11 +127,17 @@ def particle_average(particles: Particles, ts: Times, f: Callable[[Scalar, Vecto
     def at(here: tuple[Scalar, Points]) -> PyTree:
         t, x = here
         values = jax.vmap(lambda y: f(t, y))(x)
-        return jax.tree.map(
-            lambda value: jnp.tensordot(particles.weights, jnp.asarray(value), axes=1), values
-        )
+        return jax.tree.map(lambda value: weighted_sum(particles.weights, value), values)
 
     return jax.lax.map(at, (ts, jnp.moveaxis(particles.position, 1, 0)))
+
+
+def weighted_sum(weights: Float[Array, " M"], values: ArrayLike) -> Array:
+    """The sum of values of any dtype, each with its weight."""
+    values = jnp.asarray(values)
+    inexact = jnp.issubdtype(values.dtype, jnp.inexact)
+    dtype = np.result_type(values.dtype, weights.dtype) if inexact else weights.dtype
+    return jnp.tensordot(weights.astype(dtype), values.astype(dtype), axes=1)
 
 
 def particle_projection(
@@ -158,7 +165,7 @@ def particle_projection(
         kept = jnp.zeros(order.shape, bool).at[order].set(jnp.cumsum(particles.weights[order]) > left_out)
         # A weight of zero alone would not keep out what is infinite.
         ratio = jnp.where(kept & (particles.weights > 0), ratio, 0)
-        return particles.weights @ ratio, particles.weights @ jnp.abs(ratio) ** 2
+        return particles.weights.astype(ratio.dtype) @ ratio, particles.weights @ jnp.abs(ratio) ** 2
 
     arrays = (particles.position, particles.log_density, particles.phase)
     values, norms = jax.lax.map(at, (ts, *(jnp.moveaxis(array, 1, 0) for array in arrays)))

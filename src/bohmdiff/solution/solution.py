@@ -13,7 +13,7 @@ import numpy as np
 import xarray
 from jaxtyping import Array, ArrayLike, Bool, Complex, Float, PyTree
 
-from .._check import as_key, as_positive_integer, as_real_array, describe, is_concrete
+from .._check import as_key, as_positive_integer, as_real_array, describe, is_concrete, reason
 from .._errors import UnavailableError
 from .._precision import in_full_precision
 from .._types import Key, Numbers, Paths, Points, Scalar, Time, Times, Vector
@@ -281,6 +281,7 @@ class Solution(AbstractScoreSource):
 
         return jnp.conj(self.project(start))
 
+    @in_full_precision
     def to_xarray(
         self, *, units: Units = ATOMIC, observables: dict[str, Any] | None = None
     ) -> xarray.Dataset:
@@ -322,6 +323,7 @@ class Solution(AbstractScoreSource):
         )
         return dataset.assign_attrs(attributes(self.problem, self.method))
 
+    @in_full_precision
     def save(self, path: str | Path) -> None:
         """Writes the whole solution to a NetCDF file, from which [`load`][bohmdiff.load] restores it.
 
@@ -343,6 +345,7 @@ class Solution(AbstractScoreSource):
         """The error for a quantity that cannot be given: `raise self.unavailable("wave_function", "Use ...")`."""
         return UnavailableError(f"A solution by {type(self.method).__name__} has no {what}. {instead}")
 
+    @in_full_precision
     def __repr__(self) -> str:
         title = f"{type(self).__name__} by {type(self.method).__name__}"
         if not is_concrete(self):
@@ -425,7 +428,7 @@ def _check_observable(solution: Solution, f: Callable[[Scalar, Vector], PyTree],
         out = eqx.filter_eval_shape(lambda t, x: jax.tree.map(jnp.asarray, f(t, x)), *place)
     except Exception as error:
         raise ValueError(
-            f"{name} could not be evaluated with x of shape ({d},): {type(error).__name__}: {error}"
+            f"{name} could not be evaluated with x of shape ({d},): {reason(error)}"
         ) from error
     if not jax.tree.leaves(out):
         raise ValueError(f"{name} must return an array or a pytree of arrays, but it returned {out!r}.")

@@ -19,7 +19,9 @@ from .._check import (
     as_positive_integer,
     as_real_array,
     cast_floats,
+    check_output,
     is_concrete,
+    is_whole_number,
 )
 from .._precision import in_full_precision
 from .._types import Field, Key, Numbers, Paths, Points, Scalar, Times
@@ -99,6 +101,10 @@ def nelson_process(
     dtype = velocities.problem.dtype
     velocities = cast_floats(velocities, dtype)
     problem = velocities.problem
+    if isinstance(source, Velocities):
+        point = (problem.t0, jnp.zeros(problem.dimension, dtype))
+        for name, field in (("score", velocities.score), ("velocity", velocities.velocity)):
+            check_output(field, point, point[1].shape, name)
     steps = as_positive_integer(steps, "steps", "Pass the number of steps from t0 to t1.")
     scale = as_float(noise, "noise")
     if not 0 <= scale < math.inf:
@@ -116,7 +122,7 @@ def nelson_process(
     move = partial(
         process_paths, problem.hamiltonian, velocities.osmotic, velocities.velocity, solver=solver
     )
-    if isinstance(start, int | np.integer):
+    if is_whole_number(start):
         number = as_positive_integer(start, "start", "Pass a number of draws, or positions.")
         x = problem.initial.particles(RandomPoints(number), start_key)[0].astype(dtype)
         if backward:

@@ -98,7 +98,8 @@ def fit_transport(log_density: LogDensityFunction, mean: Vector, covariance: Mat
         x, log_ratio = transported(transport, log_density, nodes)
         moved = jax.nn.softmax(log_ratio + jnp.log(weights))
         mean = moved @ x
-        covariance = (x - mean).T * moved @ (x - mean)
+        centred = x - mean[None]
+        covariance = (centred.T * moved[None]) @ centred
     transport, outside = _from_marginals(log_density, mean, covariance)
     x, log_ratio = transported(transport, log_density, nodes)
     moved = jax.nn.softmax(log_ratio + jnp.log(weights))

@@ -311,7 +311,7 @@ def _require_design(design: object) -> None:
 
 
 def _discarded_probability(value: object) -> float:
-    if isinstance(value, int | float | np.number) and 0 <= value < 1:
+    if isinstance(value, int | float | np.floating) and 0 <= value < 1:
         return float(value)
     raise ValueError(f"discard is a probability, 0 <= discard < 1, but {value!r} was given.")
 

@@ -43,6 +43,7 @@ class GaussianWavePacket(AbstractInitialState):
     momentum: Vector
     chirp: Matrix
 
+    @in_full_precision
     def __init__(
         self,
         mean: Numbers,
@@ -99,7 +100,7 @@ class GaussianWavePacket(AbstractInitialState):
     def particles(self, design: AbstractDesign, key: Key | None = None) -> tuple[Points, Weights]:
         normal, weights = design(self.dimension, key)
         cholesky = jnp.linalg.cholesky(self.covariance)
-        points = self.mean + jnp.asarray(normal, self.dtype) @ cholesky.T
+        points = self.mean[None] + jnp.asarray(normal, self.dtype) @ cholesky.T
         return points, jnp.asarray(weights, self.dtype)
 
 

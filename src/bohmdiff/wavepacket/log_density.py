@@ -81,6 +81,7 @@ class LogDensity(AbstractInitialState):
     log_normaliser: Scalar
     effective_share: Scalar
 
+    @in_full_precision
     def __init__(
         self,
         log_density: Callable[[Any], Any],

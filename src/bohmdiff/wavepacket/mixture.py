@@ -59,6 +59,7 @@ class GaussianMixture(AbstractInitialState):
     momentum: Vector
     added_phase: Callable[[Vector], Scalar] | None
 
+    @in_full_precision
     def __init__(
         self,
         weights: Numbers,

@@ -161,7 +161,7 @@ def _integrate(
 
     def drift(t, momenta: PacketState, args):
         del t, args
-        rows = jax.tree.map(lambda half: (half.T / mass).T, momenta)
+        rows = jax.tree.map(lambda half: half / mass.reshape(-1, *(1,) * (half.ndim - 1)), momenta)
         action = 0.5 * momenta.centre @ rows.centre
         return eqx.tree_at(lambda state: state.action, rows, action)
 
@@ -172,7 +172,7 @@ def _integrate(
         curvature = jax.hessian(potential, argnums=1)(t, q)
         precision = jnp.linalg.inv(positions.covariance(initial.covariance))
         # The Hessian of the quantum potential, −ħ²/4 C⁻¹ m⁻¹ C⁻¹, acts on the Bohmian flow alone.
-        quantum = -0.25 * hbar**2 * (precision / mass) @ precision
+        quantum = -0.25 * hbar**2 * (precision / mass[None]) @ precision
         return PacketState(
             centre=-gradient,
             real=-curvature @ positions.real,

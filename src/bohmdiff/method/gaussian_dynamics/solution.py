@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import jax.scipy.linalg as jsl
 from jaxtyping import Array, Bool, Complex, Float, PyTree
 
+from ..._precision import in_full_precision
 from ..._types import Key, Matrix, Paths, Points, Scalar, Time, Times, Vector
 from ...problem import Problem
 from ...score import GaussianScore, MovingGaussian, cubic_path
@@ -82,13 +83,16 @@ class GaussianSolution(Solution, AbstractFitted):
     interpolation: diffrax.DenseInterpolation
     diagnostics: Diagnostics
 
+    @in_full_precision
     def mean(self) -> Float[Array, "K d"]:
         return self._saved().mean
 
+    @in_full_precision
     def covariance(self) -> Float[Array, "K d d"]:
         """The covariance of the density at the saved times, shape `(K, d, d)`."""
         return self._saved().covariance
 
+    @in_full_precision
     def energy(self) -> Times:
         r"""$\langle H \rangle$ at the saved times, shape `(K,)`, under the full potential, not only its
         expansion about the centre.
@@ -100,8 +104,8 @@ class GaussianSolution(Solution, AbstractFitted):
 
     def move(self, x0: Points) -> Paths:
         packets = self._saved()
-        start = x0 - self._initial.mean
-        return packets.mean + jnp.einsum("kij,nj->nki", packets.flow, start)
+        start = x0 - self._initial.mean[None]
+        return packets.mean[None] + jnp.einsum("kij,nj->nki", packets.flow, start)
 
     def average(self, f: Callable[[Scalar, Vector], PyTree]) -> PyTree:
         return particle_average(self._quadrature_particles(), self.ts, f)
@@ -132,7 +136,7 @@ class GaussianSolution(Solution, AbstractFitted):
         nodes, weights = (jnp.asarray(a, self.problem.dtype) for a in _quadrature(self.problem.dimension))
         packets = self._saved()
         cholesky = jnp.linalg.cholesky(packets.covariance)
-        position = packets.mean + jnp.einsum("kij,nj->nki", cholesky, nodes)
+        position = packets.mean[None] + jnp.einsum("kij,nj->nki", cholesky, nodes)
         return Particles(position, weights)
 
     def score_at(self, t: Scalar, x: Vector) -> Vector:
@@ -146,9 +150,8 @@ class GaussianSolution(Solution, AbstractFitted):
     def wave_function_at(self, t: Scalar, x: Vector) -> Complex[Array, ""]:
         packet = self._at(t)
         y = x - packet.mean
-        return jnp.exp(
-            0.5 * _log_normal(packet, y) + 1j * _phase(packet, y) / self.problem.hamiltonian.hbar
-        )
+        phase = _phase(packet, y) / self.problem.hamiltonian.hbar
+        return jnp.exp(jax.lax.complex(0.5 * _log_normal(packet, y), phase))
 
     def velocity_at(self, t: Scalar, x: Vector) -> Vector:
         packet = self._at(t)
@@ -190,7 +193,7 @@ def _fitted(solution: GaussianSolution) -> GaussianScore:
     # Beyond the last step the interpolation has no times; its own goes on there, and nobody asks for it.
     room = solution.interpolation.ts.size
     step = solution.interpolation.ts[1] - solution.interpolation.ts[0]
-    ts = solution.interpolation.ts[0] + step * jnp.arange(room)
+    ts = solution.interpolation.ts[0] + step * jnp.arange(room, dtype=step.dtype)
 
     def gaussian(t: Scalar) -> MovingGaussian:
         packet = solution._at(t)

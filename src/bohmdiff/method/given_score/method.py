@@ -73,7 +73,7 @@ class GivenScore(AbstractMethod):
         x0, weights = problem.initial.particles(design, key)
         weights = jnp.asarray(weights, x0.dtype)
         mean = weights @ x0
-        width = jnp.sqrt(weights @ (x0 - mean) ** 2)
+        width = jnp.sqrt(weights @ (x0 - mean[None]) ** 2)
         warn_of_kinks(problem.hamiltonian, problem.t0, mean, width, order=2)
         flow, current = flow_and_velocity(problem, self.score, x0, weights, ts, self.solver, self.steps)
         return FlowSolution(
@@ -97,7 +97,7 @@ def _runaways(x0: Points, weights: Weights, position: Paths, ts: Times) -> Figur
     before = _share_of_farthest(x0, weights)
     shares = jax.lax.map(lambda x: _share_of_farthest(x, weights), jnp.moveaxis(position, 1, 0))
     return over_time(
-        jnp.max(shares - before, axis=1),
+        jnp.max(shares - before[None], axis=1),
         ts,
         limit=_MOST,
         meaning="The farthest thousandth of the probability contributes that much more to a variance than at the "
@@ -112,7 +112,7 @@ def _runaways(x0: Points, weights: Weights, position: Paths, ts: Times) -> Figur
 def _share_of_farthest(x: Points, weights: Weights) -> Vector:
     """The share of each coordinate's variance that comes from the particles farthest from the mean, which
     together have at most a thousandth of the weight."""
-    square = (x - weights @ x) ** 2
+    square = (x - (weights @ x)[None]) ** 2
     order = jnp.argsort(-square, axis=0)
     sizes = weights[order]
     parts = sizes * jnp.take_along_axis(square, order, axis=0)

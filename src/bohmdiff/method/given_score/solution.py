@@ -170,7 +170,7 @@ def _fitted_velocity(moving: Trajectory, weights: Weights, mass: Vector, degree:
     def fit(at: tuple[Points, Points]):
         x, v = at
         phase = fit_phase(x, v, weights, mass, degree, trust_radius)
-        error = v - phase.correction_gradient(x) / mass
+        error = v - phase.correction_gradient(x) / mass[None]
         return phase, jnp.sqrt(weights @ (error**2 @ mass) / jnp.sum(mass))
 
     phases, misfit = jax.lax.map(

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from ..._check import as_positive_integer, describe, is_concrete
+from ..._check import as_float, as_positive_integer, describe, is_concrete
 from ..._errors import DegenerateFitError
 from ..._types import Key, Paths, Points, Scalar, Times, Weights
 from ...flow import HalfState, check_solver, integrate, require_finite
@@ -110,7 +110,9 @@ class SequentialScoreMatching(AbstractMethod):
     particles: int | AbstractDesign | None = eqx.field(default=None, static=True)
     steps: int | None = eqx.field(default=None, static=True, converter=as_steps)
     solver: diffrax.AbstractSolver = eqx.field(default=BlanesMoan4(), static=True)
-    trust_radius: float | None = eqx.field(default=None, static=True)
+    trust_radius: float | None = eqx.field(
+        default=None, static=True, converter=lambda v: None if v is None else as_float(v, "trust_radius")
+    )
     basis: AbstractBasis = eqx.field(default=TotalDegree(), static=True)
     tolerance: float = eqx.field(default=DEFAULT_TOLERANCE, static=True, converter=as_tolerance)
 
@@ -152,7 +154,7 @@ class SequentialScoreMatching(AbstractMethod):
             )
         x0 = require_finite(problem, problem.hamiltonian.potential, x0, "potential")
         mean = weights @ x0
-        width = jnp.sqrt(weights @ (x0 - mean) ** 2)
+        width = jnp.sqrt(weights @ (x0 - mean[None]) ** 2)
         warn_of_kinks(problem.hamiltonian, problem.t0, mean, width, order=2)
         concrete = is_concrete((problem, x0, weights, ts))
         unstepped = replace(self, steps=None)
@@ -198,8 +200,8 @@ class SequentialScoreMatching(AbstractMethod):
             f"The score fit became singular at t = {describe(ran.steps.t[first])}, in step {first} of {steps}: "
             f"the condition number of its {functions - 1} x {functions - 1} linear system is "
             f"{float(ran.steps.condition_number[first]):.1e}, and {limit:.0e} is the limit. Either particles ran "
-            "away (pass a smaller trust_radius, or a design that reaches less far out), or they are too few "
-            "for the basis (pass more particles or a lower degree), or the steps are too long (pass more), or "
+            "away (pass a lower degree, or a design that reaches less far out), or they are too few for the "
+            "basis (pass more particles or a lower degree), or the steps are too long (pass more), or "
             "they left a TabulatedPotential (pass outside='linear' to it)."
         )
 
@@ -278,7 +280,7 @@ def _run(
     def moments(t: Any, y: tuple[HalfState, HalfState], args: Any) -> Moments:
         x = y[0].motion
         mean = weights @ x
-        return Moments(mean, jnp.sqrt(weights @ (x - mean) ** 2))
+        return Moments(mean, jnp.sqrt(weights @ (x - mean[None]) ** 2))
 
     def save(
         t: Any, y: tuple[HalfState, HalfState], args: Any
@@ -292,7 +294,7 @@ def _run(
         fitted, phase = fit_score_and_phase(
             x, velocity, weights, mass, method.degree, trust_radius, method.basis
         )
-        error = velocity - phase.correction_gradient(x) / mass
+        error = velocity - phase.correction_gradient(x) / mass[None]
         kinetic, potential = energies(t, x, velocity)
         kinetic = kinetic + quantum(fitted.fisher_information)
         steps = _Steps(
@@ -369,7 +371,7 @@ def _diagnostics(
             steps.t,
             limit=_largest_condition_number(problem),
             meaning="The linear system of the score fit is nearly singular.",
-            remedy="Pass more particles, a lower degree or a smaller trust_radius.",
+            remedy="Pass a lower degree, more particles, or a design that reaches less far out.",
         ),
         "density mismatch": over_time(
             mismatch,
@@ -388,5 +390,5 @@ def _mismatch(ts: Times, on_tracers: _OnTracers, weights: Weights) -> Times:
     r"""The standard deviation over tracers of $\ln\rho$ of the fit, less $\ln\rho_0 - \int\nabla\cdot v\,dt$."""
     log_density, divergence = on_tracers
     lost = jnp.cumsum(0.5 * (divergence[1:] + divergence[:-1]) * jnp.diff(ts)[:, None], axis=0)
-    excess = log_density.at[1:].add(lost) - log_density[0]
+    excess = log_density.at[1:].add(lost) - log_density[:1]
     return jnp.sqrt((excess - (excess @ weights)[:, None]) ** 2 @ weights)

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Complex, DTypeLike, Float
 
 from ..._types import Points
+from ...solution import weighted_sum
 
 # How many points of the grid a user's function takes at once, and how many points in space the
 # interpolant takes: both bound the memory, and are large enough to fill the cores.
@@ -82,7 +83,7 @@ class FourierGrid(eqx.Module):
 
         def of_chunk(index: Array, weights: Array) -> Any:
             values = jax.vmap(at)(index)
-            return jax.tree.map(lambda value: jnp.tensordot(weights, value, axes=1), values)
+            return jax.tree.map(lambda value: weighted_sum(weights, value), values)
 
         def add(total: Any, part: tuple[Array, Array]) -> tuple[Any, None]:
             return jax.tree.map(jnp.add, total, of_chunk(*part)), None
@@ -180,11 +181,11 @@ class FourierGrid(eqx.Module):
         contracted = jnp.matmul(left, table, precision="highest")
         half = table.shape[1] // 2
         contracted = jax.lax.complex(contracted[..., :half], contracted[..., half:])
-        along_left = jnp.sum(contracted * right[0], axis=-1)
-        along_right = jnp.sum(contracted[0] * right[1:], axis=-1)
-        inside = jnp.all(
-            (x >= jnp.asarray(self.lower, x.dtype)) & (x <= jnp.asarray(self.upper, x.dtype)), axis=1
-        )
+        right = right.astype(contracted.dtype)
+        along_left = jnp.sum(contracted * right[:1], axis=-1)
+        along_right = jnp.sum(contracted[:1] * right[1:], axis=-1)
+        lower, upper = jnp.asarray([self.lower], x.dtype), jnp.asarray([self.upper], x.dtype)
+        inside = jnp.all((x >= lower) & (x <= upper), axis=1)
         value = jnp.where(inside, along_left[0], 0)
         gradient = jnp.concatenate([along_left[1:], along_right]).T
         return value, jnp.where(inside[:, None], gradient, 0)
@@ -193,8 +194,8 @@ class FourierGrid(eqx.Module):
         """Cosines and sines of axis `i` and their slopes at `x`, each `(M, n)`."""
         n, unit = self.sizes[i], 2 * np.pi / self.lengths[i]
         theta = (unit * (x - self.lower[i]))[:, None]
-        c = jnp.arange(n // 2 + 1, dtype=x.dtype)
-        s = jnp.arange(1, (n - 1) // 2 + 1, dtype=x.dtype)
+        c = jnp.arange(n // 2 + 1, dtype=x.dtype)[None]
+        s = jnp.arange(1, (n - 1) // 2 + 1, dtype=x.dtype)[None]
         waves = jnp.concatenate([jnp.cos(c * theta), jnp.sin(s * theta)], axis=1)
         slopes = unit * jnp.concatenate([-c * jnp.sin(c * theta), s * jnp.cos(s * theta)], axis=1)
         return waves, slopes

@@ -59,7 +59,7 @@ class Distribution(eqx.Module):
         """The shares to the left and to the right of each point; both zero outside the box."""
         scaled = (x - self.grid.lower[0]) / self.grid.spacing[0]
         cell = jnp.clip(jnp.floor(scaled).astype(int), 0, self.grid.sizes[0] - 1)
-        part = _chebyshev(self.partial[cell], 2 * (scaled - cell) - 1)
+        part = _chebyshev(self.partial[cell], 2 * (scaled - cell.astype(x.dtype)) - 1)
         mass = jnp.sum(self.partial[cell], axis=1)
         inside = (scaled >= 0) & (scaled <= self.grid.sizes[0])
         low, high = self.below[cell] + part, self.above[cell + 1] + (mass - part)
@@ -95,7 +95,7 @@ class Distribution(eqx.Module):
         miss, slope = miss_and_slope(s, (partial, density, target))
         step = miss / jnp.where(slope > 0, slope, jnp.inf)
         s = s - (step - jax.lax.stop_gradient(step))
-        x = self.grid.lower[0] + self.grid.spacing[0] * (cell + 0.5 * (s + 1))
+        x = self.grid.lower[0] + self.grid.spacing[0] * (cell.astype(s.dtype) + 0.5 * (s + 1))
         return jnp.where(jnp.isfinite(self.below[-1] + target), x, jnp.nan)
 
 
@@ -152,7 +152,7 @@ def _between_points(
     factors = np.exp(1j * np.outer(shifts, grid.wavenumbers(0)))
     if n % 2 == 0:  # the wave at the Nyquist wavenumber is a cosine
         factors[:, n // 2] = np.real(factors[:, n // 2])
-    values = jnp.fft.ifft(jnp.fft.fft(psi) * jnp.asarray(factors, psi.dtype))
+    values = jnp.fft.ifft(jnp.fft.fft(psi)[None] * jnp.asarray(factors, psi.dtype))
     return (values.real**2 + values.imag**2).T
 
 

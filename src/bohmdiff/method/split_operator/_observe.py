@@ -257,7 +257,7 @@ def drive_figure(
     missed = _missed_momentum(hamiltonian, order, ts, mean, width)
     return {
         "drive": over_time(
-            jnp.max(missed / (0.5 * hamiltonian.hbar / width), axis=(1, 2)),
+            jnp.max(missed / (0.5 * hamiltonian.hbar / width)[None, None], axis=(1, 2)),
             ts[1:],
             limit=_MISSED_MOMENTUM,
             meaning="The potential changes within a step: its mean force, taken at the kicks alone, misses this "

@@ -122,14 +122,14 @@ class Propagator(eqx.Module):
         as long, unless this step is the `last`.
         """
         kicks, drifts, _ = _SCHEMES[self.order]
-        elapsed, end = 0.0, len(kicks) - 1
+        elapsed, end, dt = 0.0, len(kicks) - 1, operators.dt
         for i, share in enumerate(drifts, 1):
             psi = _drifted(self.grid, operators.drifts[i - 1], psi)
             # Time is a coordinate that advances with the drifts.
             elapsed += share
             if operators.kicks is None:
-                times = jnp.where(last, 1.0, 2.0).astype(operators.dt.dtype) if i == end else 1.0
-                psi = psi * self._phase(i, start + (n + elapsed) * operators.dt, operators.dt, times)
+                times = jnp.where(last, 1.0, 2.0).astype(dt.dtype) if i == end else 1.0
+                psi = psi * self._phase(i, start + (n.astype(dt.dtype) + elapsed) * dt, dt, times)
             elif i < end:
                 psi = psi * operators.kicks[min(i, end - i)]
             else:
@@ -162,7 +162,7 @@ class Propagator(eqx.Module):
             matrix, phases = jnp.fft.ifft(phases[0])[shift], phases[1:]
         product = phases[0]
         for phase in phases[1:]:
-            product = product[..., None] * phase
+            product = product[..., None] * jnp.expand_dims(phase, tuple(range(product.ndim)))
         return matrix, product
 
 
@@ -223,7 +223,7 @@ def advance_traced(
     Reverse mode needs a loop of fixed length, in which steps that are not needed are skipped. Every √`most`-th
     ψ is kept for the backward pass; those between are recomputed.
     """
-    operators = propagator.operators((end - start) / jnp.maximum(steps, 1))
+    operators = propagator.operators((end - start) / jnp.maximum(steps, 1).astype(start.dtype))
     inner = math.isqrt(max(most - 1, 0)) + 1
     # Under vmap over times, a batched condition would execute every step for all times.
     needed = unvmap_max(steps)

@@ -112,4 +112,6 @@ def log_gradient(psi: Complex[Array, ""], gradient: Complex[Array, " d"]) -> Com
     # NaN does not count as nothing, because it must not become zero.
     nothing = density < jnp.finfo(density.dtype).tiny
     # 0 / 1 instead of 0 / 0, so that derivatives are finite too.
-    return jnp.where(nothing, 0, jnp.conj(psi) * gradient / jnp.where(nothing, 1, density))
+    return jnp.where(
+        nothing, 0, jnp.conj(psi) * gradient / jnp.where(nothing, 1, density).astype(psi.dtype)
+    )
