@@ -11,12 +11,12 @@ from jaxtyping import Array, Int
 
 from ..._check import is_concrete, require
 from ..._errors import NotFiniteError
-from ..._types import Key, Times
+from ..._types import Key, Matrix, Points, Scalar, Times, Vector
 from ...hamiltonian import warn_of_kinks
 from ...problem import Problem
-from ...solution import Diagnostics, Figure
+from ...solution import Diagnostics, Figure, over_time
 from ...solver import AbstractSymplecticSolver, BlanesMoan6, EqualSteps, room_for
-from ...wavepacket import GaussianWavePacket
+from ...wavepacket import GaussianWavePacket, SobolPoints
 from .._steps import (
     DEFAULT_TOLERANCE,
     Moments,
@@ -29,6 +29,9 @@ from ..method import AbstractMethod
 from .solution import GaussianSolution, PacketState
 
 _FIRST_STEPS = 1000
+# The part of the potential that is neglected is looked at on so many points, and may turn ψ by this angle.
+_POINTS = 256
+_LARGEST_ANHARMONICITY = 0.02
 
 
 class GaussianDynamics(AbstractMethod):
@@ -130,21 +133,62 @@ class GaussianDynamics(AbstractMethod):
             method=replace(self, steps=steps),
             ts=ts,
             interpolation=interpolation,
-            diagnostics=Diagnostics({"not finite": lost} | figures, ts, problem.t1),
+            diagnostics=Diagnostics(
+                {"not finite": lost, "anharmonicity": _anharmonicity(problem, interpolation)} | figures,
+                ts,
+                problem.t1,
+            ),
         )
 
 
-@eqx.filter_jit
-def _moments(problem: Problem, interpolation: diffrax.DenseInterpolation) -> Moments:
+def _at_comparison(problem: Problem, interpolation: diffrax.DenseInterpolation) -> GaussianSolution:
     # Neither the method nor the diagnostics matter here.
-    solution = GaussianSolution(  # pyright: ignore[reportCallIssue]
+    return GaussianSolution(  # pyright: ignore[reportCallIssue]
         problem=problem,
         method=GaussianDynamics(),
         ts=comparison_times(problem),
         interpolation=interpolation,
         diagnostics=Diagnostics(),
     )
+
+
+@eqx.filter_jit
+def _moments(problem: Problem, interpolation: diffrax.DenseInterpolation) -> Moments:
+    solution = _at_comparison(problem, interpolation)
     return Moments(solution.mean(), solution.std())
+
+
+def _anharmonicity(problem: Problem, interpolation: diffrax.DenseInterpolation) -> Figure:
+    with jax.ensure_compile_time_eval():
+        normal = jnp.asarray(SobolPoints(_POINTS)(problem.dimension, jax.random.key(0))[0], problem.dtype)
+    return over_time(
+        _neglected(problem, interpolation, normal),
+        comparison_times(problem),
+        limit=_LARGEST_ANHARMONICITY,
+        meaning="The potential beyond its quadratic expansion turns ψ by this angle, averaged over the density.",
+        remedy="Trust earlier times only, or use another method, such as SequentialScoreMatching.",
+    )
+
+
+@eqx.filter_jit
+def _neglected(problem: Problem, interpolation: diffrax.DenseInterpolation, normal: Points) -> Times:
+    r"""$\int \text{std}(V - V_2)\, dt / \hbar$ until each time of comparison, which bounds the norm of the error
+    of ψ, up to a phase."""
+    solution, potential = _at_comparison(problem, interpolation), problem.hamiltonian.potential
+
+    def spread(given: tuple[Scalar, Vector, Matrix]) -> Scalar:
+        t, mean, covariance = given
+        offsets = normal @ jnp.linalg.cholesky(covariance).T
+        slope = jax.grad(potential, argnums=1)(t, mean)
+        curvature = jax.hessian(potential, argnums=1)(t, mean)
+        expanded = offsets @ slope + 0.5 * jnp.sum((offsets @ curvature) * offsets, axis=1)
+        values = jax.vmap(potential, in_axes=(None, 0))(t, mean[None] + offsets)
+        return jnp.std(values - expanded)
+
+    ts = solution.ts
+    rates = jax.lax.map(spread, (ts, solution.mean(), solution.covariance())) / problem.hamiltonian.hbar
+    turned = jnp.cumsum(0.5 * (rates[1:] + rates[:-1]) * jnp.diff(ts))
+    return jnp.concatenate([jnp.zeros_like(ts[:1]), turned])
 
 
 @eqx.filter_jit
