@@ -7,6 +7,7 @@ import equinox as eqx
 import optax
 
 from .._check import as_positive_integer
+from ._folder import folder_of
 
 
 class Training(eqx.Module):
@@ -68,6 +69,8 @@ class Training(eqx.Module):
         as_positive_integer(self.keep, "keep", "Pass a number of checkpoints.")
         if self.directory is not None and not isinstance(self.directory, str | Path):
             raise ValueError(f"directory must be a path, but {self.directory!r} was given.")
+        if self.directory is not None:
+            folder_of(self.directory)
         if not isinstance(self.resume, bool):
             as_positive_integer(self.resume, "resume", "Pass True, False, or the epoch of a checkpoint.")
         if self.resume and self.directory is None:
