@@ -26,7 +26,7 @@ def folder_of(directory: str | Path) -> Path:
         )
     if given.startswith("~"):
         raise ValueError(f"directory must be a folder, but there is no home for {given!r}. Check the name.")
-    folder = Path(given if "\0" in given else os.path.realpath(given))
+    folder = Path(os.path.abspath(given) if "\0" in given else os.path.realpath(given))
     for name in folder.parts[1:]:
         if _UNREADABLE.search(name):
             raise ValueError(

@@ -96,11 +96,13 @@ def values_of(called: str, function: Callable[..., Any], places: Places) -> Valu
 
 
 def values_of_problem(problem: Problem, called: str, places: Places) -> dict[str, Values]:
-    """The potential and the initial state."""
-    initial = problem.initial
+    """The initial state and the potential."""
+    initial = values_of(type(problem.initial).__name__, _Initial(problem.initial), places)
+    # The places move with the state, so they belong to it.
+    initial.groups.append(places[0][1][:4])
     return {
+        "initial state": initial,
         "potential": values_of(called, problem.hamiltonian.potential, places),
-        "initial state": values_of(type(initial).__name__, _Initial(initial), places),
     }
 
 

@@ -52,8 +52,7 @@ class Log:
             return
         try:
             before = path.read_bytes() if path.exists() else b""
-            *complete, _ = before.split(b"\n")
-            epochs = [(_epoch_of(line), line) for line in complete]
+            epochs = [(_epoch_of(line), line) for line in before.split(b"\n")]
             # What was written after the checkpoint that a run goes on from will be written again.
             known = {epoch: line.decode() for epoch, line in epochs if epoch}
             self.lines = [known[epoch] for epoch in sorted(known) if epoch <= epochs_done]
@@ -240,7 +239,9 @@ class Checkpoints:
             # The parameters come before the optimizer.
             of_optimizer = not there.startswith(_PARAMETERS) and not here.startswith(_PARAMETERS)
             of_optimizer &= there.startswith(_OPTIMIZER) or here.startswith(_OPTIMIZER)
-            self._refuse(epoch, "optimizer" if of_optimizer else "score", there, here)
+            if of_optimizer:
+                self._refuse(epoch, "optimizer", "", "")
+            self._refuse(epoch, "score", there, here)
         template = {
             f"{number:04d}": jax.ShapeDtypeStruct(array.shape, array.dtype)
             for number, array in enumerate(arrays.values())
