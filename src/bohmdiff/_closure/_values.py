@@ -33,7 +33,7 @@ def values_at(function: Callable[..., Any], t: np.ndarray, x: np.ndarray) -> np.
 
 
 @eqx.filter_jit
-def _at_each(function: Callable[..., Any], t: Array, x: Array) -> Any:
+def _at_each(function: Any, t: Array, x: Array) -> Any:
     return jax.vmap(lambda one, place: function(one, place))(t, x)
 
 

@@ -91,7 +91,7 @@ def values_of(called: str, function: Callable[..., Any], places: Places) -> Valu
     groups = [one for one in (values_at(function, t, x) for t, x in places) if one is not None]
     # A complex number is two real ones.
     return Values(
-        called, [np.stack([one.real, one.imag]) if np.iscomplexobj(one) else one for one in groups]
+        called, [np.stack([np.real(one), np.imag(one)]) if np.iscomplexobj(one) else one for one in groups]
     )
 
 
@@ -170,7 +170,7 @@ def _updates(
             ),
         )
         moved = optax.apply_updates(parameters, changes)
-        return as_types_of((moved, new), moving), optax.tree.vdot(changes, weights)
+        return as_types_of((moved, new), moving), jnp.asarray(optax.tree.vdot(changes, weights))
 
     def after(count: Array) -> Array:
         # Whatever an optimizer counts, such as the steps of a schedule.
