@@ -1,7 +1,9 @@
 """Trainings: their log and checkpoints, and that neither kills nor damage on disk can harm a run."""
 
 import contextlib
+import dataclasses
 import errno
+import fcntl
 import json
 import os
 import random
@@ -29,6 +31,7 @@ from tests.training.runs import (
     START,
     VALIDATION,
     Distance,
+    Width,
     other_well,
     outcome,
     parameters,
@@ -41,8 +44,13 @@ from tests.unchecked import unchecked_types
 from tqdm import tqdm
 
 import bohmdiff as bd
+from bohmdiff.training._folder import FolderLock
+from bohmdiff.training._history import history_of
+from bohmdiff.training._identity import Values, values_of_activations, values_of_optimizer
 from bohmdiff.training._interrupt import interruptible
 from bohmdiff.training._progress import Progress
+from bohmdiff.training._record import Checkpoints, Log
+from bohmdiff.training._update import TrainingState
 
 
 def test_the_same_key_gives_the_same_bits_and_leaves_no_trace(tmp_path, monkeypatch, capfd):
@@ -178,18 +186,60 @@ def test_what_can_not_be_resumed(folder):
     assert saved_epochs(folder) == [3, 4, 5, 6]
 
 
+class Further(bd.AbstractObjective):
+    """As `Distance`, but from another score."""
+
+    second_tangents = "none"
+    through_flow = False
+    min_determinant: float = 0.0
+    stalled: bool = False
+
+    def at(self, problem, score, t, ensemble):
+        s = jax.vmap(score, in_axes=(None, 0))(t, ensemble.start)
+        return ensemble.weights @ jnp.sum((s + 3 * ensemble.start) ** 2, axis=1)
+
+
+class Moved(bd.AbstractObjective):
+    """As `Distance`, under another name."""
+
+    second_tangents = "none"
+    through_flow = False
+    min_determinant: float = 0.0
+    stalled: bool = False
+
+    def at(self, problem, score, t, ensemble):
+        return Distance(self.min_determinant, self.stalled).at(problem, score, t, ensemble)
+
+
+class Faster(Width):
+    """Its centre moves in another way."""
+
+    def __call__(self, t, x):
+        return -0.5 * self.precision * jnp.sum((x - self.amplitude * jnp.cos(1.1 * t)) ** 2)
+
+
 @pytest.mark.parametrize(
     ("options", "match"),
     [
         ({"problem": problem(t1=2.0)}, "belongs to another run: its problem is not the same"),
-        ({"problem": problem(other_well)}, "belongs to another run: its problem is not the same"),
+        (
+            {"problem": problem(other_well)},
+            r"to another run: its potential is not the same \(well there, other_well here\)",
+        ),
+        ({"problem": problem(lambda t, x: 0.51 * jnp.sum(x**2))}, "its potential is not the same"),
+        ({"problem": problem(mean=1.1)}, "its initial state is not the same"),
         ({"key": jax.random.key(1)}, "its key is not the same"),
         ({"particles": 8}, r"its particles is not the same \(16 there, 8 here\)"),
         ({"objective": bd.FisherDivergence()}, r"its objective is not the same \(Distance.*, Fisher"),
-        ({"optimizer": optax.sgd(1e-2)}, "is of another score or optimizer"),
+        ({"objective": Further()}, r"its objective is not the same \(Distance"),
+        ({"optimizer": optax.sgd(1e-2)}, "its optimizer is not the same"),
         (
             {"score": bd.NeuralScore(PROBLEM, width=4, depth=1, key=KEY)},
-            r"is of another score or optimizer: .*precision.* there, .*network.* here",
+            r"its score is not the same \(.*precision.* there, .*network.* here\)",
+        ),
+        (
+            {"score": bd.GradientScore(Faster(*map(jnp.asarray, START)))},
+            r"its score is not the same\. Go on",
         ),
     ],
 )
@@ -198,6 +248,73 @@ def test_checkpoints_of_another_run(folder, options, match):
         train(**(RUN | options), directory=folder, resume=True)
     assert saved_epochs(folder) == [3, 4, 5, 6]
     assert len(read_log(folder)) == 6
+
+
+def test_functions_that_only_moved_resume(folder, undisturbed):
+    """Another name, another place in the code, another object: the values are the same."""
+    adam = optax.chain(optax.add_noise(0.1, 0.5, key=jax.random.key(3)), optax.adam(3e-2))
+    moved = {"problem": problem(lambda t, y: y @ y / 2), "objective": Moved(), "optimizer": adam}
+    assert outcome(train(**(RUN | moved), directory=folder, resume=True)) == outcome(undisturbed[1])
+
+
+def rate_at(count, rate=0.1):
+    return optax.sgd(optax.piecewise_constant_schedule(0.2, {count: rate}))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (optax.adam(1e-2), optax.adam(1.001e-2)),
+        (optax.adam(1e-2), optax.adam(1e-2, b1=0.91)),
+        (rate_at(500), rate_at(530)),
+        (rate_at(3), rate_at(4)),
+        (optax.sgd(1.0, momentum=0.9), optax.sgd(1.0, momentum=0.8)),
+        (
+            optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(1.0)),
+            optax.chain(optax.clip_by_global_norm(2.0), optax.sgd(1.0)),
+        ),
+        (optax.contrib.reduce_on_plateau(patience=2), optax.contrib.reduce_on_plateau(patience=3)),
+        (bd.scale_by_gauss_newton(damping=1e-5), bd.scale_by_gauss_newton(damping=2e-5)),
+    ],
+)
+def test_optimizers_are_told_apart_by_what_they_do(one, other):
+    parameters = {"matrix": jnp.ones((40, 3)), "number": jnp.ones(())}
+    values = values_of_optimizer(one, parameters)
+    assert values.groups
+    assert Values.from_json(json.loads(json.dumps(values.as_json()))).same_as(values)
+    assert not values_of_optimizer(other, parameters).same_as(values)
+
+
+def test_an_optimizer_that_needs_the_true_shapes():
+    scales = jnp.arange(40.0)
+
+    def scaled(by):
+        return optax.stateless(lambda updates, _: jax.tree.map(lambda leaf: by * scales * leaf, updates))
+
+    one, same, other = (values_of_optimizer(scaled(by), jnp.ones(40)) for by in (1.0, 1.0, 1.1))
+    assert one.groups
+    assert one.same_as(same)
+    assert not one.same_as(other)
+
+
+def test_activations_are_told_apart_by_their_values():
+    def values(activation):
+        network = bd.TimeConditionedMLP(1, 3, width=2, activation=activation, key=KEY)
+        return values_of_activations({"a": [network], "b": jnp.tanh})
+
+    assert values(jnp.tanh).same_as(values(lambda z: jnp.tanh(z)))
+    assert not values(jnp.tanh).same_as(values(lambda z: jnp.tanh(1.01 * z)))
+
+
+@pytest.mark.long
+def test_a_network_with_another_activation_belongs_to_another_run(tmp_path):
+    def options(activation):
+        score = bd.NeuralScore(PROBLEM, width=2, depth=1, activation=activation, key=KEY)
+        return {"score": score, "directory": tmp_path, "epochs": 1}
+
+    train(**options(jnp.tanh))
+    with pytest.raises(ValueError, match=r"its activation is not the same \(<function tanh> there"):
+        train(**options(jax.nn.softplus), resume=True)
 
 
 def shorten(path):
@@ -232,12 +349,166 @@ def test_a_damaged_checkpoint_is_named_and_the_others_go_on(folder, undisturbed,
     assert outcome(train(**RUN, directory=folder, resume=True)) == outcome(undisturbed[1])
 
 
+def test_no_flipped_bit_is_loaded(tmp_path):
+    """One in each file of a checkpoint: its arrays, its settings, its checksums, and what orbax adds."""
+    state = TrainingState.initial({"w": jax.random.normal(KEY, (8, 8))}, ADAM, None)
+    with contextlib.closing(Checkpoints(tmp_path, 3, {"steps": "8"}, writes=True)) as checkpoints:
+        checkpoints.save(state, {})
+        np.testing.assert_array_equal(
+            checkpoints.restore(state, {}, 0)[0].parameters["w"], state.parameters["w"]
+        )
+        files = [path for path in (tmp_path / "0").rglob("*") if path.is_file()]
+        assert {"sha256.json", "metadata", "manifest.ocdbt"} <= {path.name for path in files}
+        draw = random.Random(0)
+        for path in files:
+            before = path.read_bytes()
+            data, bit = bytearray(before), draw.randrange(8 * len(before))
+            data[bit // 8] ^= 1 << bit % 8
+            path.write_bytes(data)
+            with pytest.raises(ValueError, match=r"can't be read \(.*It is damaged"):
+                checkpoints.restore(state, {}, 0)
+            path.write_bytes(before)
+        checkpoints.restore(state, {}, 0)
+
+
+def test_what_is_half_deleted_is_not_there(tmp_path, monkeypatch):
+    """The process dies while it deletes the oldest checkpoint."""
+    state = TrainingState.initial({"w": jnp.ones(2)}, ADAM, None)
+    later = dataclasses.replace(state, epoch=jnp.asarray(1))
+
+    def die(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    with contextlib.closing(Checkpoints(tmp_path, 1, {}, writes=True)) as checkpoints:
+        checkpoints.save(state, {})
+        with monkeypatch.context() as patch:
+            patch.setattr(shutil, "rmtree", die)
+            with pytest.raises(KeyboardInterrupt):
+                checkpoints.save(later, {})
+        assert checkpoints.epochs == [1]
+        assert list((tmp_path / ".unfinished").iterdir())
+    with contextlib.closing(Checkpoints(tmp_path, 1, {}, writes=True)) as checkpoints:
+        assert checkpoints.epochs == [1]
+        assert int(checkpoints.restore(state, {}, 1)[0].epoch) == 1
+        assert not list((tmp_path / ".unfinished").iterdir())
+
+
+def test_two_trainings_in_one_folder(folder):
+    """In this process, and in another one that is then killed."""
+    busy = "Another training is writing to .*copy. Wait until it ends, or train into another directory"
+    lock = folder / "checkpoints" / ".lock"
+    with contextlib.closing(FolderLock(lock.parent, "here")), pytest.raises(ValueError, match=busy):
+        train(**RUN, directory=folder, resume=True)
+    train(**RUN, directory=folder, resume=True)
+
+    code = (
+        "import fcntl, sys; file = open(sys.argv[1]); fcntl.flock(file, fcntl.LOCK_EX); print(flush=True)"
+    )
+    command = [sys.executable, "-c", f"{code}; sys.stdin.read()", lock]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        with pytest.raises(ValueError, match=busy):
+            train(**RUN, directory=folder, resume=True)
+        process.kill()
+    train(**RUN, directory=folder, resume=True)
+
+
+def test_a_folder_that_can_not_be_locked(tmp_path, monkeypatch):
+    monkeypatch.setattr(fcntl, "flock", no_space)
+    with pytest.warns(UserWarning, match=r"can't be locked \(.*Make sure that no other training"):
+        FolderLock(tmp_path, "here")
+
+
+@pytest.mark.parametrize(
+    ("name", "match"),
+    [
+        ("gs://bucket/run", "a folder of this machine, but the address 'gs://bucket/run' was given"),
+        (Path("s3://bucket/run"), "the address 's3:/bucket/run' was given"),
+        ("~nobody-has-this-name/run", "there is no home for '~nobody-has-this-name/run'"),
+        ("run[1]", r"the name 'run\[1\]' has one of the characters"),
+        ("back\\slash/run", "has one of the characters"),
+        ("a*/run", "has one of the characters"),
+        ("gs:/run", "the address"),
+        ("runs/gs:/run", "the name 'gs:' .*ends with a colon"),
+        ("\udcff", "is not text"),
+        ("nothing\0", "has one of the characters"),
+    ],
+)
+def test_folders_from_which_nothing_could_be_read(name, match):
+    with pytest.raises(ValueError, match=match):
+        bd.Training(epochs=1, directory=name)
+
+
+def test_strange_names_that_work(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "lr=0.1, β {a,b} 50%"))
+    train(**(RUN | {"epochs": 1}), directory="~/run")
+    assert saved_epochs(tmp_path / "lr=0.1, β {a,b} 50%" / "run") == [1]
+    train(**(RUN | {"epochs": 1}), directory=Path("~/run"), resume=True)
+
+
+LINES = ['{"epoch": 1, "loss": 1.0}', '{"epoch": 2, "loss": 2.0}', '{"epoch": 3, "loss": 3.0}']
+
+
+@pytest.mark.parametrize(
+    ("text", "missing", "kept"),
+    [
+        ("\n".join(LINES), "", [1, 2, 3]),
+        ("\n".join([*LINES, '{"epoch": 4, "lo']), "", [1, 2, 3]),
+        ("\n".join([*LINES, *LINES]), "", [1, 2, 3]),
+        ("\n".join([LINES[0], LINES[1].replace("l", "\x01"), LINES[2]]), "2", [1, 3]),
+        ("\n".join([LINES[0], LINES[1][:-1], LINES[2]]), "2", [1, 3]),
+        ("\n".join([LINES[0], LINES[1].replace("2.0", '"x"'), LINES[2]]), "2", [1, 3]),
+        ("\n".join([LINES[0], LINES[1].replace("2.0", "[1]"), LINES[2]]), "2", [1, 3]),
+        ("\n".join([LINES[0], LINES[1].replace("2.0", "1" * 400), LINES[2]]), "2", [1, 3]),
+        ("\n".join([LINES[0].replace("epoch", "ep\udcffch"), LINES[1] + LINES[2]]), "1 to 3", []),
+        ("[" * 100_000 + "\n7\n[]\nnull", "1 to 3", []),
+        ("", "1 to 3", []),
+    ],
+)
+def test_a_damaged_log_is_told(tmp_path, text, missing, kept):
+    path = tmp_path / "log.jsonl"
+    path.write_bytes(text.encode(errors="surrogateescape"))
+    told = f"damaged or cut: it has no line, nor has `history`, for epoch {missing}. The training itself"
+    expected = pytest.warns(UserWarning, match=told) if missing else contextlib.nullcontext()
+    with expected, contextlib.closing(Log(path, 3, writes=True)) as log:
+        assert list(history_of(log.lines)["epoch"]) == kept
+        assert log.seconds == 0
+    # Nothing that was there is gone.
+    others = [one.read_bytes() for one in tmp_path.iterdir() if one != path]
+    assert others == ([text.encode(errors="surrogateescape")] if missing and text else [])
+    with contextlib.closing(Log(path, 3, writes=True, digest=log.digest)) as again:
+        assert again.lines == log.lines
+
+
+def test_a_changed_figure_in_the_log_is_told(folder):
+    log = folder / "log.jsonl"
+    log.write_text(log.read_text().replace('"epoch": 2, "loss": ', '"epoch": 2, "loss": 1'))
+    with pytest.warns(UserWarning, match=r"log.jsonl was changed, so its figures may be wrong"):
+        train(**RUN, directory=folder, resume=True)
+
+
+def test_the_log_of_an_earlier_run_is_kept(tmp_path):
+    (tmp_path / "log.jsonl").write_text("mine\n")
+    with pytest.warns(UserWarning, match=r"earlier run that has no checkpoint.*kept as log.1.jsonl"):
+        train(epochs=1, directory=tmp_path)
+    assert (tmp_path / "log.1.jsonl").read_text() == "mine\n"
+
+
+def test_the_log_is_not_written_through_a_link_that_waits_for_it(tmp_path, monkeypatch):
+    names = set()
+    monkeypatch.setattr(os, "replace", lambda source, target: names.add(Path(source).name))
+    for _ in range(3):
+        Log(tmp_path / "log.jsonl", 0, writes=True).close()
+    assert len(names) == 3
+
+
 def test_a_checkpoint_of_a_newer_version_is_refused(folder):
     text = folder / "checkpoints" / "6" / "description" / "metadata"
     description = json.loads(text.read_text())
     text.write_text(json.dumps(description | {"format": 99}))
     with pytest.raises(
-        ValueError, match=r"epoch 6 .* newer version of bohmdiff, in format 99; .* up to 1\. Update"
+        ValueError, match=r"epoch 6 .* newer version of bohmdiff, in format 99; .* up to 2\. Update"
     ):
         train(**RUN, directory=folder, resume=True)
     assert saved_epochs(folder) == [3, 4, 5, 6]

@@ -14,3 +14,6 @@ from ._function import ClosedFunction as ClosedFunction
 from ._function import as_module as as_module
 from ._function import name_of as name_of
 from ._function import settled as settled
+from ._values import off as off
+from ._values import uniform_places as uniform_places
+from ._values import values_at as values_at

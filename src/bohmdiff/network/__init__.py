@@ -10,6 +10,7 @@ from .frozen import AbstractFrozen as AbstractFrozen
 from .frozen import held_fixed as held_fixed
 from .frozen import trainable as trainable
 from .perceptron import TimeConditionedMLP as TimeConditionedMLP
+from .perceptron import activations as activations
 from .velocity import NeuralVelocity as NeuralVelocity
 from .velocity import velocity_networks as velocity_networks
 from .wave_function import NeuralWaveFunction as NeuralWaveFunction

@@ -1,12 +1,12 @@
 """A multilayer perceptron conditioned on time, and its derivatives without nested differentiation."""
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 from .._check import as_key, as_positive_integer, check_output
 from .._types import Key, Scalar, Vector
@@ -145,6 +145,16 @@ class TimeConditionedMLP(eqx.Module):
             ((1 + scale)[:, None] * weight, (1 + scale) * bias + shift)
             for (weight, bias), (scale, shift) in zip(layers, films, strict=True)
         ]
+
+
+def activations(tree: PyTree) -> list[Callable[[Array], Array]]:
+    """The activations of all perceptrons in a tree."""
+
+    def is_perceptron(node: Any) -> bool:
+        return isinstance(node, TimeConditionedMLP)
+
+    nodes = jax.tree.leaves(tree, is_leaf=is_perceptron)
+    return [node.activation for node in nodes if isinstance(node, TimeConditionedMLP)]
 
 
 @jax.custom_jvp

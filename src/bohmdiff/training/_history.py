@@ -1,7 +1,7 @@
 """The log of a training as arrays, and as labelled data."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import jax.numpy as jnp
 import numpy as np
@@ -9,9 +9,9 @@ import xarray
 from jaxtyping import Array
 
 
-def history_of(lines: str) -> dict[str, Array]:
+def history_of(lines: Iterable[str]) -> dict[str, Array]:
     """The figures of a log by name, each over its lines, and `epoch`; NaN in lines that lack a figure."""
-    records = [json.loads(line) for line in lines.splitlines() if line]
+    records = [json.loads(line) for line in lines]
     names = dict.fromkeys(name for record in records for name in record if name != "epoch")
     epochs = {"epoch": jnp.array([record["epoch"] for record in records], int)}
     return epochs | {

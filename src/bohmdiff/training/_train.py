@@ -5,7 +5,7 @@ import dataclasses
 import math
 import time
 from abc import abstractmethod
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
@@ -14,13 +14,24 @@ import optax
 from jaxtyping import Array, PyTree
 
 from .._check import as_key, describe, warn
+from .._closure import name_of
 from .._devices import Devices
 from .._errors import TrainingDivergedError, TrainingNotSavedError
 from .._text import text_of
 from .._types import Key, Points, Weights
 from ..network import trainable
 from ..problem import Problem
+from ._folder import folder_of
 from ._history import history_of
+from ._identity import (
+    Values,
+    in_words,
+    places_of,
+    values_of,
+    values_of_activations,
+    values_of_optimizer,
+    values_of_problem,
+)
 from ._interrupt import interruptible
 from ._progress import Progress
 from ._record import Checkpoints, Log, UnwritableError, digest
@@ -29,6 +40,7 @@ from .training import Training
 
 # The matrix of Gauss-Newton steps takes 0.8 GB in double precision then, and each epoch factorises it.
 _MOST_PARAMETERS = 10_000
+_SOME_EPOCHS = 100
 
 
 class AbstractTask(eqx.Module):
@@ -62,8 +74,13 @@ class AbstractTask(eqx.Module):
         """Figures that say how good it is, on particles that stay the same; NaN where particles were lost."""
 
     @abstractmethod
-    def settings(self) -> dict[str, str]:
-        """What must be the same when a run goes on, by name."""
+    def settings(self) -> dict[str, Any]:
+        """Options that must be the same when a run goes on, by name."""
+
+    @abstractmethod
+    def functions(self, trained: PyTree) -> dict[str, tuple[str, Callable[..., Array]]]:
+        """Functions of a time and a place whose values must be the same when a run goes on, by name: what is
+        trained, and for what. Each with what a message calls it."""
 
 
 class Keys(NamedTuple):
@@ -94,7 +111,8 @@ class Trained(NamedTuple):
 def train(start: PyTree, task: AbstractTask, training: Training, keys: Keys, progress: bool) -> Trained:
     """Trains all that is trainable of `start`, on all devices of all processes."""
     devices = Devices.for_training()
-    options = text_of((training, start, task.settings()), 0)
+    settings = _settings(task, keys)
+    options = text_of((training, start, settings), 0)
     if not devices.agree(int(digest((options, jax.random.key_data(keys.run))), 16) % 2**31):
         raise ValueError(
             "The processes of a training were given different keys or options. Run the same program in "
@@ -107,15 +125,16 @@ def train(start: PyTree, task: AbstractTask, training: Training, keys: Keys, pro
         optimizer = task.default_optimizer(training.epochs)
     state = TrainingState.initial(parameters, optimizer, task.carry())
     with contextlib.ExitStack() as stack:
-        checkpoints = path = None
+        checkpoints, path, digest_of_log = None, None, ""
         if training.directory is not None:
-            settings = {
-                "dimension": str(task.problem.dimension),
-                "problem": digest(task.problem),
-                "key": digest(jax.random.key_data(keys.run)),
-            } | task.settings()
-            folder = Path(training.directory) / "checkpoints"
-            checkpoints = Checkpoints(folder, training.keep, settings, devices.lead)
+            directory = folder_of(training.directory)
+            checkpoints = Checkpoints(
+                directory / "checkpoints",
+                training.keep,
+                settings,
+                devices.lead,
+                _values(training, task, start, parameters),
+            )
             stack.enter_context(contextlib.closing(checkpoints))
             state, fixed = _resumed(training, state, fixed, checkpoints)
             if not devices.agree(int(state.epoch)):
@@ -125,11 +144,13 @@ def train(start: PyTree, task: AbstractTask, training: Training, keys: Keys, pro
                 )
             # Only now has every process read what it needs.
             checkpoints.forget_after(int(state.epoch))
-            path = Path(training.directory) / "log.jsonl"
-        log = stack.enter_context(contextlib.closing(Log(path, int(state.epoch), devices.lead)))
+            path, digest_of_log = directory / "log.jsonl", checkpoints.log_digest
+        foreign = training.resume is False
+        log = Log(path, int(state.epoch), devices.lead, digest_of_log, foreign)
+        stack.enter_context(contextlib.closing(log))
         run = _Run(training, task, optimizer, fixed, keys.epochs, devices, log, checkpoints)
         state = run.epochs(state, progress)
-    return Trained(eqx.combine(state.parameters, fixed), int(state.epoch), history_of(str(log)))
+    return Trained(eqx.combine(state.parameters, fixed), int(state.epoch), history_of(log.lines))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,7 +191,7 @@ class _Run:
                 try:
                     self.log.write(record)
                     if self.checkpoints is not None and kept:
-                        self.checkpoints.save(devices.gather(state), self.fixed)
+                        self.checkpoints.save(devices.gather(state), self.fixed, self.log.digest)
                 except UnwritableError as error:
                     message = _what_is_not_saved(error, epoch)
                     raise TrainingNotSavedError(message, self._reached(state)) from error
@@ -211,6 +232,39 @@ class _Run:
             f"{describe(report.loss)} and the norm of its gradient {describe(report.gradient_norm)}. "
             f"{self.task.advice}{saved}"
         )
+
+
+def _settings(task: AbstractTask, keys: Keys) -> dict[str, str]:
+    """What must be the same when a run goes on, in words."""
+    problem = task.problem
+    numbers = {
+        "t0": problem.t0,
+        "t1": problem.t1,
+        "mass": problem.hamiltonian.mass,
+        "hbar": problem.hamiltonian.hbar,
+    }
+    settings = {"dimension": problem.dimension, "problem": numbers} | task.settings()
+    words = {name: in_words(value) for name, value in settings.items()}
+    return words | {"key": digest(jax.random.key_data(keys.run))}
+
+
+def _values(
+    training: Training, task: AbstractTask, start: PyTree, parameters: PyTree
+) -> Callable[[PyTree, PyTree], dict[str, Values]]:
+    """The values that must be the same when a run goes on, of parameters and what is fixed."""
+    problem, places = task.problem, places_of(task.problem)
+    # The default optimizer may depend on the number of epochs, which may grow.
+    optimizer = training.optimizer or task.default_optimizer(_SOME_EPOCHS)
+    always = values_of_problem(problem, name_of(problem.hamiltonian.potential), places) | {
+        "optimizer": values_of_optimizer(optimizer, parameters),
+        "activation": values_of_activations(start),
+    }
+
+    def values(parameters: PyTree, fixed: PyTree) -> dict[str, Values]:
+        functions = task.functions(eqx.combine(parameters, fixed))
+        return always | {name: values_of(*one, places) for name, one in functions.items()}
+
+    return values
 
 
 def _require_few(parameters: PyTree) -> None:

@@ -27,7 +27,8 @@ class TrainingState(eqx.Module):
         parameters: PyTree, optimizer: optax.GradientTransformation, carry: PyTree
     ) -> "TrainingState":
         # Of definite types, as `update` returns them: it would be compiled a second time otherwise.
-        state = jax.tree.map(lambda leaf: _as_type_of(leaf, leaf), optimizer.init(parameters))
+        start = optimizer.init(parameters)
+        state = as_types_of(start, start)
         zero = jnp.zeros((), int)
         return TrainingState(parameters, state, carry, epoch=zero, skipped=zero, skipped_in_a_row=zero)
 
@@ -87,11 +88,11 @@ def update(
     )
     parameters = optax.apply_updates(state.parameters, changes)
     accepted = jnp.all(jnp.isfinite(jnp.stack([value, norm, optax.tree.norm(changes)])))
-    parameters, optimizer_state = jax.tree.map(
-        lambda new, old: _as_type_of(jnp.where(accepted, new, old), old),
-        (parameters, optimizer_state),
-        (state.parameters, state.optimizer),
+    old = (state.parameters, state.optimizer)
+    chosen = jax.tree.map(
+        lambda new, old: jnp.where(accepted, new, old), (parameters, optimizer_state), old
     )
+    parameters, optimizer_state = as_types_of(chosen, old)
     refused = 1 - accepted.astype(int)
     state = TrainingState(
         parameters=parameters,
@@ -104,9 +105,13 @@ def update(
     return state, Report(value, norm, figures)
 
 
-def _as_type_of(leaf: Any, like: Any) -> Array:
-    """An array of exactly that type, not weakly; random keys as they are."""
-    return leaf if is_key(like) else jnp.asarray(leaf, jnp.result_type(like))
+def as_types_of(tree: PyTree, like: PyTree) -> PyTree:
+    """Arrays of exactly these types, not weakly; random keys as they are."""
+
+    def cast(leaf: Any, like: Any) -> Array:
+        return leaf if is_key(like) else jnp.asarray(leaf, jnp.result_type(like))
+
+    return jax.tree.map(cast, tree, like)
 
 
 def is_key(leaf: Any) -> bool:

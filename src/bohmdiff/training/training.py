@@ -7,6 +7,7 @@ import equinox as eqx
 import optax
 
 from .._check import as_positive_integer
+from ._folder import folder_of
 
 
 class Training(eqx.Module):
@@ -32,11 +33,12 @@ class Training(eqx.Module):
         the method: Gauss-Newton steps, see [`scale_by_gauss_newton`][bohmdiff.scale_by_gauss_newton].
     - `epochs`: the total number of updates, including those before a resumption. There is no default: 20 to
         60 are often enough with Gauss-Newton steps; first-order optimizers need hundreds or thousands.
-    - `directory`: where to write `log.jsonl`, with one line for each epoch, and `checkpoints/`. Without one,
-        nothing is written.
+    - `directory`: the folder in which to write `log.jsonl`, with one line for each epoch, and `checkpoints/`. One
+        training at a time writes to it. Without one, nothing is written.
     - `resume`: `True` continues from the last checkpoint in `directory` if there is one, and ends with the
         same parameters, to the bit, as a run that was never interrupted. A number continues from the
-        checkpoint of that epoch and deletes later ones.
+        checkpoint of that epoch and deletes later ones. Problem, score, objective and optimizer must have the
+        same values as before.
     - `validate_every`: the number of epochs between validations. The first and the last epoch always have one.
     - `checkpoint_every`: the number of epochs between checkpoints. The last epoch always has one.
     - `keep`: how many of the latest checkpoints to keep.
@@ -45,7 +47,8 @@ class Training(eqx.Module):
 
     **Units:** none.
 
-    **Raises:** `ValueError` for options that are not allowed.
+    **Raises:** `ValueError` for options that are not allowed, and for a `directory` from which checkpoints could
+    not be read again.
     """
 
     optimizer: optax.GradientTransformation | None = eqx.field(default=None, static=True)
@@ -68,6 +71,8 @@ class Training(eqx.Module):
         as_positive_integer(self.keep, "keep", "Pass a number of checkpoints.")
         if self.directory is not None and not isinstance(self.directory, str | Path):
             raise ValueError(f"directory must be a path, but {self.directory!r} was given.")
+        if self.directory is not None:
+            folder_of(self.directory)
         if not isinstance(self.resume, bool):
             as_positive_integer(self.resume, "resume", "Pass True, False, or the epoch of a checkpoint.")
         if self.resume and self.directory is None:

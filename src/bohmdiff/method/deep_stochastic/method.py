@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from functools import cache
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -12,7 +12,6 @@ import optax
 from jaxtyping import Array, Float, PyTree
 
 from ..._check import as_float, as_positive_integer, check_output
-from ..._text import text_of
 from ..._types import Field, Key, Points, Times, Weights
 from ...network import SpreadingFrame, trainable
 from ...problem import Problem
@@ -225,6 +224,9 @@ class _Task(AbstractPointwiseTask):
     ) -> VelocitySolution:
         return VelocitySolution.of(self.problem, self.method, ts, trained, x0, weights, history)
 
-    def settings(self) -> dict[str, str]:
+    def settings(self) -> dict[str, Any]:
         names = ("particles", "steps", "resample_every", "initial_weight", "outlier_scale")
-        return {name: text_of(getattr(self.method, name), 0) for name in names}
+        return {name: getattr(self.method, name) for name in names}
+
+    def functions(self, trained: PyTree) -> dict[str, tuple[str, Callable[..., Array]]]:
+        return {name: (type(one).__name__, one) for name, one in zip("uv", trained, strict=True)}

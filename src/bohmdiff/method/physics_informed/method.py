@@ -1,6 +1,7 @@
 """Physics-informed training: a neural wave function learns to solve the Schrödinger equation."""
 
 import math
+from collections.abc import Callable
 from functools import cache
 from typing import Any, ClassVar
 
@@ -11,7 +12,6 @@ import optax
 from jaxtyping import Array, Float, PyTree
 
 from ..._check import as_float, as_positive_integer, as_real_array, check_output
-from ..._text import text_of
 from ..._types import Field, Key, Points, Scalar, Times, Vector, Weights
 from ...hamiltonian import Hamiltonian
 from ...network import SpreadingFrame, trainable
@@ -242,9 +242,12 @@ class _Task(AbstractPointwiseTask):
     ) -> WaveFunctionSolution:
         return WaveFunctionSolution.of(self.problem, self.method, ts, trained, x0, weights, history)
 
-    def settings(self) -> dict[str, str]:
+    def settings(self) -> dict[str, Any]:
         names = ("particles", "box", "steps", "initial_weight", "boundary_weight")
-        return {name: text_of(getattr(self.method, name), 2) for name in names}
+        return {name: getattr(self.method, name) for name in names}
+
+    def functions(self, trained: PyTree) -> dict[str, tuple[str, Callable[..., Array]]]:
+        return {"psi": (type(trained).__name__, trained)}
 
 
 @eqx.filter_jit

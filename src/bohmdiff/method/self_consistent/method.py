@@ -34,12 +34,12 @@ from ...wavepacket import AbstractDesign, TruncatedPoints, as_design
 from ..given_score import FlowSolution
 from ..given_score.method import GivenScore
 from ..method import AbstractMethod
-from ._loss import ObjectiveLoss
+from ._loss import ObjectiveAt, ObjectiveLoss
 from ._validation import largest_asymmetry, validate
 
 _NOT_A_GRADIENT = 1e-3
-# Arrays of up to this many entries are compared number by number when a run resumes.
-_MOST_NUMBERS = 1024
+# Numbers of an objective that a message shows.
+_MOST_NUMBERS = 16
 
 
 class SelfConsistentScoreMatching(AbstractMethod):
@@ -203,14 +203,14 @@ class _Task(AbstractTask):
         x0, weights = devices.divide(*self.validation)
         return validate(self.problem, trained, x0, weights, self.method.solver, self.method.steps)
 
-    def settings(self) -> dict[str, str]:
-        method = self.method
+    def settings(self) -> dict[str, Any]:
+        return {name: getattr(self.method, name) for name in ("particles", "steps", "times", "solver")}
+
+    def functions(self, trained: PyTree) -> dict[str, tuple[str, Callable[..., Array]]]:
+        objective = self.method.objective
         return {
-            "objective": text_of(method.objective, _MOST_NUMBERS),
-            "particles": text_of(method.particles, _MOST_NUMBERS),
-            "steps": str(method.steps),
-            "times": str(method.times),
-            "solver": type(method.solver).__name__,
+            "score": (type(trained).__name__, trained),
+            "objective": (text_of(objective, _MOST_NUMBERS), ObjectiveAt(self.problem, trained, objective)),
         }
 
 
