@@ -31,7 +31,7 @@ from .solution import GaussianSolution, PacketState
 _FIRST_STEPS = 1000
 # The part of the potential that is neglected is looked at on so many points, and may turn ψ by this angle.
 _POINTS = 256
-_LARGEST_ANHARMONICITY = 0.02
+_LARGEST_ANHARMONICITY = 0.03
 
 
 class GaussianDynamics(AbstractMethod):
