@@ -50,6 +50,30 @@ def test_a_complex_parameter_stays_complex():
         np.testing.assert_allclose(energy, np.cos(0.3) - 2 * np.sin(0.3), rtol=1e-6)
 
 
+SWAPPED = {
+    "function": lambda x, t: 0.5 * jnp.sum(x**2),
+    "term": bd.Quadratic(1.0) + (lambda x, t: jnp.sum(x**4)),
+    "scaled term": bd.Quadratic(1.0) - bd.ScaledPotential(lambda x, t: jnp.sum(x**4), 0.5),
+}
+
+
+@pytest.mark.parametrize("name", SWAPPED)
+def test_a_potential_of_the_time_alone_is_told(name):
+    with pytest.warns(UserWarning, match=r"depends on t but not on x.*V\(t, x\), .*swap") as warned:
+        bd.Problem(bd.Hamiltonian(SWAPPED[name]), PACKET, t1=1.0)
+    assert [(one.filename, type(one.message)) for one in warned] == [(__file__, UserWarning)]
+
+
+@pytest.mark.parametrize(
+    "potential",
+    [lambda t, x: jnp.zeros(()), lambda t, x: 0.0 * x[0] + jnp.sin(t), lambda t, x: -jnp.sin(t) * x[0]],
+    ids=["free", "free, with a phase", "a uniform field"],
+)
+def test_free_particles_and_uniform_fields_are_not(potential):
+    bd.Problem(bd.Hamiltonian(bd.Quadratic(1.0) + potential), PACKET, t1=1.0)
+    bd.Problem(bd.Hamiltonian(potential), PACKET, t1=1.0)
+
+
 def test_going_back_in_time_as_the_message_says():
     """The state at t0 - s, with its phase reversed, moves by the potential at t0 - s."""
     potential = bd.Quadratic(1.0, linear=lambda t: 0.5 * t)
@@ -82,6 +106,15 @@ def test_going_back_in_time_as_the_message_says():
         ({"hamiltonian": bd.Hamiltonian(lambda t, x: jnp.sum(x) * 1j)}, "returned .* complex128"),
         ({"hamiltonian": bd.Hamiltonian(lambda t, x: x[0] > 0)}, "returned .* bool"),
         ({"hamiltonian": bd.Hamiltonian(lambda t, x: None)}, "returned NoneType"),
+        (
+            {"hamiltonian": bd.Hamiltonian(lambda t, x: 0.0)},
+            r"returned float\. Return jnp\.asarray\(0\.0\)\.",
+        ),
+        (
+            {"hamiltonian": bd.Hamiltonian(lambda x, t: x[0])},
+            r"IndexError.*potential\(x, t\) would do: swap",
+        ),
+        ({"hamiltonian": bd.Hamiltonian(lambda x, t: x @ x * t)}, r"potential\(x, t\) would do: swap"),
         ({"hamiltonian": bd.Hamiltonian(lambda x: x[0])}, "could not be evaluated as potential.*TypeError"),
         ({"hamiltonian": bd.Hamiltonian(lambda t, x: x @ jnp.ones(3))}, "could not be evaluated"),
     ],

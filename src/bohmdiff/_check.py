@@ -167,18 +167,33 @@ def check_output(
     shape. The arguments are a time and a position, or only a position."""
     call, what = (f"{name}(t, x)", "a scalar t and x") if len(arguments) == 2 else (f"{name}(x)", "x")
     position = arguments[-1].shape
+    kind_name, kind = ("complex", jnp.complexfloating) if complex_valued else ("real", jnp.floating)
+
+    def fits(out: Any) -> bool:
+        right = getattr(out, "shape", None) == shape
+        return right and hasattr(out, "dtype") and jnp.issubdtype(out.dtype, kind)
+
+    def hint() -> str:
+        """About the order of the arguments, if the other one fits."""
+        try:
+            swapped = len(arguments) == 2 and fits(eqx.filter_eval_shape(function, *arguments[::-1]))
+        except Exception:
+            swapped = False
+        return f" {name}(x, t) would do: swap its arguments, as the time comes first." if swapped else ""
+
     try:
         out = eqx.filter_eval_shape(function, *arguments)
     except Exception as error:
         raise ValueError(
             f"{name} could not be evaluated as {call} with {what} of shape {position}: "
-            f"{type(error).__name__}: {error}"
+            f"{type(error).__name__}: {str(error).rstrip('.')}.{hint()}"
         ) from error
-    got = getattr(out, "shape", None)
-    kind_name, kind = ("complex", jnp.complexfloating) if complex_valued else ("real", jnp.floating)
-    if got != shape or not (hasattr(out, "dtype") and jnp.issubdtype(out.dtype, kind)):
+    if not fits(out):
+        got = getattr(out, "shape", None)
+        number = f" Return jnp.asarray({out})." if isinstance(out, int | float) else ""
         given = f"{type(out).__name__}" if got is None else f"shape {got} and dtype {out.dtype}"
         raise ValueError(
             f"{call} must return a {kind_name} array of shape {shape} for one particle x of shape {position}, "
-            f"but it returned {given}. Write it for one particle: the ensemble is added by jax.vmap."
+            f"but it returned {given}.{hint() or number} Write it for one particle: the ensemble is added by "
+            "jax.vmap."
         )

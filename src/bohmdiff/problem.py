@@ -10,7 +10,7 @@ from jaxtyping import DTypeLike
 from ._check import as_real_array, check_output, describe, is_concrete, require
 from ._closure import name_of, settled
 from ._types import Numbers, Scalar, Times
-from .hamiltonian import Hamiltonian
+from .hamiltonian import Hamiltonian, warn_of_no_force
 from .wavepacket import AbstractInitialState
 
 _DEFAULT_SAVED_TIMES = 101
@@ -33,7 +33,8 @@ class Problem(eqx.Module):
     **Units:** `t0` and `t1` in units of time; any consistent set of units.
 
     **Raises:** `ValueError` if `t1 <= t0`, if the masses do not fit the dimension of the initial
-    state, or if the potential does not return a real scalar for one particle.
+    state, or if the potential does not return a real scalar for one particle. Warns of a potential, or a term of
+    one, that depends on `t` but not on `x`, as `V(x, t)` with swapped arguments does.
     """
 
     hamiltonian: Hamiltonian
@@ -71,6 +72,7 @@ class Problem(eqx.Module):
         potential = settled(hamiltonian.potential, point)
         # As a function of t and x only, so that an error message refers to the function that the user wrote.
         check_output(lambda t, x: potential(t, x), point, (), "potential")
+        warn_of_no_force(potential, d, initial.dtype)
         self.hamiltonian = eqx.tree_at(lambda h: h.potential, hamiltonian, potential)
         self.initial, self.t0 = initial, t0
         self.t1 = require(
