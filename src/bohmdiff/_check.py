@@ -68,8 +68,25 @@ def as_real_array(value: Any, name: str) -> Array:
     return require(
         array,
         jnp.all(jnp.isfinite(array)),
-        f"{name} must be finite, but {describe(value)} was given.",
+        f"{name} must be finite, but {describe(value)} was given.{range_hint(array)}",
     )
+
+
+OTHER_UNITS = (
+    "Use units that suit the problem, such as atomic units (bd.units), or double precision: "
+    "jax.config.update('jax_enable_x64', True), and an initial state whose mean is not in float32."
+)
+
+
+def range_hint(array: Array) -> str:
+    """What to do about zeros and infinities below double precision: they may be numbers out of its range."""
+    limits = jnp.finfo(array.dtype)
+    if limits.bits >= 64 or not is_concrete(array):
+        return ""
+    size, least, most = np.abs(np.asarray(array, float)), float(limits.tiny), float(limits.max)
+    if np.all((size >= least) & (size <= most)):
+        return ""
+    return f" {array.dtype} holds no numbers below {least:.1e} or above {most:.1e}. {OTHER_UNITS}"
 
 
 def on_host(value: Any, name: str) -> np.ndarray:

@@ -27,8 +27,8 @@ def warn_of_no_force(potential: Callable, dimension: int, dtype: DTypeLike) -> N
         what = "A term of the potential" if isinstance(potential, PotentialSum) else "The potential"
         warn(
             f"{what} depends on t but not on x, so that it exerts no force. Potentials are called as V(t, x), "
-            "with the time first: if yours is V(x, t), swap its arguments. A term that depends on t alone changes "
-            "only the phase of ψ, and can be left out."
+            "with the time first: if yours is V(x, t), swap its arguments. A term that depends on t alone "
+            "changes only the phase of ψ, and can be left out."
         )
 
 

@@ -399,7 +399,7 @@ class Solution(AbstractScoreSource):
 
 
 def same_times(one: Solution, other: Solution) -> bool:
-    """Whether both are saved at the same times, up to rounding in either precision and a tiny part of the span."""
+    """Whether both are saved at the same times, up to rounding and a tiny part of the span."""
     if one.ts.shape != other.ts.shape:
         return False
     first, second = np.asarray(one.ts, float), np.asarray(other.ts, float)
