@@ -144,9 +144,12 @@ def test_going_back_in_time_as_the_message_says():
         ),
         (
             {"hamiltonian": bd.Hamiltonian(lambda x, t: x[0])},
-            r"IndexError.*potential\(x, t\) would do: swap",
+            r"IndexError.*with x first, swap its arguments",
         ),
-        ({"hamiltonian": bd.Hamiltonian(lambda x, t: x @ x * t)}, r"potential\(x, t\) would do: swap"),
+        (
+            {"hamiltonian": bd.Hamiltonian(lambda x, t: jnp.sum(x**2) * t)},
+            "returned shape.*with x first, swap",
+        ),
         ({"hamiltonian": bd.Hamiltonian(lambda x: x[0])}, "could not be evaluated as potential.*TypeError"),
         ({"hamiltonian": bd.Hamiltonian(lambda t, x: x @ jnp.ones(3))}, "could not be evaluated"),
     ],

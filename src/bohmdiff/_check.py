@@ -187,8 +187,11 @@ def check_output(
     kind_name, kind = ("complex", jnp.complexfloating) if complex_valued else ("real", jnp.floating)
 
     def fits(out: Any) -> bool:
-        right = getattr(out, "shape", None) == shape
-        return right and hasattr(out, "dtype") and jnp.issubdtype(out.dtype, kind)
+        return (
+            getattr(out, "shape", None) == shape
+            and hasattr(out, "dtype")
+            and jnp.issubdtype(out.dtype, kind)
+        )
 
     def hint() -> str:
         """About the order of the arguments, if the other one fits."""
@@ -196,19 +199,21 @@ def check_output(
             swapped = len(arguments) == 2 and fits(eqx.filter_eval_shape(function, *arguments[::-1]))
         except Exception:
             swapped = False
-        return f" {name}(x, t) would do: swap its arguments, as the time comes first." if swapped else ""
+        return (
+            " If it was written with x first, swap its arguments: the time comes first." if swapped else ""
+        )
 
     try:
-        out = eqx.filter_eval_shape(function, *arguments)
+        out: Any = eqx.filter_eval_shape(function, *arguments)
     except Exception as error:
         raise ValueError(
             f"{name} could not be evaluated as {call} with {what} of shape {position}: "
             f"{type(error).__name__}: {str(error).rstrip('.')}.{hint()}"
         ) from error
     if not fits(out):
-        got = getattr(out, "shape", None)
-        number = f" Return jnp.asarray({out})." if isinstance(out, int | float) else ""
-        given = f"{type(out).__name__}" if got is None else f"shape {got} and dtype {out.dtype}"
+        number = f" Return jnp.asarray({out})." if type(out) in (int, float) else ""
+        is_array = hasattr(out, "shape") and hasattr(out, "dtype")
+        given = f"shape {out.shape} and dtype {out.dtype}" if is_array else type(out).__name__
         raise ValueError(
             f"{call} must return a {kind_name} array of shape {shape} for one particle x of shape {position}, "
             f"but it returned {given}.{hint() or number} Write it for one particle: the ensemble is added by "
