@@ -62,6 +62,62 @@ def test_a_complex_parameter_stays_complex():
         np.testing.assert_allclose(energy, np.cos(0.3) - 2 * np.sin(0.3), rtol=1e-6)
 
 
+SWAPPED = {
+    "function": lambda x, t: 0.5 * jnp.sum(x**2),
+    "term": bd.Quadratic(1.0) + (lambda x, t: jnp.sum(x**4)),
+    "scaled term": bd.Quadratic(1.0) - bd.ScaledPotential(lambda x, t: jnp.sum(x**4), 0.5),
+}
+
+
+@pytest.mark.parametrize("name", SWAPPED)
+def test_a_potential_of_the_time_alone_is_told(name):
+    with pytest.warns(UserWarning, match=r"depends on t but not on x.*V\(t, x\), .*swap") as warned:
+        bd.Problem(bd.Hamiltonian(SWAPPED[name]), PACKET, t1=1.0)
+    assert [(one.filename, type(one.message)) for one in warned] == [(__file__, UserWarning)]
+
+
+@pytest.mark.parametrize(
+    "potential",
+    [lambda t, x: jnp.zeros(()), lambda t, x: 0.0 * x[0] + jnp.sin(t), lambda t, x: -jnp.sin(t) * x[0]],
+    ids=["free", "free, with a phase", "a uniform field"],
+)
+def test_free_particles_and_uniform_fields_are_not(potential):
+    bd.Problem(bd.Hamiltonian(bd.Quadratic(1.0) + potential), PACKET, t1=1.0)
+    bd.Problem(bd.Hamiltonian(potential), PACKET, t1=1.0)
+
+
+def oscillator(length, mass, time, dtype=jnp.float32):
+    """The same problem in any units: of an oscillator with ħ, mass and frequency of one."""
+    energy = mass * length**2 / time**2
+    return bd.Problem(
+        bd.Hamiltonian(bd.Quadratic(energy / length**2), mass, energy * time),
+        bd.GaussianWavePacket(jnp.array([length], dtype), 0.5 * length**2),
+        t1=time,
+    )
+
+
+# Those of an electron in metres, kilograms and seconds; and units in which one product alone is out of range.
+@pytest.mark.parametrize(
+    ("units", "message"),
+    [
+        ((1e-10, 9.1e-31, 1e-16), r"ħ² = 8.28e-69 .* float32 .* 1.2e-38 .*bd.units.*jax_enable_x64"),
+        ((1.0, 1e10, 1e25), r"ħ²/m = 1e-40"),
+        ((1e-10, 1e-17, 1e-22), r"ħ dt = 1e-40"),
+        ((1.0, 1e30, 1e5), r"ħ² = 1e\+50"),
+    ],
+)
+def test_units_out_of_the_range_of_the_precision(units, message):
+    with pytest.raises(ValueError, match=message):
+        oscillator(*units)
+    oscillator(*units, dtype=jnp.float64)
+
+
+# Nuclei in atomic units, and an electron in eV with ångströms and femtoseconds, and with metres and seconds.
+@pytest.mark.parametrize("units", [(0.1, 1e5, 1e4), (1.0, 0.057, 1.0), (1e-10, 5.7e-12, 1e-15)])
+def test_units_in_the_range_of_the_precision(units):
+    assert oscillator(*units).dtype == jnp.float32
+
+
 def test_going_back_in_time_as_the_message_says():
     """The state at t0 - s, with its phase reversed, moves by the potential at t0 - s."""
     potential = bd.Quadratic(1.0, linear=lambda t: 0.5 * t)
@@ -94,6 +150,18 @@ def test_going_back_in_time_as_the_message_says():
         ({"hamiltonian": bd.Hamiltonian(lambda t, x: jnp.sum(x) * 1j)}, "returned .* complex128"),
         ({"hamiltonian": bd.Hamiltonian(lambda t, x: x[0] > 0)}, "returned .* bool"),
         ({"hamiltonian": bd.Hamiltonian(lambda t, x: None)}, "returned NoneType"),
+        (
+            {"hamiltonian": bd.Hamiltonian(lambda t, x: 0.0)},
+            r"returned float\. Return jnp\.asarray\(0\.0\)\.",
+        ),
+        (
+            {"hamiltonian": bd.Hamiltonian(lambda x, t: x[0])},
+            r"IndexError.*with x first, swap its arguments",
+        ),
+        (
+            {"hamiltonian": bd.Hamiltonian(lambda x, t: jnp.sum(x**2) * t)},
+            "returned shape.*with x first, swap",
+        ),
         ({"hamiltonian": bd.Hamiltonian(lambda x: x[0])}, "could not be evaluated as potential.*TypeError"),
         ({"hamiltonian": bd.Hamiltonian(lambda t, x: x @ jnp.ones(3))}, "could not be evaluated"),
         ({"hamiltonian": bd.Hamiltonian(lambda t, x: math.sin(x[0]))}, FOREIGN),

@@ -83,7 +83,7 @@ def as_real_array(value: Any, name: str) -> Array:
     return require(
         array,
         jnp.all(jnp.isfinite(array)),
-        f"{name} must be finite, but {describe(value)} was given.",
+        f"{name} must be finite, but {describe(value)} was given.{range_hint(array)}",
     )
 
 
@@ -95,6 +95,23 @@ def is_integer(dtype: Any) -> bool:
 def is_whole_number(value: Any) -> bool:
     """Whether this is an integer of Python or NumPy, and not a truth value."""
     return isinstance(value, int | np.integer) and not isinstance(value, bool | np.timedelta64)
+
+
+OTHER_UNITS = (
+    "Use units that suit the problem, such as atomic units (bd.units), or double precision: "
+    "jax.config.update('jax_enable_x64', True), and an initial state whose mean is not in float32."
+)
+
+
+def range_hint(array: Array) -> str:
+    """What to do about zeros and infinities below double precision: they may be numbers out of its range."""
+    limits = jnp.finfo(array.dtype)
+    if limits.bits >= 64 or not is_concrete(array):
+        return ""
+    size, least, most = np.abs(np.asarray(array, float)), float(limits.tiny), float(limits.max)
+    if np.all((size >= least) & (size <= most)):
+        return ""
+    return f" {array.dtype} holds no numbers below {least:.1e} or above {most:.1e}. {OTHER_UNITS}"
 
 
 def on_host(value: Any, name: str) -> np.ndarray:
@@ -191,7 +208,7 @@ def reason(error: BaseException, table: str | None = None) -> str:
     while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None:
         causes.append(cause)
     if not any(isinstance(one, jax.errors.JAXTypeError) or _REFUSAL.search(str(one)) for one in causes):
-        return f"{type(error).__name__}: {error}"
+        return f"{type(error).__name__}: {str(error).rstrip('.')}."
     otherwise = f", or tabulate it with {table}" if table else ""
     return (
         "it needs the values of its arguments, which JAX does not know while it traces the function. Functions "
@@ -212,18 +229,39 @@ def check_output(
     shape. The arguments are a time and a position, or only a position."""
     call, what = (f"{name}(t, x)", "a scalar t and x") if len(arguments) == 2 else (f"{name}(x)", "x")
     position = arguments[-1].shape
+    kind_name, kind = ("complex", jnp.complexfloating) if complex_valued else ("real", jnp.floating)
+
+    def fits(out: Any) -> bool:
+        return (
+            getattr(out, "shape", None) == shape
+            and hasattr(out, "dtype")
+            and jnp.issubdtype(out.dtype, kind)
+        )
+
+    def hint() -> str:
+        """About the order of the arguments, if the other one fits."""
+        try:
+            swapped = len(arguments) == 2 and fits(eqx.filter_eval_shape(function, *arguments[::-1]))
+        except Exception:
+            swapped = False
+        return (
+            " If it was written with x first, swap its arguments: the time comes first." if swapped else ""
+        )
+
     try:
-        out = eqx.filter_eval_shape(function, *arguments)
+        out: Any = eqx.filter_eval_shape(function, *arguments)
     except Exception as error:
         raise ValueError(
             f"{name} could not be evaluated as {call} with {what} of shape {position}: "
             + reason(error, "bd.TabulatedPotential" if name == "potential" else None)
+            + hint()
         ) from error
-    got = getattr(out, "shape", None)
-    kind_name, kind = ("complex", jnp.complexfloating) if complex_valued else ("real", jnp.floating)
-    if got != shape or not (hasattr(out, "dtype") and jnp.issubdtype(out.dtype, kind)):
-        given = f"{type(out).__name__}" if got is None else f"shape {got} and dtype {out.dtype}"
+    if not fits(out):
+        number = f" Return jnp.asarray({out})." if type(out) in (int, float) else ""
+        is_array = hasattr(out, "shape") and hasattr(out, "dtype")
+        given = f"shape {out.shape} and dtype {out.dtype}" if is_array else type(out).__name__
         raise ValueError(
             f"{call} must return a {kind_name} array of shape {shape} for one particle x of shape {position}, "
-            f"but it returned {given}. Write it for one particle: the ensemble is added by jax.vmap."
+            f"but it returned {given}.{hint() or number} Write it for one particle: the ensemble is added by "
+            "jax.vmap."
         )

@@ -7,14 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import DTypeLike
 
-from ._check import as_real_array, check_output, describe, is_concrete, require
+from ._check import OTHER_UNITS, as_real_array, check_output, describe, is_concrete, require
 from ._closure import name_of, settled
 from ._precision import in_full_precision
 from ._types import Numbers, Scalar, Times
-from .hamiltonian import Hamiltonian
+from .hamiltonian import Hamiltonian, warn_of_no_force
 from .wavepacket import AbstractInitialState
 
 _DEFAULT_SAVED_TIMES = 101
+_MANY_STEPS = 1000  # of time
 
 
 class Problem(eqx.Module):
@@ -33,8 +34,9 @@ class Problem(eqx.Module):
 
     **Units:** `t0` and `t1` in units of time; any consistent set of units.
 
-    **Raises:** `ValueError` if `t1 <= t0`, if the masses do not fit the dimension of the initial
-    state, or if the potential does not return a real scalar for one particle.
+    **Raises:** `ValueError` if `t1 <= t0`, if the masses do not fit the dimension of the initial state, if the
+    potential does not return a real scalar for one particle, or if the units make ħ² too small or too large for
+    the precision. Warns of a potential, or a term of one, that depends on `t` but not on `x`, as `V(x, t)` does.
     """
 
     hamiltonian: Hamiltonian
@@ -73,6 +75,7 @@ class Problem(eqx.Module):
         potential = settled(hamiltonian.potential, point)
         # As a function of t and x only, so that an error message refers to the function that the user wrote.
         check_output(lambda t, x: potential(t, x), point, (), "potential")
+        warn_of_no_force(potential, d, initial.dtype)
         self.hamiltonian = eqx.tree_at(lambda h: h.potential, hamiltonian, potential)
         self.initial, self.t0 = initial, t0
         self.t1 = require(
@@ -82,6 +85,7 @@ class Problem(eqx.Module):
             "in time, solve forward with the phase of the initial state reversed (momentum, chirp and phase "
             "times -1) and with the potential V(t0 - t, x) for t from 0 to t0 - t1.",
         )
+        _require_in_range(self)
 
     @property
     def dimension(self) -> int:
@@ -101,6 +105,25 @@ class Problem(eqx.Module):
             return f"Problem({parts}, traced)"
         dtype = np.dtype(self.dtype).name
         return f"Problem({parts}, t from {float(self.t0):.6g} to {float(self.t1):.6g}, {dtype})"
+
+
+def _require_in_range(problem: Problem) -> None:
+    """Raises where a product that every method forms is zero or infinite in the precision of the problem."""
+    hamiltonian, span = problem.hamiltonian, problem.t1 - problem.t0
+    if not is_concrete((hamiltonian.mass, hamiltonian.hbar, span)):
+        return
+    mass, hbar, step = (
+        np.asarray(value, float) for value in (hamiltonian.mass, hamiltonian.hbar, span / _MANY_STEPS)
+    )
+    products = {"m": mass, "ħ": hbar, "ħ²": hbar**2, "ħ²/m": hbar**2 / mass, "ħ dt": hbar * step}
+    limits, dtype = jnp.finfo(problem.dtype), np.dtype(problem.dtype).name
+    for name, value in products.items():
+        bad = (value < float(limits.tiny)) | (value > float(limits.max))
+        if np.any(bad):
+            raise ValueError(
+                f"{name} = {np.extract(bad, value)[0]:.3g} in the units of the problem, but {dtype} holds only "
+                f"numbers between {float(limits.tiny):.1e} and {float(limits.max):.1e}. {OTHER_UNITS}"
+            )
 
 
 def as_problem(problem: Any) -> Problem:

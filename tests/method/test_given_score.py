@@ -139,6 +139,59 @@ def test_a_score_that_does_not_fit():
         bd.solve(WIDE, bd.GivenScore(lambda t, x: x[0], NODES))
 
 
+PLANE = bd.Problem(bd.Hamiltonian(bd.Quadratic(1.0)), bd.GaussianWavePacket([0.5, 0.5], [0.5, 0.5]), t1=1.0)
+
+
+class Distorted(bd.AbstractScore):
+    """The score of a coherent state, if `matrix` is one and nothing else is added."""
+
+    matrix: jax.Array
+    jump: jax.Array
+
+    def __call__(self, t, x):
+        return -2 * self.matrix @ (x - 0.5 * jnp.cos(t)) + self.jump * jnp.sign(x)
+
+
+# What it adds to the score, and which figures tell.
+ASYMMETRY, MISMATCH, OUTWARD, BELOW = (
+    "asymmetry",
+    "score mismatch",
+    "outward score",
+    "energy below the potential",
+)
+WRONG = {
+    "right": ([[1.0, 0.0], [0.0, 1.0]], 0.0, set()),
+    "nearly right": ([[1.03, 0.0], [0.0, 0.98]], 0.0, set()),
+    "slightly rotated": ([[1.0, 0.06], [-0.06, 1.0]], 0.0, {ASYMMETRY}),
+    "rotated": ([[1.0, 1.5], [-1.5, 1.0]], 0.0, {MISMATCH, ASYMMETRY, BELOW}),
+    "wrong sign": ([[-1.0, 0.0], [0.0, -1.0]], 0.0, {MISMATCH, OUTWARD, BELOW}),
+    "a saddle": ([[1.0, 1.5], [1.5, 1.0]], 0.0, {MISMATCH, OUTWARD, BELOW}),
+    "a jump": ([[1.0, 0.0], [0.0, 1.0]], 5.0, {MISMATCH, OUTWARD, BELOW}),
+    "too narrow": ([[1.6, 0.0], [0.0, 1.6]], 0.0, {MISMATCH}),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_score_that_is_none_is_told(name):
+    matrix, jump, expected = WRONG[name]
+    method = bd.GivenScore(Distorted(jnp.array(matrix), jnp.array(jump)), bd.GaussHermitePoints(6), steps=8)
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        solution = bd.solve(PLANE, method, ts=TS)
+    assert set(solution.diagnostics.failed()) == expected
+    assert [warning.filename for warning in warned] == [__file__] * bool(expected)
+    for figure in expected:
+        assert figure in str(warned[0].message)
+
+
+def test_a_score_of_another_precision_is_refused():
+    def single(t, x):
+        return (-2 * x).astype(jnp.float32)
+
+    with pytest.raises(ValueError, match=r"precision of x, float64, but it returned float32"):
+        bd.solve(PLANE, bd.GivenScore(single, NODES))
+
+
 class Repelled(bd.AbstractScore):
     """The score of the ground state, but for a place far out from which it drives away."""
 

@@ -121,6 +121,8 @@ def test_modules_have_parameters_and_functions_do_not():
     module = as_score(Vector(STRENGTH))
     assert jax.tree.leaves(module) == [STRENGTH]
     assert sum(jax.tree.leaves(trainable(module))) == 1
+    # The gradients of JAX lead uphill in an imaginary part.
+    assert not any(jax.tree.leaves(trainable(Vector(1j * STRENGTH))))
     for score in (as_score(lambda t, x: -0.4 * STRENGTH * x), quadratic_of(STRENGTH)):
         assert jax.tree.leaves(score)
         assert not any(jax.tree.leaves(trainable(score)))

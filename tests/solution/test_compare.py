@@ -150,6 +150,24 @@ def test_refuses_what_cannot_be_compared(solution):
             bd.compare(solution, other)
 
 
+@pytest.mark.parametrize("unit", [1e-15, 1e9])
+def test_times_are_compared_in_their_own_unit(unit):
+    """An absolute tolerance would let all times of femtoseconds in seconds pass."""
+    oscillator = bd.Hamiltonian(lambda t, x: 0.5 * x[0] ** 2 / unit**2)
+    problem = bd.Problem(oscillator, bd.GaussianWavePacket([0.0], 1.0), t1=unit)
+    solution = without_density(problem, bd.GaussianDynamics(), unit * TS)
+    other = without_density(problem, bd.GaussianDynamics(), unit * (TS + 1e-4))
+    with pytest.raises(ValueError, match="saved at different times"):
+        bd.compare(solution, other)
+    rounded = without_density(problem, bd.GaussianDynamics(), jnp.asarray(unit * TS, jnp.float32))
+    assert bd.compare(rounded, solution).mean_max[0] == 0
+    # Rounding is that of the single time, but the unit is that of the span.
+    once, nearly = (
+        without_density(problem, bd.GaussianDynamics(), unit * t) for t in (TS[1:2], TS[1:2] + 1e-8)
+    )
+    assert bd.compare(nearly, once).mean_max[0] == 0
+
+
 def test_to_xarray(solution):
     data = solution.to_xarray()
     assert data["mean"].dims == data["std"].dims == ("time", "coordinate")

@@ -1,3 +1,4 @@
+import re
 from functools import cache
 
 import equinox as eqx
@@ -303,6 +304,41 @@ def test_functions_are_modules_with_their_numbers_as_leaves():
         expected = -np.log(2 * gamma(1.25) * steepness**-0.25) + steepness
         np.testing.assert_allclose(log_density(state), expected, atol=1e-9)
     assert traces == 1
+
+
+class Hollow(eqx.Module):
+    """A Gaussian with a zero where `matrix @ x = place`, or with a valley that has a floor there."""
+
+    matrix: Float[Array, "n d"]
+    place: Float[Array, " n"]
+    floor: Float[Array, ""]
+
+    def __call__(self, x):
+        return -(x @ x) + jnp.log(jnp.sum((self.matrix @ x - self.place) ** 2) + self.floor)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_nodes_between_points_are_found(dtype):
+    """A line at an angle, one far out, and a point; a deep valley is none of them."""
+
+    def state(matrix, place, floor=0.0):
+        hollow = Hollow(*(jnp.asarray(value, dtype) for value in (matrix, place, floor)))
+        return bd.LogDensity(hollow, jnp.zeros(2, dtype), 0.5)
+
+    line, point = [[1.0, 0.7], [0.0, 0.0]], [[1.0, 0.3], [0.0, 3.0]]
+    for matrix, place in ((line, [0.31, 0.0]), (line, [2.4, 0.0]), (point, [0.31, -0.4])):
+        with pytest.raises(ValueError, match=r"finite where particles are, but near x = .* node") as told:
+            state(matrix, place)
+        numbers = re.search(r"near x = \[(.*?)\]", str(told.value)).group(1)
+        x = jnp.array([float(number) for number in numbers.split(",")])
+        np.testing.assert_allclose(jnp.array(matrix) @ x, place, atol=1e-5)
+    state(line, [0.31, 0.0], 1e-9)
+    # The probability beyond is below a millionth.
+    state(line, [6.0, 0.0])
+
+
+def test_a_deep_smooth_valley_is_no_node():
+    bd.LogDensity(lambda x: -60 * (x[0] ** 2 / 4 - 1) ** 2, [0.3], 4.0)
 
 
 def humps(x):

@@ -248,6 +248,12 @@ def check_ensemble(problem: Problem, score: Score, x0: Numbers) -> tuple[Problem
     field = settled(field, (problem.t0, x0[0]))
     # As a function of t and x alone, so that an error is that of the function as the user wrote it.
     check_output(lambda t, x: field(t, x), (problem.t0, x0[0]), (d,), "score")
+    given = eqx.filter_eval_shape(field, problem.t0, x0[0]).dtype
+    if given != x0.dtype:
+        raise ValueError(
+            f"score(t, x) must have the precision of x, {x0.dtype}, but it returned {given}. Remove the cast, or "
+            "return the result as .astype(x.dtype)."
+        )
     x0 = require_finite(problem, problem.hamiltonian.potential, x0, "potential")
     return problem, field, require_finite(problem, field, x0, "score")
 

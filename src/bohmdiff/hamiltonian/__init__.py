@@ -1,5 +1,6 @@
 from ._smoothness import warn_of_kinks as warn_of_kinks
 from ._time import depends_on_time as depends_on_time
+from ._time import warn_of_no_force as warn_of_no_force
 from .hamiltonian import Hamiltonian as Hamiltonian
 from .potential import AbstractPotential as AbstractPotential
 from .potential import PotentialSum as PotentialSum

@@ -7,7 +7,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._check import as_real_array, describe, require
+from .._check import as_real_array, describe, range_hint, require
 from .._closure import as_module, settled
 from .._precision import in_full_precision
 from .._types import Numbers, Scalar, Time, Vector
@@ -73,10 +73,8 @@ class Hamiltonian(eqx.Module):
             raise ValueError(f"hbar must be a scalar, but shape {hbar.shape} was given.")
         dimensions = mass.shape or _DIMENSIONS
         self.potential = settled(as_module(potential), *((jnp.zeros(()), jnp.zeros(d)) for d in dimensions))
-        self.mass = require(
-            mass, jnp.all(mass > 0), f"Every mass must be positive, but {describe(mass)} was given."
-        )
-        self.hbar = require(hbar, hbar > 0, f"hbar must be positive, but {describe(hbar)} was given.")
+        self.mass = _positive(mass, "Every mass")
+        self.hbar = _positive(hbar, "hbar")
 
     def __add__(self, other: Any) -> "Hamiltonian":
         if not callable(other):
@@ -90,3 +88,12 @@ class Hamiltonian(eqx.Module):
     def kinetic_energy(self, velocity: Vector) -> Scalar:
         r"""$\sum_i \tfrac12 m_i v_i^2$ of one particle."""
         return 0.5 * jnp.sum(self.mass * velocity**2)
+
+
+def _positive(array: Array, name: str) -> Array:
+    """`array`, with a check that every entry is positive. Subnormal numbers are not: XLA takes them for zero."""
+    return require(
+        array,
+        jnp.all(array >= jnp.finfo(array.dtype).tiny),
+        f"{name} must be positive, but {describe(array)} was given.{range_hint(array)}",
+    )

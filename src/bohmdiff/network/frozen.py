@@ -4,6 +4,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 
 from .._closure import ClosedFunction
 
@@ -26,7 +27,10 @@ def trainable(tree: Any) -> Any:
         return isinstance(node, AbstractFrozen | ClosedFunction)
 
     def mask(node: Any) -> Any:
-        return jax.tree.map(lambda _: False, node) if is_frozen(node) else eqx.is_inexact_array(node)
+        if is_frozen(node):
+            return jax.tree.map(lambda _: False, node)
+        # The gradient of JAX leads uphill in the imaginary part of a complex array.
+        return eqx.is_inexact_array(node) and not jnp.iscomplexobj(node)
 
     return jax.tree.map(mask, tree, is_leaf=is_frozen)
 

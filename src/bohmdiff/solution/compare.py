@@ -9,7 +9,7 @@ from .._errors import UnavailableError
 from .._precision import in_full_precision
 from .._types import Scalar
 from ..wavepacket import SobolPoints
-from .solution import Solution, as_solution
+from .solution import Solution, as_solution, same_times
 
 _DENSITY_POINTS = 1024
 _WIDER = 1.25  # so that the Gaussian from which the density is probed covers the tails
@@ -87,9 +87,7 @@ def compare(solution: Solution, reference: Solution) -> Comparison:
             f"The solutions have {solution.problem.dimension} and {reference.problem.dimension} "
             "coordinates; compare two solutions of the same problem."
         )
-    if solution.ts.shape != reference.ts.shape or not bool(
-        jnp.allclose(solution.ts, reference.ts, rtol=1e-6, atol=1e-12)
-    ):
+    if not same_times(solution, reference):
         raise ValueError(
             "The solutions are saved at different times: pass the same ts=... to solve for both."
         )

@@ -137,7 +137,9 @@ def _log_integral(
         return _finite_or_none(log_density(transport.mean + transport.cholesky @ z))
 
     values = jax.lax.map(at, jnp.arange(number**d), batch_size=_BATCH)
-    cell = d * jnp.log(axis[1] - axis[0]) + jnp.sum(jnp.log(jnp.diag(transport.cholesky)))
+    # Not the difference of two points, which rounding would make.
+    spacing = math.log(2 * reach / (number - 1))
+    cell = d * spacing + jnp.sum(jnp.log(jnp.diag(transport.cholesky)))
     return jax.nn.logsumexp(values) + cell
 
 

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import jax.scipy.linalg as jsl
 from jaxtyping import Array, Bool, DTypeLike, Float
 
-from .._check import as_real_array, describe, require
+from .._check import as_real_array, describe, range_hint, require
 from .._precision import in_full_precision
 from .._types import Key, Matrix, Numbers, Points, Scalar, Vector, Weights
 from .design import AbstractDesign
@@ -118,10 +118,13 @@ def positive_definite(matrices: Float[Array, "*n d d"], name: str) -> Float[Arra
         f"{name} must be symmetric, but {describe(matrices)} was given.",
     )
     symmetric = 0.5 * (matrices + jnp.swapaxes(matrices, -2, -1))
+    variances = jnp.diagonal(symmetric, axis1=-2, axis2=-1)
     return require(
         symmetric,
-        jnp.all(jnp.isfinite(jnp.linalg.cholesky(symmetric))),
-        f"{name} must be positive definite (every eigenvalue > 0), but {describe(matrices)} was given.",
+        jnp.all(jnp.isfinite(jnp.linalg.cholesky(symmetric)))
+        & jnp.all(variances >= jnp.finfo(matrices.dtype).tiny),
+        f"{name} must be positive definite (every eigenvalue > 0), but {describe(matrices)} was given."
+        f"{range_hint(variances)}",
     )
 
 

@@ -12,6 +12,7 @@ from .._check import check_output, describe, require
 from .._closure import as_module, settled
 from .._precision import in_full_precision
 from .._types import Key, Numbers, Points, Scalar, Vector, Weights
+from ._nodes import find_node
 from ._transport import Transport, fit_transport, transported
 from .design import AbstractDesign, RandomPoints, needs_key
 from .gaussian import GaussianWavePacket
@@ -62,9 +63,10 @@ class LogDensity(AbstractInitialState):
     neglected, which matters for exponential tails in three and four dimensions. In more dimensions the
     normaliser is computed from 65,536 Sobol points, to about 1e-5.
 
-    **Raises:** `ValueError` if $f$ is not finite at the mean or at points within seven standard
-    deviations (ψ0 must have no nodes), if the density does not fall off, or if its coordinates are so
-    strongly dependent that the effective fraction of the points is less than a tenth: several humps or a
+    **Raises:** `ValueError` if $f$ is not finite at the mean or at points within seven standard deviations; if ψ0
+    has a node where all but a millionth of the probability is, which points that go downhill find, and tell from
+    a valley that is deep but smooth; if the density does not fall off; or if its coordinates are so strongly
+    dependent that the effective fraction of the points is less than a tenth: several humps or a
     bent ridge. For some of these densities a [`GaussianMixture`][bohmdiff.GaussianMixture] can be used
     instead. Also for the same reasons as `GaussianWavePacket`, and for functions that do not return a scalar.
 
@@ -105,6 +107,7 @@ class LogDensity(AbstractInitialState):
         )
         fit = fit_transport(log_density, start, guess.covariance)
         x, value = fit.worst
+        node = find_node(log_density, fit.transport)
         checks = (
             (
                 jnp.isfinite(value),
@@ -118,6 +121,12 @@ class LogDensity(AbstractInitialState):
                 f"still {describe(fit.outside)} of its largest value; at most {_MOST_OUTSIDE:g} is allowed. "
                 "Pass a log_density that falls off faster in all directions, or a mean and a covariance "
                 "closer to those of the density.",
+            ),
+            (
+                ~node.found,
+                f"log_density must be finite where particles are, but near x = {describe(node.x)} the density "
+                f"falls to {describe(node.share)} of its value close by. A zero is a node of the wave function, "
+                "which Bohmian trajectories cannot cross. Pass a density without zeros.",
             ),
             (
                 fit.effective > _LEAST_EFFECTIVE,

@@ -14,6 +14,7 @@ from ...solution import Diagnostics, Figure, Particles, over_time
 from ...solver import BlanesMoan4
 from ...wavepacket import AbstractDesign, as_design, default_design
 from ..method import AbstractMethod
+from ._judge import score_figures
 from .solution import FlowSolution, flow_and_velocity
 
 _NODES = {1: 64, 2: 24, 3: 14, 4: 10}
@@ -51,8 +52,10 @@ class GivenScore(AbstractMethod):
     **Returns** from [`solve`][bohmdiff.solve]: a [`FlowSolution`][bohmdiff.FlowSolution].
 
     **Raises:** `ValueError` for bad options; [`ParticlesLostError`][bohmdiff.ParticlesLostError] if particles
-    become infinite or NaN. Warns if the share of a variance from the farthest thousandth of the probability
-    grows: particles in the far tails, where a fitted or trained score is inaccurate, have then run away.
+    become infinite or NaN. Warns of a score that cannot be right: it differs from that of the density which the
+    flow carries, is not a gradient, points outward, or leads to an energy below the potential. Also warns if the
+    share of a variance from the farthest thousandth of the probability grows: particles in the far tails, where a
+    fitted or trained score is inaccurate, have then run away.
     """
 
     score: AbstractScore = eqx.field(converter=as_score)
@@ -85,7 +88,10 @@ class GivenScore(AbstractMethod):
             particles=Particles(flow.position, weights, flow.log_density, flow.phase),
             current=current,
             diagnostics=Diagnostics(
-                {"runaways": _runaways(x0, weights, flow.position, ts)}, ts, problem.t1
+                {"runaways": _runaways(x0, weights, flow.position, ts)}
+                | score_figures(problem, self.score, x0, weights, flow),
+                ts,
+                problem.t1,
             ),
             solver=self.solver,
             steps=self.steps,

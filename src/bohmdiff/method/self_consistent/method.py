@@ -21,6 +21,7 @@ from ...network import trainable
 from ...objective import AbstractObjective, FisherDivergence, squared_terms
 from ...problem import Problem
 from ...score import require_gradient
+from ...solution import Diagnostics
 from ...solver import BlanesMoan4
 from ...training import (
     AbstractTask,
@@ -167,7 +168,9 @@ class SelfConsistentScoreMatching(AbstractMethod):
                 "with GivenScore on particles that reach less far out.",
                 score,
             ) from error
-        return dataclasses.replace(solution, method=self, _history=history)
+        # The history tells how good the score is.
+        figures = Diagnostics({"runaways": solution.diagnostics["runaways"]})
+        return dataclasses.replace(solution, method=self, diagnostics=figures, _history=history)
 
 
 class _Task(AbstractTask):

@@ -30,7 +30,7 @@ from ...score import (
 from ...solution import Diagnostics, Figure, Particles, energy_figure, over_time
 from ...solver import BlanesMoan4, room_for
 from ...stochastic import HermiteVelocity
-from ...wavepacket import AbstractDesign, as_design, default_design
+from ...wavepacket import AbstractDesign, GaussHermitePoints, as_design, default_design
 from .._steps import (
     DEFAULT_TOLERANCE,
     Moments,
@@ -47,6 +47,10 @@ from .solution import EnsembleSolution, initial_ensemble, sequential_terms
 _DEFAULT_NODES = {1: 200, 2: 32, 3: 12}
 
 _FIRST_STEPS = 64
+# What a second design discards, where the first fails; its solution is taken if no particle goes so many times
+# farther from the centre, in standard deviations.
+_LARGER_DISCARD = 1e-3
+_RUNAWAY = 4.0
 
 # The density of the fit is compared with that of the flow on at most so many particles, which start within so
 # many standard deviations, or within the root of the dimension if that is more. The limit was chosen with
@@ -81,7 +85,8 @@ class SequentialScoreMatching(AbstractMethod):
         [`GaussHermitePoints(6)`][bohmdiff.GaussHermitePoints], or a number of scrambled Sobol points,
         which need a `key`. If not given: a pruned Gauss–Hermite grid with `degree + 2` nodes per axis, and
         at least 200, 32 and 12 in one, two and three dimensions, while that is at most 20,000 points,
-        otherwise 16,384 Sobol points.
+        otherwise 16,384 Sobol points. Where the density of the fit and of the flow differ, a grid that reaches
+        less far out is tried, and its solution is returned if its particles do not run away.
     - `steps`: equal steps from `t0` to `t1`. If not given, the first of 64, 128, ... whose moments would
         change by at most 1e-3 standard deviations with half as many.
     - `solver`: any of the symplectic solvers.
@@ -142,8 +147,34 @@ class SequentialScoreMatching(AbstractMethod):
         return self.trust_radius
 
     def run(self, problem: Problem, ts: Times, *, key: Key | None, progress: bool) -> EnsembleSolution:
+        design = self.design(problem.dimension)
+        if self.particles is not None or not isinstance(design, GaussHermitePoints):
+            return self._solve(problem, ts, design, key, progress)
+        nearer = replace(design, discard=_LARGER_DISCARD)
+        try:
+            solution = self._solve(problem, ts, design, key, progress)
+        except DegenerateFitError:
+            return self._solve_with(nearer, problem, ts, key, progress)
+        if "density mismatch" not in solution.diagnostics.failed():
+            return solution
+        # Particles far out may be what goes wrong: see whether those that start closer to the centre do better.
+        try:
+            other = self._solve_with(nearer, problem, ts, key, progress)
+        except DegenerateFitError:
+            return solution
+        held = float(jnp.max(other.farthest)) < _RUNAWAY * float(other.farthest[0])
+        return other if held else solution
+
+    def _solve_with(
+        self, design: AbstractDesign, problem: Problem, ts: Times, key: Key | None, progress: bool
+    ) -> EnsembleSolution:
+        return replace(self, particles=design)._solve(problem, ts, design, key, progress)
+
+    def _solve(
+        self, problem: Problem, ts: Times, design: AbstractDesign, key: Key | None, progress: bool
+    ) -> EnsembleSolution:
         dimension = problem.dimension
-        x0, weights = problem.initial.particles(self.design(dimension), key)
+        x0, weights = problem.initial.particles(design, key)
         functions = hermite_polynomials(dimension, self.degree, self.basis).size
         if x0.shape[0] < functions:
             raise TooFewParticlesError(
