@@ -139,7 +139,7 @@ def over_time(values: Times, ts: Times, *, limit: float, meaning: str, remedy: s
 
 
 @jax.jit
-def _largest(values: Times, ts: Times, limit: float) -> tuple[Scalar, Scalar, Scalar]:
+def _largest(values: Times, ts: Times, limit: Scalar | float) -> tuple[Scalar, Scalar, Scalar]:
     """The largest value, when it is reached, and when the limit is exceeded first."""
     finite = jnp.where(jnp.isnan(values), jnp.inf, values)
     index = jnp.argmax(finite)
