@@ -152,22 +152,22 @@ class Distorted(bd.AbstractScore):
         return -2 * self.matrix @ (x - 0.5 * jnp.cos(t)) + self.jump * jnp.sign(x)
 
 
-# What it adds to the score, and which figures tell.
-ASYMMETRY, MISMATCH, OUTWARD, BELOW = (
-    "asymmetry",
-    "score mismatch",
-    "outward score",
+INITIAL, PARTS, BELOW, ASYMMETRY = (
+    "initial score",
+    "integration by parts",
     "energy below the potential",
+    "asymmetry",
 )
+# The matrix and the jump, and the figures that tell.
 WRONG = {
     "right": ([[1.0, 0.0], [0.0, 1.0]], 0.0, set()),
     "nearly right": ([[1.03, 0.0], [0.0, 0.98]], 0.0, set()),
     "slightly rotated": ([[1.0, 0.06], [-0.06, 1.0]], 0.0, {ASYMMETRY}),
-    "rotated": ([[1.0, 1.5], [-1.5, 1.0]], 0.0, {MISMATCH, ASYMMETRY, BELOW}),
-    "wrong sign": ([[-1.0, 0.0], [0.0, -1.0]], 0.0, {MISMATCH, OUTWARD, BELOW}),
-    "a saddle": ([[1.0, 1.5], [1.5, 1.0]], 0.0, {MISMATCH, OUTWARD, BELOW}),
-    "a jump": ([[1.0, 0.0], [0.0, 1.0]], 5.0, {MISMATCH, OUTWARD, BELOW}),
-    "too narrow": ([[1.6, 0.0], [0.0, 1.6]], 0.0, {MISMATCH}),
+    "rotated": ([[1.0, 1.5], [-1.5, 1.0]], 0.0, {INITIAL, PARTS, ASYMMETRY, BELOW}),
+    "wrong sign": ([[-1.0, 0.0], [0.0, -1.0]], 0.0, {INITIAL, PARTS, BELOW}),
+    "a saddle": ([[1.0, 1.5], [1.5, 1.0]], 0.0, {INITIAL, PARTS, BELOW}),
+    "a jump": ([[1.0, 0.0], [0.0, 1.0]], 5.0, {INITIAL, PARTS, BELOW}),
+    "too narrow": ([[1.6, 0.0], [0.0, 1.6]], 0.0, {INITIAL, PARTS}),
 }
 
 
@@ -182,6 +182,15 @@ def test_a_score_that_is_none_is_told(name):
     assert [warning.filename for warning in warned] == [__file__] * bool(expected)
     for figure in expected:
         assert figure in str(warned[0].message)
+
+
+def test_a_score_that_is_wrong_later_is_told():
+    """It turns outward, where the mean of s x becomes positive."""
+    method = bd.GivenScore(lambda t, x: -2 * (x - 0.5) * jnp.cos(2 * t), NODES, steps=8)
+    with pytest.warns(UserWarning, match=r"integration by parts is .* at t = 1 .*normalised"):
+        solution = bd.solve(PLANE, method, ts=TS)
+    assert set(solution.diagnostics.failed()) == {PARTS}
+    assert solution.diagnostics[PARTS].value > 1
 
 
 def test_a_score_of_another_precision_is_refused():

@@ -122,7 +122,7 @@ def test_training_is_one_object():
 
 def test_the_solution_has_the_particles_that_it_was_told_to_have():
     trained = train(epochs=1, solution_particles=bd.SobolPoints(32))
-    with pytest.warns(UserWarning, match="score mismatch"):  # after one epoch
+    with pytest.warns(UserWarning, match="initial score"):  # after one epoch
         again = bd.solve(PROBLEM, bd.GivenScore(trained.fitted, bd.SobolPoints(32)), key=KEY, ts=TS)
     assert trained.particles.weights.size == again.particles.weights.size == 32
     # By another scramble.

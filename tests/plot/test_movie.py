@@ -223,7 +223,7 @@ def test_nothing_stays_open_and_no_setting_changes(line):
 
 
 def test_refuses_what_has_no_density(line):
-    score = lambda t, x: -x / 0.3  # noqa: E731
+    score = lambda t, x: (0.5 - x) / 0.3  # noqa: E731
     bare = solve([0.5], bd.GivenScore(score, bd.GaussHermitePoints(4), steps=2))
     with pytest.raises(bd.UnavailableError, match="A solution by GivenScore has no log_density"):
         bd.plot.movie(bare)

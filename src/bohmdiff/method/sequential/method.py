@@ -394,7 +394,11 @@ def _tracers(number: int) -> np.ndarray:
 
 
 def _diagnostics(
-    problem: Problem, ts: Times, steps: _Steps, mismatch: Times, more: dict[str, Figure]
+    problem: Problem,
+    saved: Float[Array, " S"],
+    steps: _Steps,
+    mismatch: Times,
+    more: dict[str, Figure],
 ) -> Diagnostics:
     figures = {
         "condition number": over_time(
@@ -414,7 +418,7 @@ def _diagnostics(
         ),
     }
     energy = energy_figure(problem, steps.t, steps.energy, steps.kinetic)
-    return Diagnostics(figures | more | energy, ts, problem.t1)
+    return Diagnostics(figures | more | energy, saved, problem.t1)
 
 
 def _mismatch(ts: Times, on_tracers: _OnTracers, at_start: Float[Array, " T"], weights: Weights) -> Times:
