@@ -117,6 +117,7 @@ def test_the_reader_of_imports_sees_them():
     assert imported_rooms(SOURCE / "problem.py") == {
         "_check",
         "_closure",
+        "_precision",
         "_types",
         "hamiltonian",
         "wavepacket",

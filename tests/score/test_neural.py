@@ -14,6 +14,9 @@ import bohmdiff as bd
 from bohmdiff.network import trainable
 from bohmdiff.score import asymmetry
 
+# A baseline need not be right.
+pytestmark = pytest.mark.filterwarnings("ignore:The solution by GaussianDynamics may be wrong")
+
 KEY = jax.random.key(5)
 X = jnp.array([0.4, -0.7])
 T0, T1 = 0.2, 1.7

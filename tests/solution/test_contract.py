@@ -47,7 +47,7 @@ METHODS = {
     "GaussianDynamics": gaussian,
     "SequentialScoreMatching": lambda: bd.SequentialScoreMatching(degree=4, steps=16),
     "AutomaticDegree": lambda: bd.AutomaticDegree(largest=4),
-    "SplitOperator": lambda: bd.SplitOperator(points=64, lower=-7.0, upper=7.0),
+    "SplitOperator": lambda: bd.SplitOperator(points=64, lower=-7.0, upper=7.0, steps=60),
     "GivenScore": given,
     "SelfConsistentScoreMatching": trained,
     "DeepStochasticMechanics": velocities,

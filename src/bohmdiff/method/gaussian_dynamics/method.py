@@ -59,10 +59,11 @@ class GaussianDynamics(AbstractMethod):
     **Arguments:**
 
     - `steps`: the number of equal steps, at least 1. If not given, the first of 1000, 2000, ... whose moments
-        differ from those with half as many by at most 1e-3 standard deviations. With 1000, over three periods
+        differ from those with half as many by no more than the tolerance. With 1000, over three periods
         of an oscillator, the moments are accurate to 1e-14, and the phase and the Bohmian flow of a squeezed
         state to 1e-11.
     - `solver`: a symplectic solver, e.g. [`BlanesMoan6`][bohmdiff.BlanesMoan6].
+    - `tolerance`: the largest error of any mean or standard deviation due to the steps, in units of the latter.
 
     **Units:** those of the problem.
 

@@ -54,10 +54,11 @@ _RUNAWAY = 4.0
 
 # The density of the fit is compared with that of the flow on at most so many particles, which start within so
 # many standard deviations, or within the root of the dimension if that is more. The limit was chosen with
-# benchmarks/battery.py, on the problems of even number; it allows as much for each coordinate.
+# benchmarks/battery.py, on the problems of even number. In more dimensions it allows as much for each coordinate.
 _TRACERS = 256
 _TRACER_RADIUS = 2.5
 _LARGEST_MISMATCH = 0.035
+_LARGEST_MISMATCH_PER_COORDINATE = 0.07
 
 
 class TooFewParticlesError(ValueError):
@@ -88,7 +89,7 @@ class SequentialScoreMatching(AbstractMethod):
         otherwise 16,384 Sobol points. Where the density of the fit and of the flow differ, a grid that reaches
         less far out is tried, and its solution is returned if its particles do not run away.
     - `steps`: equal steps from `t0` to `t1`. If not given, the first of 64, 128, ... whose moments would
-        change by at most 1e-3 standard deviations with half as many.
+        change by no more than the tolerance with half as many.
     - `solver`: any of the symplectic solvers.
     - `trust_radius`: beyond that many standard deviations from the centre of the ensemble
         the polynomial correction's force no longer grows, so that particles in the far tail, where
@@ -97,6 +98,7 @@ class SequentialScoreMatching(AbstractMethod):
     - `basis`: which polynomials of that degree. In many coordinates there are too many of them, and
         [`Interactions(2, reach=1)`][bohmdiff.Interactions], pairs of neighbours, or
         [`HyperbolicCross()`][bohmdiff.HyperbolicCross] leave few.
+    - `tolerance`: the largest error of any mean or standard deviation due to the steps, in units of the latter.
 
     **Units:** those of the problem; `trust_radius` counts standard deviations. Moments have the shape `(K, d)`.
 
@@ -389,6 +391,10 @@ def _largest_condition_number(problem: Problem) -> float:
     return 0.1 / float(jnp.finfo(problem.dtype).eps)
 
 
+def _largest_mismatch(d: int) -> float:
+    return _LARGEST_MISMATCH if d == 1 else _LARGEST_MISMATCH_PER_COORDINATE * d**0.5
+
+
 def _tracers(number: int) -> np.ndarray:
     return np.arange(0, number, -(-number // _TRACERS))
 
@@ -411,7 +417,7 @@ def _diagnostics(
         "density mismatch": over_time(
             mismatch,
             steps.t,
-            limit=_LARGEST_MISMATCH * problem.dimension**0.5,
+            limit=_largest_mismatch(problem.dimension),
             meaning="The fitted ln ρ differs from the ln ρ that the flow of the particles produces; this is the "
             "root-mean-square difference.",
             remedy="Trust earlier times only, pass a larger degree, or use SplitOperator where d ≤ 4.",

@@ -186,7 +186,9 @@ class Shifts(eqx.Module):
             moved = psi
             for i, k in enumerate(waves):
                 angle = k * offset[i]
-                phase = jax.lax.complex(jnp.cos(angle), jnp.sin(angle))
+                phase = jax.lax.complex(jnp.cos(angle), jnp.sin(angle)).reshape(
+                    *(1,) * (len(waves) - 1), -1
+                )
                 moved = jnp.moveaxis(jnp.fft.ifft(jnp.fft.fft(jnp.moveaxis(moved, i, -1)) * phase), -1, i)
             if potential is None:
                 assert propagator.hamiltonian is not None
