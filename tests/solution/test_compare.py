@@ -73,22 +73,44 @@ def test_divergence_is_not_symmetric(solution):
 def test_same_solution_has_no_error(solution):
     table = bd.compare(solution, solution)
     arrays = [leaf for leaf in jax.tree.leaves(table) if not isinstance(leaf, str)]
-    assert len(arrays) == 7
-    assert all(np.max(np.abs(leaf)) == 0 for leaf in arrays)
+    assert len(arrays) == 8
+    assert table.normalisation == 1
+    assert all(np.max(np.abs(leaf)) == 0 for leaf in arrays if leaf is not table.normalisation)
 
 
 def test_printed(table):
     lines = str(table).splitlines()
     assert lines[0] == "GaussianDynamics against GaussianDynamics"
     assert lines[1].split() == ["error", "in", "rms", "over", "time", "largest"]
-    rows = [line.rsplit(maxsplit=2) for line in lines[2:-1]]
+    rows = [line.rsplit(maxsplit=2) for line in lines[2:7]]
     names = [row[0].strip() for row in rows]
     assert names == ["mean of x1", "mean of x2", "std of x1", "std of x2", "energy"]
     expected = [*table.mean_rms, *table.std_rms, table.energy_rms]
     largest = [*table.mean_max, *table.std_max, table.energy_max]
     np.testing.assert_allclose([float(row[1]) for row in rows], np.array(expected), rtol=0.06)
     np.testing.assert_allclose([float(row[2]) for row in rows], np.array(largest), rtol=0.06)
-    assert lines[-1].endswith(f"Kullback-Leibler divergence: {float(table.divergence):.1e} nats")
+    assert lines[7].endswith(f"Kullback-Leibler divergence: {float(table.divergence):.1e} nats")
+    assert lines[8] == f"integral of that density: {float(table.normalisation):.4g}"
+    assert lines[9:] == [f"may be wrong: {one}" for one in table.failed]
+
+
+# The particles of a fit normalise its density, so that it integrates to about one, where there are particles.
+def test_densities_are_normalised():
+    problem = bd.Problem(
+        bd.Hamiltonian(lambda t, x: 0.5 * x[0] ** 2 + 0.3 * x[0] ** 4),
+        bd.GaussianWavePacket([0.8], 0.5),
+        t1=1.0,
+    )
+    with pytest.warns(UserWarning, match="density mismatch is .*Times up to 0.* can be trusted"):
+        fitted = bd.solve(problem, bd.SequentialScoreMatching(degree=4))
+    exact = bd.solve(problem, bd.SplitOperator(points=128, lower=-8.0, upper=8.0))
+    table, end = bd.compare(fitted, exact), 3.5 * exact.std()[-1, 0]
+    x = exact.mean()[-1] + jnp.linspace(-end, end, 2001)[:, None]
+    integral = jnp.trapezoid(jnp.exp(jax.vmap(lambda y: fitted.log_density(1.0, y))(x)), x[:, 0])
+    assert abs(integral - 1) > 2e-3
+    np.testing.assert_allclose(table.normalisation, integral, rtol=1e-2)
+    assert table.divergence > 0
+    assert "may be wrong: SequentialScoreMatching, density mismatch" in str(table)
 
 
 class WithoutDensity(bd.AbstractParticleSolution):

@@ -13,7 +13,7 @@ from ..problem import Problem
 from ..wavepacket import AbstractDesign, GaussHermitePoints, SobolPoints
 from .method import AbstractMethod
 from .sequential import EnsembleSolution
-from .sequential.method import DegenerateFitError, SequentialScoreMatching, TooFewParticlesError
+from .sequential.method import RUNAWAY, DegenerateFitError, SequentialScoreMatching, TooFewParticlesError
 
 # Even degrees only: polynomials of odd degree fall without bound on one side of a density.
 _DEGREES = (2, 4, 6, 8, 10, 12)
@@ -28,8 +28,10 @@ class AutomaticDegree(AbstractMethod):
 
     From one degree to the next, everything that limits the accuracy is refined: the polynomials, the points
     (unless `method` fixes them), the steps and the trust radius. Twice the largest change of a mean or a
-    standard deviation at any saved time, in units of that standard deviation, is the `error_estimate` of
-    the solution. A change of one option alone would miss the errors from the others.
+    standard deviation at any saved time, in units of that standard deviation, and of the error of the steps, is
+    the `error_estimate` of the solution. A change of one option alone would miss the errors from the others.
+    Where the density mismatch fails, all degrees may share an error: the estimate is then at least that mismatch,
+    and infinite if particles run away.
 
     ```python
     solution = bd.solve(problem, bd.AutomaticDegree(tolerance=1e-2))
@@ -92,7 +94,7 @@ class AutomaticDegree(AbstractMethod):
                 why = f"degree {degree} failed: {error}"
                 break
             if before is not None:
-                estimate = _SAFETY * float(_largest_change(before, solution))
+                estimate = _estimate(before, solution)
                 solution = replace(solution, error_estimate=jnp.asarray(estimate, problem.dtype))
                 estimates.append((estimate, degree, solution))
                 if estimate <= self.tolerance:
@@ -116,6 +118,18 @@ def _points(dimension: int, degree: int) -> AbstractDesign:
     if isinstance(design, GaussHermitePoints):
         return replace(design, discard=10.0 ** -(2 + degree // 2))
     return SobolPoints(2 ** (11 + degree // 2))
+
+
+def _estimate(before: EnsembleSolution, solution: EnsembleSolution) -> float:
+    """The error of a solution, from one of a lower degree and from the diagnostics, which see errors that all
+    degrees share."""
+    figures = solution.diagnostics
+    estimate = _SAFETY * (float(_largest_change(before, solution)) + float(figures["time step"].value))
+    if "density mismatch" not in figures.failed():
+        return estimate
+    if float(jnp.max(solution.farthest)) > RUNAWAY * float(solution.farthest[0]):
+        return math.inf
+    return max(estimate, float(figures["density mismatch"].value))
 
 
 def _largest_change(first: EnsembleSolution, second: EnsembleSolution) -> Scalar:

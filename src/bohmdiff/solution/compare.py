@@ -27,7 +27,9 @@ class Comparison(eqx.Module):
     - `mean_max`, `std_max`: the largest error at any saved time, shape `(d,)`.
     - `energy_rms`, `energy_max`: the same for the mean energy, scalars.
     - `divergence`: the Kullback–Leibler divergence of the solution's density from the reference's at the
-        last saved time, in nats, or `None` where one of them has no density.
+        last saved time, both normalised, in nats, or `None` where one of them has no density.
+    - `normalisation`: the integral of the solution's density then, relative to that of the reference, or `None`.
+    - `failed`: the figures of each solution that exceed their limits, as text.
     """
 
     solution: str
@@ -39,6 +41,8 @@ class Comparison(eqx.Module):
     energy_rms: Scalar
     energy_max: Scalar
     divergence: Scalar | None
+    normalisation: Scalar | None
+    failed: tuple[str, ...]
 
     def __str__(self) -> str:
         rows = [
@@ -56,7 +60,10 @@ class Comparison(eqx.Module):
             *(f"{name:<14}{float(rms):>14.1e}{float(largest):>12.1e}" for name, rms, largest in rows),
         ]
         last = "not available" if self.divergence is None else f"{float(self.divergence):.1e} nats"
-        return "\n".join([*lines, f"density at the last time, Kullback-Leibler divergence: {last}"])
+        lines.append(f"density at the last time, Kullback-Leibler divergence: {last}")
+        if self.normalisation is not None:
+            lines.append(f"integral of that density: {float(self.normalisation):.4g}")
+        return "\n".join([*lines, *(f"may be wrong: {one}" for one in self.failed)])
 
 
 @in_full_precision
@@ -76,8 +83,9 @@ def compare(solution: Solution, reference: Solution) -> Comparison:
 
     **Returns:** a [`Comparison`][bohmdiff.Comparison]. The divergence is
     $E_{\rho_\text{ref}}[\ln\rho_\text{ref} - \ln\rho]$ at the last saved time, by importance sampling from
-    a Gaussian with 1024 Sobol points, so it is no more accurate than about 1e-3 of itself. Fitted and trained
-    scores are normalised by their particles alone: far from the solution it may come out negative.
+    a Gaussian with 1024 Sobol points, so it is no more accurate than about 1e-3 of itself. Both densities are
+    normalised on these points, since those of fitted and trained scores need not integrate to one;
+    `normalisation` is that integral.
 
     **Raises:** `ValueError` if the dimensions or the saved times differ.
     """
@@ -94,6 +102,7 @@ def compare(solution: Solution, reference: Solution) -> Comparison:
     mean = jnp.abs(solution.mean() - reference.mean())
     std = jnp.abs(solution.std() - reference.std())
     energy = jnp.abs(solution.energy() - reference.energy())
+    divergence, normalisation = _divergence(solution, reference) or (None, None)
     return Comparison(
         solution=type(solution.method).__name__,
         reference=type(reference.method).__name__,
@@ -103,7 +112,13 @@ def compare(solution: Solution, reference: Solution) -> Comparison:
         std_max=jnp.max(std, axis=0),
         energy_rms=_rms(energy),
         energy_max=jnp.max(energy),
-        divergence=_divergence(solution, reference),
+        divergence=divergence,
+        normalisation=normalisation,
+        failed=tuple(
+            f"{type(one.method).__name__}, {name} {figure}"
+            for one in (solution, reference)
+            for name, figure in one.diagnostics.failed().items()
+        ),
     )
 
 
@@ -111,7 +126,8 @@ def _rms(errors: Array) -> Array:
     return jnp.sqrt(jnp.mean(errors**2, axis=0))
 
 
-def _divergence(solution: Solution, reference: Solution) -> Scalar | None:
+def _divergence(solution: Solution, reference: Solution) -> tuple[Scalar, Scalar] | None:
+    """The divergence of the normalised densities, and the ratio of their integrals."""
     d, t = reference.problem.dimension, reference.ts[-1]
     mean, std = reference.mean()[-1], _WIDER * reference.std()[-1]
     normal, _ = SobolPoints(_DENSITY_POINTS)(d, jax.random.key(0))
@@ -123,5 +139,8 @@ def _divergence(solution: Solution, reference: Solution) -> Scalar | None:
     except UnavailableError:
         return None
     log_proposal = -0.5 * jnp.sum(normal**2, axis=1)
-    weights = jax.nn.softmax(log_reference - log_proposal)
-    return jnp.sum(jnp.where(weights > 0, weights * (log_reference - log_density), 0))
+    ours, theirs = log_density - log_proposal, log_reference - log_proposal
+    weights = jax.nn.softmax(theirs)
+    excess = jax.nn.log_softmax(theirs) - jax.nn.log_softmax(ours)
+    ratio = jnp.exp(jax.nn.logsumexp(ours) - jax.nn.logsumexp(theirs))
+    return jnp.sum(jnp.where(weights > 0, weights * excess, 0)), ratio

@@ -50,7 +50,7 @@ _FIRST_STEPS = 64
 # What a second design discards, where the first fails; its solution is taken if no particle goes so many times
 # farther from the centre, in standard deviations.
 _LARGER_DISCARD = 1e-3
-_RUNAWAY = 4.0
+RUNAWAY = 4.0
 
 # The density of the fit is compared with that of the flow on at most so many particles, which start within so
 # many standard deviations, or within the root of the dimension if that is more. The limit was chosen with
@@ -164,7 +164,7 @@ class SequentialScoreMatching(AbstractMethod):
             other = self._solve_with(nearer, problem, ts, key, progress)
         except DegenerateFitError:
             return solution
-        held = float(jnp.max(other.farthest)) < _RUNAWAY * float(other.farthest[0])
+        held = float(jnp.max(other.farthest)) < RUNAWAY * float(other.farthest[0])
         return other if held else solution
 
     def _solve_with(
