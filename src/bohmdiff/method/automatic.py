@@ -20,6 +20,8 @@ _DEGREES = (2, 4, 6, 8, 10, 12)
 # While a sequence converges, its last change exceeds the remaining error; once it stops converging, the two
 # are of the same size.
 _SAFETY = 2.0
+# The error of the steps is known by its order of magnitude.
+_STEP_SAFETY = 4.0
 
 
 class AutomaticDegree(AbstractMethod):
@@ -27,11 +29,11 @@ class AutomaticDegree(AbstractMethod):
     moments converge to a tolerance.
 
     From one degree to the next, everything that limits the accuracy is refined: the polynomials, the points
-    (unless `method` fixes them), the steps and the trust radius. Twice the largest change of a mean or a
-    standard deviation at any saved time, in units of that standard deviation, and of the error of the steps, is
-    the `error_estimate` of the solution. A change of one option alone would miss the errors from the others.
-    Where the density mismatch fails, all degrees may share an error: the estimate is then at least that mismatch,
-    and infinite if particles run away.
+    (unless `method` fixes them), the steps and the trust radius. A change of one option alone would miss the
+    errors from the others. The `error_estimate` of the solution is twice the largest change of a mean or a
+    standard deviation at any saved time, in units of that standard deviation, plus four times the error of the
+    steps. Where the density mismatch fails, all degrees may share an error: the estimate is then at least that
+    mismatch, and infinite if particles run away.
 
     ```python
     solution = bd.solve(problem, bd.AutomaticDegree(tolerance=1e-2))
@@ -124,7 +126,8 @@ def _estimate(before: EnsembleSolution, solution: EnsembleSolution) -> float:
     """The error of a solution, from one of a lower degree and from the diagnostics, which see errors that all
     degrees share."""
     figures = solution.diagnostics
-    estimate = _SAFETY * (float(_largest_change(before, solution)) + float(figures["time step"].value))
+    step = float(figures["time step"].value)
+    estimate = _SAFETY * float(_largest_change(before, solution)) + _STEP_SAFETY * step
     if "density mismatch" not in figures.failed():
         return estimate
     if float(jnp.max(solution.farthest)) > RUNAWAY * float(solution.farthest[0]):
