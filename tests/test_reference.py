@@ -62,6 +62,7 @@ def entry(page: Path, name: str):
 
 
 @pytest.mark.parametrize("name", [entry(page, name) for page in REFERENCE for name in entries_of(page)])
+@pytest.mark.filterwarnings("ignore:The solution by GaussianDynamics may be wrong")
 def test_examples_of_the_reference_run(name, start_of_reference, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     matplotlib.use("Agg")

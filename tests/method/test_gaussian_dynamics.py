@@ -228,6 +228,7 @@ def test_obeys_the_schroedinger_equation(draws, m1, m2, hbar):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The solution by GaussianDynamics may be wrong")
 def test_thawed_gaussian_leaves_the_top_of_a_barrier():
     packet = bd.GaussianWavePacket([0.0], 0.25)
     solution = solve(Quartic(jnp.asarray(1.0)), packet, t1=1.0)
@@ -245,6 +246,7 @@ def test_thawed_gaussian_leaves_the_top_of_a_barrier():
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The solution by GaussianDynamics may be wrong")
 def test_thawed_gaussian_becomes_exact_for_small_hbar():
     """The exact mean differs from the classical centre by O(ħ)."""
     from scipy.integrate import solve_ivp

@@ -298,6 +298,7 @@ def test_overlap_and_autocorrelation(plane):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The solution by SplitOperator may be wrong. momentum edge")
 def test_samples_have_no_bias_of_the_spacing():
     # 30 points: the multilinear interpolant alone would add h²/6 = 0.036 to a variance of 0.4.
     problem = bd.Problem(bd.Hamiltonian(driven), bd.GaussianWavePacket([0.5], 0.4, [0.3]), t1=1.5)

@@ -120,6 +120,7 @@ def test_solvers_agree(solver):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The solution by SequentialScoreMatching may be wrong. density mismatch")
 def test_random_designs_need_a_key_and_repeat_with_it():
     with pytest.raises(ValueError, match=r"SobolPoints .* needs a key: pass key=jax.random.key\(0\)"):
         line(bd.BlanesMoan4(), key=None)

@@ -595,6 +595,7 @@ def marked(name):
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=marked(name)) for name in METHODS])
+@pytest.mark.filterwarnings("ignore:The solution by")
 def test_solutions_of_every_method(name, tmp_path):
     def posed(strength=1.0):
         potential = bd.DoubleWell(2.0) + (lambda t, x: 0.5 * strength * x @ x)

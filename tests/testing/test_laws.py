@@ -156,6 +156,7 @@ def test_potentials(cls):
 
 
 @each(SCORES)
+@pytest.mark.filterwarnings("ignore:The solution by GaussianDynamics may be wrong")
 def test_scores(cls):
     score = SCORES[cls]()
     assert type(score) is cls

@@ -100,8 +100,8 @@ def _judge(
 def _initial_error(problem: Problem, score: AbstractScore, x0: Points, weights: Weights) -> Scalar:
     """The root-mean-square error at t0, in units of the score of the initial state."""
     _, std = _moments(x0, weights)
-    right = std * jax.vmap(problem.initial.score)(x0)
-    error = std * jax.vmap(lambda x: score(problem.t0, x))(x0) - right
+    right = std[None] * jax.vmap(problem.initial.score)(x0)
+    error = std[None] * jax.vmap(lambda x: score(problem.t0, x))(x0) - right
     size = weights @ jnp.sum(right**2, axis=1)
     return jnp.sqrt(weights @ jnp.sum(error**2, axis=1) / jnp.where(size > 0, size, 1))
 
@@ -110,8 +110,8 @@ def _partial(score: AbstractScore, t: Time, x: Points, weights: Weights) -> Scal
     r"""The largest deviation from $E_\rho[s\,(x - \bar x)^\top] = -1$, in units of the widths. The antisymmetric
     part, which is that of a rotation, is left to the asymmetry."""
     mean, std = _moments(x, weights)
-    s = std * jax.vmap(lambda y: score(t, y))(x)
-    matrix = s.T @ (weights[:, None] * (x - mean) / std)
+    s = std[None] * jax.vmap(lambda y: score(t, y))(x)
+    matrix = s.T @ (weights[:, None] * (x - mean[None]) / std[None])
     return jnp.max(jnp.abs(1 + jnp.linalg.eigvalsh(0.5 * (matrix + matrix.T))))
 
 
@@ -129,5 +129,5 @@ def _asymmetry(score: AbstractScore, t: Time, x: Points, weights: Weights) -> Sc
 
 def _moments(x: Points, weights: Weights) -> tuple[Vector, Vector]:
     mean = weights @ x
-    std = jnp.sqrt(weights @ (x - mean) ** 2)
+    std = jnp.sqrt(weights @ (x - mean[None]) ** 2)
     return mean, jnp.where(std > 0, std, 1)
