@@ -17,7 +17,7 @@ METHODS = {
     "SplitOperator": bd.SplitOperator(24, -6.0, 6.0, steps=4),
     "GaussianDynamics": bd.GaussianDynamics(steps=4),
     "SequentialScoreMatching": bd.SequentialScoreMatching(2, steps=4),
-    "GivenScore": bd.GivenScore(lambda t, x: -x, bd.GaussHermitePoints(4), steps=4),
+    "GivenScore": bd.GivenScore(lambda t, x: -2 * x.at[0].add(-0.5), bd.GaussHermitePoints(4), steps=4),
 }
 USES: dict[str, Callable[[bd.Solution], object]] = {
     "compare": lambda s: repr(bd.compare(s, s)),
