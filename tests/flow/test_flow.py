@@ -380,6 +380,7 @@ class Growing(bd.AbstractScore):
         return -(1 + self.rate * t) * x
 
 
+@pytest.mark.slow
 def test_whatever_is_meant_as_a_score_moves_particles():
     problem = bd.Problem(
         bd.Hamiltonian(bd.Quadratic(1.3), mass=0.8), bd.GaussianWavePacket([0.4], 0.3), t1=0.7

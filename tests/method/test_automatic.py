@@ -68,6 +68,7 @@ def test_tolerance_that_is_not_reached_loses_nothing():
     assert np.all(np.isfinite(solution.std()))
 
 
+@pytest.mark.slow
 def test_degrees_that_fail_end_the_search():
     """Steps much too long."""
     with pytest.raises(

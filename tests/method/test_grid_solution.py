@@ -176,6 +176,7 @@ def test_paths_on_a_line_far_into_the_tails():
     assert jnp.all(jnp.isnan(jax.jit(lambda x: solution.trajectories(x))(jnp.array([[15.0]]))))
 
 
+@pytest.mark.slow
 def test_paths_on_a_line_through_nodes():
     """Two packets meet: ρ almost vanishes between the fringes, and the paths never cross."""
     initial = bd.GaussianMixture([0.5, 0.5], [[-2.0], [2.0]], 0.1)

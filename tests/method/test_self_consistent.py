@@ -42,6 +42,7 @@ def test_implicit_score_matching_and_a_subset_of_times():
     assert np.std(solution.history["loss"].values[-20:]) > 1e-3
 
 
+@pytest.mark.slow
 def test_a_score_whose_flow_is_lost_in_the_end_is_kept(monkeypatch):
     def lost(*arguments, **options):
         raise bd.ParticlesLostError("Particles became non-finite.")

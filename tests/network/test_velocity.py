@@ -53,6 +53,7 @@ def test_gradients_are_free_of_curl_and_others_are_not():
             assert (curl < 1e-12) == gradient
 
 
+@pytest.mark.slow
 def test_networks_are_arrays_and_static_options():
     """They pass through the transformations of JAX itself."""
     problem = narrow(1)

@@ -751,6 +751,7 @@ class Far(bd.AbstractDesign):
         return points, weights
 
 
+@pytest.mark.slow
 def test_a_validation_that_loses_particles_is_told_once(tmp_path):
     with pytest.warns(
         UserWarning, match="after epoch 1 lost particles, so the log has no fisher, .*energy"
