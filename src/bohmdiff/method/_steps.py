@@ -19,7 +19,7 @@ _MOST_STEPS = 4096
 _PATIENCE = 512
 # A first comparison is with a quarter of the steps, which costs little. Changes that are smaller than this follow
 # the order of the solver.
-_FEWER = 4
+FEWER = 4
 _ASYMPTOTIC = 0.1
 _TIMES = 33
 DEFAULT_TOLERANCE = 1e-3  # in standard deviations
@@ -76,22 +76,24 @@ def run_with_steps(
     `compare` gives the moments alone, where that costs less than `run`, with at least `fewest` steps.
     """
     steps = method.steps
-    moments_of = _MomentsOf(compare or (lambda steps: run(steps)[1]))
+    compare = compare or (lambda steps: run(steps)[1])
     if steps is None:
-        return _chosen(method, run, moments_of, first, order, most)
+        return _chosen(method, run, compare, first, order, most)
     result, moments = run(steps)
     if not is_concrete(moments):
         return Stepped(result, steps, {})
     if steps > fewest:
-        fewer = max(steps // _FEWER, fewest)
-        change = _change(moments_of(fewer), moments)
+        fewer = max(steps // FEWER, fewest)
+        change = _change(_moments_of(compare, fewer), moments)
         if change < _ASYMPTOTIC:
             return Stepped(result, steps, _figure(_error(change, order, steps / fewer), method.tolerance))
     # So few steps say nothing about an error: compare with twice as many.
-    return Stepped(result, steps, _figure(_change(moments, moments_of(2 * steps)), method.tolerance))
+    return Stepped(
+        result, steps, _figure(_change(moments, _moments_of(compare, 2 * steps)), method.tolerance)
+    )
 
 
-def require_steps(method: Any, first: int, moments: Any = None) -> None:
+def require_steps(method: Any, first: int, moments: Any) -> None:
     """Raises if `moments`, by which the steps are to be chosen, are traced."""
     if method.steps is None and not is_concrete(moments):
         name = type(method).__name__
@@ -105,13 +107,13 @@ def require_steps(method: Any, first: int, moments: Any = None) -> None:
 def _chosen(
     method: Any,
     run: Callable[[int], tuple[Any, Moments]],
-    moments_of: "_MomentsOf",
+    compare: Callable[[int], Moments],
     first: int,
     order: int,
     most: int,
 ) -> Stepped:
     tolerance = method.tolerance
-    steps, ratio, before, previous = first, _FEWER, moments_of(first // _FEWER), np.inf
+    steps, ratio, before, previous = first, FEWER, _moments_of(compare, first // FEWER), np.inf
     require_steps(method, first, before)
     while True:
         last = 2 * steps > most
@@ -131,16 +133,11 @@ def _chosen(
         steps, ratio = 2 * steps, 2
 
 
-class _MomentsOf(NamedTuple):
-    """The moments with a number of steps, or `None` where the physics fails."""
-
-    compare: Callable[[int], Moments]
-
-    def __call__(self, steps: int) -> Moments | None:
-        try:
-            return self.compare(steps)
-        except BohmdiffError:
-            return None
+def _moments_of(compare: Callable[[int], Moments], steps: int) -> Moments | None:
+    try:
+        return compare(steps)
+    except BohmdiffError:
+        return None
 
 
 def _change(one: Moments | None, other: Moments | None) -> float:

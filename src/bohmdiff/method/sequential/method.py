@@ -151,32 +151,25 @@ class SequentialScoreMatching(AbstractMethod):
     def run(self, problem: Problem, ts: Times, *, key: Key | None, progress: bool) -> EnsembleSolution:
         design = self.design(problem.dimension)
         if self.particles is not None or not isinstance(design, GaussHermitePoints):
-            return self._solve(problem, ts, design, key, progress)
-        nearer = replace(design, discard=_LARGER_DISCARD)
+            return self._solve(problem, ts, key, progress)
+        nearer = replace(self, particles=replace(design, discard=_LARGER_DISCARD))
         try:
-            solution = self._solve(problem, ts, design, key, progress)
+            solution = self._solve(problem, ts, key, progress)
         except DegenerateFitError:
-            return self._solve_with(nearer, problem, ts, key, progress)
+            return nearer._solve(problem, ts, key, progress)
         if "density mismatch" not in solution.diagnostics.failed():
             return solution
         # Particles far out may be what goes wrong: see whether those that start closer to the centre do better.
         try:
-            other = self._solve_with(nearer, problem, ts, key, progress)
+            other = nearer._solve(problem, ts, key, progress)
         except DegenerateFitError:
             return solution
         held = float(jnp.max(other.farthest)) < RUNAWAY * float(other.farthest[0])
         return other if held else solution
 
-    def _solve_with(
-        self, design: AbstractDesign, problem: Problem, ts: Times, key: Key | None, progress: bool
-    ) -> EnsembleSolution:
-        return replace(self, particles=design)._solve(problem, ts, design, key, progress)
-
-    def _solve(
-        self, problem: Problem, ts: Times, design: AbstractDesign, key: Key | None, progress: bool
-    ) -> EnsembleSolution:
+    def _solve(self, problem: Problem, ts: Times, key: Key | None, progress: bool) -> EnsembleSolution:
         dimension = problem.dimension
-        x0, weights = problem.initial.particles(design, key)
+        x0, weights = problem.initial.particles(self.design(dimension), key)
         functions = hermite_polynomials(dimension, self.degree, self.basis).size
         if x0.shape[0] < functions:
             raise TooFewParticlesError(

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 from scipy.fft import next_fast_len
 
 from ..._check import is_concrete
-from ..._types import Scalar, Times, Vector
+from ..._types import Points, Scalar, Times, Vector, Weights
 from ...hamiltonian import depends_on_time
 from ...problem import Problem
 from ...wavepacket import SobolPoints
@@ -89,8 +89,8 @@ def _forces(problem: Problem, mean: Vector, width: Vector) -> Float[Array, "T 2 
 def first_choice(problem: Problem, steps: int) -> Choice:
     """A grid that holds classical particles which begin like ρ0, far out, with the momenta of ψ0."""
     hbar, masses = problem.hamiltonian.hbar, problem.hamiltonian.masses(problem.dimension)
-    points, momenta = _particles(problem)
-    ends = _classical(problem, points, momenta)
+    points, weights = _particles(problem)
+    ends = _classical(problem, points, _momenta(problem, points, weights))
     if not is_concrete(ends):
         raise ValueError(
             "SplitOperator chooses its grid from concrete numbers, which it cannot under jit, grad or vmap. "
@@ -147,21 +147,20 @@ def rounded(count: np.ndarray) -> np.ndarray:
     return np.array([2 * int(next_fast_len(int(half)) or half) for half in halves])
 
 
-def _particles(problem: Problem) -> tuple[Float[Array, "M d"], Float[Array, "M d"]]:
-    """Positions and momenta of ψ0, by equal weights."""
-    initial, d = problem.initial, problem.dimension
-    points, weights = initial.particles(SobolPoints(_PARTICLES), jax.random.key(0))
-    # The momenta of the Wigner function beyond ∇S0, as wide as those of ψ0.
-    osmotic = 0.5 * problem.hamiltonian.hbar * jax.vmap(initial.score)(points)
+def _particles(problem: Problem) -> tuple[Points, Weights]:
+    return problem.initial.particles(SobolPoints(_PARTICLES), jax.random.key(0))
+
+
+def _momenta(problem: Problem, points: Points, weights: Weights) -> Points:
+    """Momenta of ψ0 at these positions: beyond ∇S0, those of the Wigner function are as wide as those of ψ0."""
+    osmotic = 0.5 * problem.hamiltonian.hbar * jax.vmap(problem.initial.score)(points)
     width = jnp.sqrt(weights @ osmotic**2)
-    normal = jnp.asarray(SobolPoints(_PARTICLES)(d, jax.random.key(1))[0], points.dtype)
-    return points, jax.vmap(jax.grad(initial.phase))(points) + width * normal
+    normal = jnp.asarray(SobolPoints(_PARTICLES)(problem.dimension, jax.random.key(1))[0], points.dtype)
+    return jax.vmap(jax.grad(problem.initial.phase))(points) + width[None] * normal
 
 
 @eqx.filter_jit
-def _classical(
-    problem: Problem, points: Float[Array, "M d"], momenta: Float[Array, "M d"]
-) -> tuple[Vector, Vector, Vector]:
+def _classical(problem: Problem, points: Points, momenta: Points) -> tuple[Vector, Vector, Vector]:
     """The ends of all positions, and the largest momentum, along each coordinate."""
     masses = problem.hamiltonian.masses(problem.dimension)
     force = jax.vmap(jax.grad(problem.hamiltonian.potential, argnums=1), in_axes=(None, 0))
@@ -170,9 +169,9 @@ def _classical(
     def step(state: tuple[Array, ...], n: Scalar) -> tuple[tuple[Array, ...], None]:
         x, p, low, high, fastest = state
         t = problem.t0 + (n + 0.5) * dt
-        x = x + 0.5 * dt * p / masses
+        x = x + 0.5 * dt * p / masses[None]
         p = p - dt * force(t, x)
-        x = x + 0.5 * dt * p / masses
+        x = x + 0.5 * dt * p / masses[None]
         ends = jnp.minimum(low, x), jnp.maximum(high, x), jnp.maximum(fastest, jnp.abs(p))
         return (x, p, *ends), None
 

@@ -28,7 +28,7 @@ _MISSED_MOMENTUM = 1e-2
 _MISSED_POTENTIAL = 5e-3
 _SHIFTED_POINTS = 2**15
 _SHIFTS = 2, 64
-_LARGE_GRID = 2**16
+LARGE_GRID = 2**16
 _FEWER_TIMES = 8
 
 
@@ -171,7 +171,7 @@ class Shifts(eqx.Module):
         self.potentials = None
         if propagator.hamiltonian is None:
             self.potentials = _shifted_potentials(grid, hamiltonian, self.offsets)
-        self.every = 1 if grid.size <= _LARGE_GRID else _FEWER_TIMES
+        self.every = 1 if grid.size <= LARGE_GRID else _FEWER_TIMES
 
     @eqx.filter_jit
     def missed(

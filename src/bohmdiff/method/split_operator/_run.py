@@ -17,14 +17,13 @@ from ..._errors import NotFiniteError
 from ..._types import Scalar, Times
 from ...problem import Problem
 from ._fourier import FourierGrid
-from ._observe import Edges, Moments, Shifts, observe
+from ._observe import LARGE_GRID, Edges, Moments, Shifts, observe
 from ._propagator import Propagator, advance, advance_traced, steps_between, traced_steps
 from ._wave import kept_times
 
 # Two runs are compared at the ends of that many equal parts of the span, the smaller number for large grids, and
 # no run takes fewer steps.
 _PARTS = 32, 16
-_LARGE_GRID = 2**16
 # A saved time within this share of the span of a time of comparison takes its place.
 _NEAR = 1 / 128
 
@@ -119,7 +118,7 @@ def _ends(times: np.ndarray, counts: list[int]) -> np.ndarray:
 
 def parts(grid: FourierGrid) -> int:
     """At the ends of how many parts of the span two runs are compared."""
-    return _PARTS[grid.size > _LARGE_GRID]
+    return _PARTS[grid.size > LARGE_GRID]
 
 
 def compared_times(problem: Problem, ts: Times, grid: FourierGrid) -> np.ndarray:

@@ -14,7 +14,7 @@ from ..._types import Key, Numbers, Times
 from ...hamiltonian import warn_of_kinks
 from ...problem import Problem
 from ...solution import Diagnostics, Figure
-from .._steps import DEFAULT_TOLERANCE, as_steps, as_tolerance, require_steps, run_with_steps
+from .._steps import DEFAULT_TOLERANCE, FEWER, as_steps, as_tolerance, require_steps, run_with_steps
 from .._steps import Moments as Compared
 from ..method import AbstractMethod
 from ._choice import (
@@ -202,7 +202,7 @@ class SplitOperator(AbstractMethod):
                 method,
                 lambda steps: on_grid.run(ts, steps, shifts, progress),
                 compare=lambda steps: on_grid.compared(ts, steps),
-                first=max(first, 4 * parts(grid)),
+                first=max(first, FEWER * parts(grid)),
                 order=self.order,
                 fewest=parts(grid),
                 most=MOST_STEPS,
