@@ -61,6 +61,7 @@ def test_methods_and_solutions(name):
             use(solution)
 
 
+@pytest.mark.slow
 def test_a_grid_in_single_precision():
     solution = bd.solve(problem(np.float32), METHODS["SplitOperator"], ts=TS)
     assert solution.energy().dtype == np.float32

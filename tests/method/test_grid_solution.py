@@ -229,7 +229,9 @@ def test_probability_of_half_spaces_on_a_line(points):
     np.testing.assert_allclose(solution.probability(lambda x: x[0] > -90), 1, atol=1e-12)
 
 
-@pytest.mark.parametrize(("sizes", "bound"), [((20, 44), 2e-3), ((24, 20, 18), 3e-3)])
+@pytest.mark.parametrize(
+    ("sizes", "bound"), [((20, 44), 2e-3), pytest.param((24, 20, 18), 3e-3, marks=pytest.mark.slow)]
+)
 def test_probability_of_half_spaces_in_more_dimensions(sizes, bound):
     d = len(sizes)
     mean, sigma = np.array([0.6, 0.0, -0.2])[:d], np.array([0.7, 0.6, 0.8])[:d]
@@ -341,6 +343,7 @@ def test_particles_move_under_its_score(plane):
     assert jnp.all(jnp.abs(jnp.einsum("m,mkd->kd", weights, flow.position) - solution.mean()) < 5e-3)
 
 
+@pytest.mark.slow
 def test_single_precision():
     solution = on_grid(dtype=np.float32)
     x = jnp.array([[0.2], [0.9]], jnp.float32)

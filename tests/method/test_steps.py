@@ -105,7 +105,10 @@ def test_another_number_of_steps_compiles_nothing():
         assert traces == before
 
 
-@pytest.mark.parametrize("method", [bd.SequentialScoreMatching(degree=2), bd.GaussianDynamics()])
+@pytest.mark.parametrize(
+    "method",
+    [pytest.param(bd.SequentialScoreMatching(degree=2), marks=pytest.mark.slow), bd.GaussianDynamics()],
+)
 def test_under_a_transformation_the_number_must_be_given(method):
     def last(frequency, method):
         return bd.solve(oscillator(frequency, 3.0), method, ts=[3.0]).mean()[0, 0]
@@ -136,6 +139,7 @@ def test_interference_is_told(t1, right):
 
 
 # A pulse comes anywhere between two steps, and lasts from a fifth of a step to several of them.
+@pytest.mark.slow
 @settings(max_examples=4)
 @given(st.floats(2.0, 8.0), st.floats(0.02, 0.8), st.sampled_from([2, 4]), st.booleans())
 def test_a_pulse_between_the_steps_is_told(centre, duration, order, often):
