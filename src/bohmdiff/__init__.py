@@ -13,6 +13,8 @@ from ._errors import TrainingDivergedError as TrainingDivergedError
 from ._errors import TrainingError as TrainingError
 from ._errors import TrainingNotSavedError as TrainingNotSavedError
 from ._errors import UnavailableError as UnavailableError
+from .eigen import eigenstates as eigenstates
+from .eigen import ground_state as ground_state
 from .flow import FlowState as FlowState
 from .flow import Trajectory as Trajectory
 from .flow import acceleration as acceleration
@@ -31,12 +33,14 @@ from .hamiltonian import Quadratic as Quadratic
 from .hamiltonian import ScaledPotential as ScaledPotential
 from .hamiltonian import TabulatedPotential as TabulatedPotential
 from .method import AbstractMethod as AbstractMethod
+from .method import AbstractStationaryMethod as AbstractStationaryMethod
 from .method import AutomaticDegree as AutomaticDegree
 from .method import DeepStochasticMechanics as DeepStochasticMechanics
 from .method import GaussianDynamics as GaussianDynamics
 from .method import GivenScore as GivenScore
 from .method import HermiteFunctions as HermiteFunctions
 from .method import HermiteSolution as HermiteSolution
+from .method import HermiteState as HermiteState
 from .method import PhysicsInformedNetwork as PhysicsInformedNetwork
 from .method import SelfConsistentScoreMatching as SelfConsistentScoreMatching
 from .method import SequentialScoreMatching as SequentialScoreMatching

@@ -7,7 +7,10 @@ from .given_score import FlowSolution as FlowSolution
 from .given_score import GivenScore as GivenScore
 from .hermite_functions import HermiteFunctions as HermiteFunctions
 from .hermite_functions import HermiteSolution as HermiteSolution
+from .hermite_functions import HermiteState as HermiteState
 from .method import AbstractMethod as AbstractMethod
+from .method import AbstractStationaryMethod as AbstractStationaryMethod
+from .method import StationaryStates as StationaryStates
 from .method import solve as solve
 from .physics_informed import PhysicsInformedNetwork as PhysicsInformedNetwork
 from .physics_informed import WaveFunctionSolution as WaveFunctionSolution

@@ -2,14 +2,19 @@
 
 import math
 from abc import abstractmethod
+from collections.abc import Iterator
+from typing import ClassVar
 
 import equinox as eqx
+from jaxtyping import Array, Float
 
 from .._check import as_flag, as_key, cast_floats, warn
 from .._precision import in_full_precision
-from .._types import Key, Numbers, Times
+from .._types import Key, Numbers, Times, Vector
+from ..hamiltonian import Hamiltonian
 from ..problem import Problem, as_problem, saved_times
 from ..solution import Solution
+from ..wavepacket import AbstractInitialState
 
 
 class AbstractMethod(eqx.Module):
@@ -23,12 +28,61 @@ class AbstractMethod(eqx.Module):
     ```
     """
 
+    # Whether ψ may have nodes: particles and scores cannot pass them.
+    allows_nodes: ClassVar[bool] = False
+
     @abstractmethod
     def run(self, problem: Problem, ts: Times, *, key: Key | None, progress: bool) -> Solution:
         """Solves `problem` and saves at `ts`, which increase and lie in `[t0, t1]`.
 
         All floating-point arrays of `problem` and `ts` arrive in the precision `problem.dtype`.
         """
+
+
+class StationaryStates(eqx.Module):
+    """The lowest stationary states of a Hamiltonian, a sequence of initial states.
+
+    ```python
+    states = bd.eigenstates(
+        hamiltonian, bd.HermiteFunctions(), count=4, dimension=1
+    )
+    states.energy, states[0].mean(), len(states)
+    ```
+
+    - `energy`: shape `(n,)`, increasing.
+    - `energy_error`: a bound of the error of each, shape `(n,)`.
+    - `tolerance`: what the method was asked for, in units of energy.
+    - `states`: the states.
+    """
+
+    energy: Float[Array, " n"]
+    energy_error: Float[Array, " n"]
+    tolerance: float = eqx.field(static=True)
+    states: tuple[AbstractInitialState, ...]
+
+    def __len__(self) -> int:
+        return len(self.states)
+
+    def __getitem__(self, index: int) -> AbstractInitialState:
+        return self.states[index]
+
+    def __iter__(self) -> Iterator[AbstractInitialState]:
+        return iter(self.states)
+
+
+class AbstractStationaryMethod(AbstractMethod):
+    """A method that also finds stationary states, for [`eigenstates`][bohmdiff.eigenstates].
+
+    ```python
+    isinstance(method, bd.AbstractStationaryMethod)
+    ```
+    """
+
+    @abstractmethod
+    def stationary(
+        self, hamiltonian: Hamiltonian, near: Vector, count: int, *, key: Key | None, progress: bool
+    ) -> StationaryStates:
+        """The lowest states, from a search that starts at `near`, shape `(d,)`."""
 
 
 @in_full_precision
@@ -71,6 +125,11 @@ def solve(
         raise ValueError(f"method must be a method such as SplitOperator, but {method!r} was given.{hint}")
     if key is not None:
         key = as_key(key)
+    if not (problem.initial.nodeless or method.allows_nodes):
+        raise ValueError(
+            f"{type(method).__name__} needs an initial state without nodes, but this {type(problem.initial).__name__} "
+            "may have some. Use HermiteFunctions, or SplitOperator in up to four coordinates."
+        )
     problem = cast_floats(problem, problem.dtype)
     shown = progress is not None and as_flag(progress, "progress")
     solution = method.run(problem, saved_times(problem, ts), key=key, progress=shown)

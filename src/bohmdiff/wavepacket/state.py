@@ -11,7 +11,7 @@ from .design import AbstractDesign
 
 
 class AbstractInitialState(eqx.Module):
-    r"""A nodeless wave function $\psi_0 = \sqrt{\rho_0}\, e^{iS_0/\hbar}$.
+    r"""A wave function $\psi_0 = \sqrt{\rho_0}\, e^{iS_0/\hbar}$.
 
     ```python
     initial.score(x), initial.velocity(x, mass), initial.log_density(x)
@@ -29,6 +29,11 @@ class AbstractInitialState(eqx.Module):
     @abstractmethod
     def dtype(self) -> DTypeLike:
         """The dtype in which a problem with this initial state is solved."""
+
+    @property
+    def nodeless(self) -> bool:
+        """Whether the state is known to have no nodes, as methods need that follow particles or scores."""
+        return True
 
     @abstractmethod
     def log_density(self, x: Vector) -> Scalar:

@@ -1,2 +1,3 @@
 from .method import HermiteFunctions as HermiteFunctions
 from .solution import HermiteSolution as HermiteSolution
+from .state import HermiteState as HermiteState

@@ -66,26 +66,26 @@ class Operator(eqx.Module):
     functions: tuple[Any, ...]
 
     def __call__(self, c: Any) -> Any:
-        xp = np if isinstance(c, np.ndarray) else jnp
-        padded = xp.concatenate([c, xp.zeros((2, 1), c.dtype)], axis=1)
+        xp, rows = np if isinstance(c, np.ndarray) else jnp, c.shape[0]
+        padded = xp.concatenate([c, xp.zeros((rows, 1), c.dtype)], axis=1)
         total = xp.zeros_like(c)
         for table, matrix in zip(self.structure.tables, self.matrices, strict=True):
             parts = []
             for block in table.blocks:
                 n = block.shape[1]
-                parts.append((padded[:, block].reshape(-1, n) @ matrix[:n, :n]).reshape(2, -1))
+                parts.append((padded[:, block].reshape(-1, n) @ matrix[:n, :n]).reshape(rows, -1))
             total = total + xp.concatenate(parts, axis=1)[:, table.inverse]
         together = self.structure.together
         if together is None:
             return total
         shape = tuple(functions.shape[1] for functions in self.functions)
-        psi = padded[:, together.embedding].reshape(2, *shape)
+        psi = padded[:, together.embedding].reshape(rows, *shape)
         for i, functions in enumerate(self.functions):
             psi = xp.moveaxis(xp.tensordot(psi, functions, axes=((i + 1,), (1,))), -1, i + 1)
         psi = psi * self.values[None]
         for i, functions in enumerate(self.functions):
             psi = xp.moveaxis(xp.tensordot(psi, functions, axes=((i + 1,), (0,))), -1, i + 1)
-        return total + psi.reshape(2, -1)[:, together.positions]
+        return total + psi.reshape(rows, -1)[:, together.positions]
 
 
 def terms_of(hamiltonian: Hamiltonian, dimension: int) -> tuple[PotentialTerm, ...]:

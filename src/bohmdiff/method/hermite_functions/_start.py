@@ -14,6 +14,8 @@ from ..._types import Scalar
 from ...wavepacket import AbstractInitialState, GaussianWavePacket
 from ._index import Quanta, functions_at_nodes, listed
 from ._operator import MOST_TOGETHER, Coefficients, Frame
+from ._run import places
+from .state import HermiteState
 
 # Quadrature points beyond the number of functions: ψ0 has parts that the basis does not hold.
 _MORE_NODES = 24
@@ -25,6 +27,15 @@ def initial_coefficients(
     """⟨φ_k|ψ0⟩."""
     if isinstance(initial, GaussianWavePacket):
         return _of_a_gaussian(initial, hbar, quanta, frame)
+    if isinstance(initial, HermiteState) and _holds(quanta, initial.quanta):
+        frames = (frame, initial.frame)
+        same = is_concrete(frames) and all(
+            np.array_equal(np.asarray(a), np.asarray(b))
+            for a, b in ((frame.centre, initial.frame.centre), (frame.scale, initial.frame.scale))
+        )
+        if same:
+            c = jnp.zeros((2, len(listed(quanta))), initial.coefficients.dtype)
+            return c.at[:, places(initial.quanta, quanta)].set(initial.coefficients)
     if quanta.dimension > MOST_TOGETHER:
         raise ValueError(
             f"HermiteFunctions takes initial states other than GaussianWavePacket in at most {MOST_TOGETHER} "
@@ -32,6 +43,11 @@ def initial_coefficients(
             "are integrals over all of them."
         )
     return _by_quadrature(initial, hbar, quanta, frame)
+
+
+def _holds(quanta: Quanta, other: Quanta) -> bool:
+    """Whether an index set has all functions of another."""
+    return quanta.weights == other.weights and quanta.degree >= other.degree
 
 
 @eqx.filter_jit

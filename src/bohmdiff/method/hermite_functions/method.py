@@ -1,7 +1,7 @@
 """ψ in a basis of products of Hermite functions."""
 
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
@@ -9,24 +9,27 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ..._check import as_float, as_real_array, check_output, is_concrete, on_host
+from ..._check import as_float, as_real_array, cast_floats, check_output, is_concrete, on_host
 from ..._types import Key, Numbers, Times, Vector
-from ...hamiltonian import PotentialTerm, depends_on_time, warn_of_kinks
+from ...hamiltonian import Hamiltonian, depends_on_time
 from ...problem import Problem
 from ...solution import Diagnostics, Figure, over_time
 from .._steps import DEFAULT_TOLERANCE, as_steps, as_tolerance, run_with_steps
 from .._steps import Moments as Compared
-from ..method import AbstractMethod
+from ..method import AbstractStationaryMethod, StationaryStates
 from ..split_operator._choice import FIRST_STEPS, MOST_STEPS, first_steps
 from ..split_operator._start import available_memory
 from ._chebyshev import PHASE, Bounds
 from ._choice import frame_for
 from ._evaluate import Moments, moments
-from ._index import Quanta, count
+from ._index import Quanta
+from ._index import count as number_of
 from ._operator import Coefficients, Frame, terms_of
 from ._run import RAISED, Basis, run, run_traced
 from ._start import initial_coefficients
+from ._stationary import Levels, frame_at_minimum, levels, raised, tuned
 from .solution import HermiteSolution
+from .state import HermiteState
 
 _TARGETS = ("moments", "state")
 # Runs are compared at so many times of their own, whatever the saved times are.
@@ -54,11 +57,13 @@ _LARGEST_DEGREE = 400
 _NORM = 1e-9
 _SINGLE_NORM = 1e-3
 _NODES = 16
+_LEAST_STATIONARY = 8
+_MOST_STATIONARY = 200_000
 # Of ψ, where nothing tells that the moments are better.
 _LARGEST_BOUND = 0.1
 
 
-class HermiteFunctions(AbstractMethod):
+class HermiteFunctions(AbstractStationaryMethod):
     r"""Expands ψ in products of Hermite functions: $\psi = \sum_k c_k(t)\,\varphi_k(x)$ for all
     $k$ with $\sum_i w_i k_i \le$ `degree`.
 
@@ -119,6 +124,8 @@ class HermiteFunctions(AbstractMethod):
     steps: int | None = eqx.field(static=True)
     memory: float | None = eqx.field(static=True)
 
+    allows_nodes: ClassVar[bool] = True
+
     def __init__(
         self,
         degree: float | None = None,
@@ -161,6 +168,53 @@ class HermiteFunctions(AbstractMethod):
         if is_concrete((problem, ts, search.frame)):
             return search.found()
         return search.traced()
+
+    def stationary(
+        self, hamiltonian: Hamiltonian, near: Vector, count: int, *, key: Key | None, progress: bool
+    ) -> StationaryStates:
+        """The lowest states; see [`eigenstates`][bohmdiff.eigenstates]. The `tolerance` is that of the energies, in
+        units of the distance of the lowest two."""
+        del key, progress
+        d, dtype = near.size, near.dtype
+        hamiltonian = cast_floats(hamiltonian, dtype)
+        weights = (1.0,) * d if self.weights is None else self.weights
+        terms = terms_of(hamiltonian, d)
+        if self.centre is None or self.scale is None:
+            frame = tuned(frame_at_minimum(hamiltonian, near), hamiltonian, terms, weights, count)
+        else:
+            frame = Frame(self.centre.astype(dtype), self.scale.astype(dtype))
+        degree = _first_degree(count, weights) if self.degree is None else self.degree
+        before = None
+        while True:
+            basis = Basis(Quanta(degree, weights), frame, hamiltonian, terms, on_host=True)
+            if basis.size <= count:
+                raise ValueError(
+                    f"A degree of {degree:g} has {basis.size} functions, too few for {count} states. Pass a larger one."
+                )
+            found = levels(basis, raised(basis, terms), count)
+            gap = float(found.energy[1] - found.energy[0]) if count > 1 else float(_gap(found))
+            tolerance = self.tolerance * gap
+            error = _energy_errors(found, before)
+            larger = float(np.ceil(1.2 * degree)) + 1
+            full = number_of(Quanta(larger, weights).raised(RAISED)) > _MOST_STATIONARY or larger > _LARGEST_DEGREE
+            if self.degree is not None or np.all(error <= tolerance) or full:
+                break
+            before, degree = found, larger
+        states = tuple(
+            HermiteState(
+                basis.quanta,
+                frame,
+                jnp.asarray(np.stack([state, np.zeros_like(state)]), dtype),
+                hamiltonian.hbar,
+                jnp.asarray(value, dtype),
+                jnp.asarray(bound, dtype),
+                n == 0,
+            )
+            for n, (value, state, bound) in enumerate(zip(found.energy, found.states, error, strict=True))
+        )
+        return StationaryStates(
+            jnp.asarray(found.energy, dtype), jnp.asarray(error, dtype), tolerance, states
+        )
 
 
 class _Ran(NamedTuple):
@@ -299,7 +353,7 @@ class _Search:
         largest = (_GROWTH - 1) * degree + _LEAST_GROWTH
         degree = degree + float(np.ceil(np.clip(growth, _LEAST_GROWTH, largest)))
         quanta = Quanta(degree, self.weights)
-        fits = count(quanta.raised(RAISED)) <= self._most_functions() and degree <= _LARGEST_DEGREE
+        fits = number_of(quanta.raised(RAISED)) <= self._most_functions() and degree <= _LARGEST_DEGREE
         return degree if fits else None
 
     def _error(self, ran: _Ran) -> float:
@@ -328,7 +382,7 @@ class _Search:
         return int(min(memory / (4 * real * self.times.size + _BYTES_A_FUNCTION), _MOST_FUNCTIONS))
 
     def _require_memory(self, degree: float) -> None:
-        needed, most = count(Quanta(degree, self.weights).raised(RAISED)), self._most_functions()
+        needed, most = number_of(Quanta(degree, self.weights).raised(RAISED)), self._most_functions()
         if needed > most:
             raise ValueError(
                 f"A degree of {degree:g} in {len(self.weights)} coordinates has {needed} functions with those that "
@@ -492,6 +546,33 @@ class _Search:
 
 def _energy(basis: Basis, t: Any, c: Any) -> Any:
     return (c * basis.operator_at(t)(c)).sum() / (c**2).sum()
+
+
+def _energy_errors(found: Levels, before: Levels | None) -> np.ndarray:
+    """A bound of the error of each energy: the residual, or its square over the distance of the next level; or how
+    much it fell since a smaller basis, as each energy is an upper bound."""
+    gaps = np.diff(found.energy)
+    nearest = np.minimum(np.append(gaps, np.inf), np.append(np.inf, gaps))
+    # Of the last level the distance to the next is not known.
+    nearest[-1] = min(nearest[-1], gaps.min()) if gaps.size else np.inf
+    safe = found.residual < 0.5 * nearest
+    error = np.where(safe & np.isfinite(nearest), found.residual**2 / np.maximum(nearest, 1e-300), found.residual)
+    if before is not None:
+        error = np.minimum(error, np.abs(before.energy - found.energy))
+    return np.minimum(error, found.residual)
+
+
+def _gap(found: Levels) -> float:
+    """The distance to the second level."""
+    pair = levels(found.basis, found.basis, 2)
+    return float(pair.energy[1] - pair.energy[0])
+
+
+def _first_degree(states: int, weights: tuple[float, ...]) -> float:
+    degree = float(_LEAST_STATIONARY)
+    while number_of(Quanta(degree, weights)) < 4 * states:
+        degree += 2
+    return degree
 
 
 def _as_weights(weights: Any) -> tuple[float, ...] | None:

@@ -22,6 +22,7 @@ from ._evaluate import Moments, on_nodes, placed, psi_and_gradient
 from ._index import Quanta
 from ._operator import Coefficients, Frame, terms_of
 from ._run import Basis, between
+from .state import HermiteState
 
 # Observables are integrated on a product of Gauss–Hermite points up to so many coordinates, and by points that are
 # drawn from the density beyond.
@@ -96,6 +97,14 @@ class HermiteSolution(Solution):
                 if saved.size:
                     return self.coefficients[int(saved[0])]
         return _coefficients_at(self, t)
+
+    @in_full_precision
+    def state(self, t: Scalar) -> HermiteState:
+        """ψ at a time of the span, as the initial state of another problem."""
+        c = self._evaluated(lambda t, x: self.coefficients_at(t), t, jnp.zeros(self.quanta.dimension))
+        unknown = jnp.full((), jnp.nan, self.ts.dtype)
+        hbar = self.problem.hamiltonian.hbar
+        return HermiteState(self.quanta, self.frame, c, hbar, unknown, unknown, False)
 
     def wave_function_at(self, t: Scalar, x: Vector) -> Complex[Array, ""]:
         psi, _ = self._at(t, x)

@@ -1,7 +1,7 @@
 """The Schrödinger equation on a grid, by the split-operator method: the exact answer in few dimensions."""
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -129,6 +129,8 @@ class SplitOperator(AbstractMethod):
     order: int = eqx.field(static=True)
     memory: float | int | None = eqx.field(static=True)
     snapshot_memory: float | int = eqx.field(static=True)
+
+    allows_nodes: ClassVar[bool] = True
 
     def __init__(
         self,
