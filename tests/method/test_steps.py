@@ -105,9 +105,10 @@ def test_another_number_of_steps_compiles_nothing():
         assert traces == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "method",
-    [pytest.param(bd.SequentialScoreMatching(degree=2), marks=pytest.mark.slow), bd.GaussianDynamics()],
+    [bd.SequentialScoreMatching(degree=2), bd.GaussianDynamics()],
 )
 def test_under_a_transformation_the_number_must_be_given(method):
     def last(frequency, method):
@@ -175,9 +176,8 @@ class Barrier(bd.AbstractPotential):
 
 
 # The packet is at the barrier long before the only saved time.
-@pytest.mark.parametrize(
-    ("centre", "width"), [(0.125, 0.03), pytest.param(-0.1, 0.05, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("centre", "width"), [(0.125, 0.03), (-0.1, 0.05)])
 def test_a_barrier_between_the_points_is_told(centre, width):
     potential = Barrier(jnp.asarray(centre), jnp.asarray(width))
     problem = bd.Problem(bd.Hamiltonian(potential), bd.GaussianWavePacket([-2.0], 0.5, [3.0]), t1=2.0)
