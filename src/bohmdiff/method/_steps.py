@@ -33,7 +33,7 @@ def run_with_steps(
     fewest: int = 1,
     most: int = MOST_STEPS,
 ) -> Stepped:
-    """Runs with the steps of `method`, or with the first of `first`, `2 first`, ... that is enough for the moments.
+    """Runs with the steps of `method`, or with the first of `first`, `2 first`, ... that suits the moments.
 
     `compare` gives the moments alone, where that costs less than `run`, with at least `fewest` steps.
     """

@@ -158,7 +158,7 @@ class SelfConsistentScoreMatching(AbstractMethod):
 
         task = _Task(problem, (x0, weights), self)
         score, epoch, history = train(score, task, self.training, keys, progress)
-        given = GivenScore(score, self.solution_particles, steps=max(self.steps, GivenScore.steps))
+        given = GivenScore(score, self.solution_particles)
         try:
             solution = given.run(problem, ts, key=keys.solution, progress=False)
         except ParticlesLostError as error:
@@ -169,7 +169,8 @@ class SelfConsistentScoreMatching(AbstractMethod):
                 score,
             ) from error
         # The history tells how good the score is.
-        figures = Diagnostics({"runaways": solution.diagnostics["runaways"]})
+        kept = {name: solution.diagnostics[name] for name in ("time step", "runaways")}
+        figures = Diagnostics(kept, ts, problem.t1)
         return dataclasses.replace(solution, method=self, diagnostics=figures, _history=history)
 
 
