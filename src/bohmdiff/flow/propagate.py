@@ -194,7 +194,7 @@ def _on_one_device(x: Points) -> Points:
     return x if not is_concrete(x) or len(x.sharding.device_set) == 1 else Devices.visible().gather(x)
 
 
-def merged(ts: Times, more: Times) -> tuple[Times, tuple[Any, Any]]:
+def merged(ts: Times, more: Float[Array, " L"]) -> tuple[Float[Array, " N"], tuple[Any, Any]]:
     """Two sets of times as one that increases, and where each of them is in it."""
     # By NumPy, since each operation of JAX would be compiled.
     xp = np if is_concrete((ts, more)) else jnp

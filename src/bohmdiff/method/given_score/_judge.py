@@ -9,7 +9,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int
+from jaxtyping import Array, Float, Int
 
 from ..._errors import UnavailableError
 from ..._types import Points, Scalar, Time, Times, Vector, Weights
@@ -210,7 +210,7 @@ def _scalar(problem: Problem, score: AbstractScore) -> Callable[[Time, Points, V
     return lambda t, x, centre: jax.vmap(lambda y: integral(t, y, centre))(x)
 
 
-def _farthest(x: Points, weights: Weights) -> tuple[Int[Array, " F"], Points]:
+def _farthest(x: Points, weights: Weights) -> tuple[Int[Array, " F"], Float[Array, "F d"]]:
     """Which of the farthest particles, those that together have a thousandth of the weight, contribute most to a
     variance, and their shares in that of each coordinate."""
     mean, std = _moments(x, weights)
