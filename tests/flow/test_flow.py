@@ -67,7 +67,9 @@ TS = jnp.array([0.0, 0.308, 0.7])  # no multiple of the step
 
 
 def propagate(problem, score, x0, ts=TS, steps=5, tolerance=1e-2, **options):
-    return bd.propagate(problem, score, x0, ts=ts, solver=SOLVER, steps=steps, tolerance=tolerance, **options)
+    return bd.propagate(
+        problem, score, x0, ts=ts, solver=SOLVER, steps=steps, tolerance=tolerance, **options
+    )
 
 
 @eqx.filter_jit
