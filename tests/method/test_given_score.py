@@ -268,7 +268,7 @@ def test_particles_that_run_away_are_told():
     problem = bd.Problem(trap, bd.GaussianWavePacket([0.0], 0.5), t1=1.0)
     design = bd.GaussHermitePoints(64, discard=0.0)
     with pytest.warns(
-        UserWarning, match="thousandth of the probability contributes .* particles=SobolPoints"
+        UserWarning, match="runaways is .* farthest thousandth of the .* particles=SobolPoints"
     ) as warned:
         far = bd.solve(problem, bd.GivenScore(Repelled(2.6), design), ts=TS)
     assert {warning.filename for warning in warned} == {__file__}

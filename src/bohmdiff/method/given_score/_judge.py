@@ -21,9 +21,9 @@ from ...solution import Figure, over_time
 # How many times are looked at, and how many particles for a Jacobian and for the density, at most.
 _TIMES, _PARTICLES = 17, 256
 _INITIAL, _PARTIAL, _SAMPLING, _SHORTFALL, _ASYMMETRY = 0.2, 0.3, 8.0, 1e-3, 0.02
-# Densities are compared in the bulk, which leaves out particles that start in the thinnest such part. Exact scores
-# differ by 2e-3 at most. In more dimensions errors of high order, which hardly change a moment, are as large as 0.16:
-# polynomial scores of degree 4 have them.
+# Densities are compared in the bulk, which leaves out particles that start in the thinnest such part. Exact
+# scores differ by 2e-3 at most. In more dimensions polynomial scores of degree 4 have errors of high order, which
+# hardly change a moment, as large as 0.16.
 _MISMATCH, _MISMATCH_PER_COORDINATE, _THIN = 0.035, 0.14, 0.02
 # The farthest part of the probability, how many of its particles are looked at, and the share of a variance that
 # may be theirs where their density is not that of the score.
