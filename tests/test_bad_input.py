@@ -129,7 +129,7 @@ def gaussian(t, x):
 
 def in_a_flow(score):
     """Whether particles move under it."""
-    flow = bd.propagate(problem(), score, X[None], ts=[0.5], solver=bd.VelocityVerlet(), steps=2)
+    flow = bd.propagate(problem(), score, X[None], ts=[0.5], solver=bd.BlanesMoan4(), steps=8)
     return flow.position
 
 
