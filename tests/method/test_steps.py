@@ -74,6 +74,13 @@ def test_given_steps_are_kept_and_checked(few, many):
     assert worst_error(right, 1.0) < 2e-3
 
 
+def test_steps_beyond_stability_are_told_once_and_by_this_library():
+    """Moments of 1e130 are compared with larger ones, which overflow."""
+    with pytest.warns(UserWarning, match="time step is inf") as told:
+        bd.solve(oscillator(1.0, 1000.0), bd.GaussianDynamics(steps=4), ts=[1000.0])
+    assert len(told) == 1
+
+
 def test_one_step_is_checked_too():
     with pytest.warns(UserWarning, match="time step is"):
         bd.solve(oscillator(1.0, 2.0), bd.SequentialScoreMatching(degree=2, steps=1))

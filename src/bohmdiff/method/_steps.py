@@ -144,8 +144,9 @@ def _change(one: Moments | None, other: Moments | None) -> float:
     """The largest of any mean or standard deviation, in units of the latter; infinite if one is unknown."""
     if one is None or other is None:
         return np.inf
-    changes = np.abs(np.stack([other.mean - one.mean, other.std - one.std])) / np.asarray(other.std)
-    largest = float(np.max(changes))
+    with np.errstate(all="ignore"):  # a run of too few steps may be anything; it is judged just below
+        changes = np.abs(np.stack([other.mean - one.mean, other.std - one.std])) / np.asarray(other.std)
+        largest = float(np.max(changes))
     return largest if np.isfinite(largest) else np.inf
 
 
