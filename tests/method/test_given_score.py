@@ -152,22 +152,25 @@ class Distorted(bd.AbstractScore):
         return -2 * self.matrix @ (x - 0.5 * jnp.cos(t)) + self.jump * jnp.sign(x)
 
 
-INITIAL, PARTS, BELOW, ASYMMETRY = (
+INITIAL, PARTS, BELOW, ASYMMETRY, DENSITY = (
     "initial score",
     "integration by parts",
     "energy below the potential",
     "asymmetry",
+    "density mismatch",
 )
 # The matrix and the jump, and the figures that tell.
 WRONG = {
     "right": ([[1.0, 0.0], [0.0, 1.0]], 0.0, set()),
-    "nearly right": ([[1.03, 0.0], [0.0, 0.98]], 0.0, set()),
+    "nearly right": ([[1.003, 0.0], [0.0, 0.998]], 0.0, set()),
+    "a tenth too steep": ([[1.1, 0.0], [0.0, 1.1]], 0.0, {DENSITY}),
+    "a small jump": ([[1.0, 0.0], [0.0, 1.0]], 0.1, {DENSITY}),
     "slightly rotated": ([[1.0, 0.06], [-0.06, 1.0]], 0.0, {ASYMMETRY}),
-    "rotated": ([[1.0, 1.5], [-1.5, 1.0]], 0.0, {INITIAL, PARTS, ASYMMETRY, BELOW}),
-    "wrong sign": ([[-1.0, 0.0], [0.0, -1.0]], 0.0, {INITIAL, PARTS, BELOW}),
-    "a saddle": ([[1.0, 1.5], [1.5, 1.0]], 0.0, {INITIAL, PARTS, BELOW}),
-    "a jump": ([[1.0, 0.0], [0.0, 1.0]], 5.0, {INITIAL, PARTS, BELOW}),
-    "too narrow": ([[1.6, 0.0], [0.0, 1.6]], 0.0, {INITIAL, PARTS}),
+    "rotated": ([[1.0, 1.5], [-1.5, 1.0]], 0.0, {INITIAL, PARTS, ASYMMETRY, BELOW, DENSITY}),
+    "wrong sign": ([[-1.0, 0.0], [0.0, -1.0]], 0.0, {INITIAL, PARTS, BELOW, DENSITY}),
+    "a saddle": ([[1.0, 1.5], [1.5, 1.0]], 0.0, {INITIAL, PARTS, BELOW, DENSITY}),
+    "a jump": ([[1.0, 0.0], [0.0, 1.0]], 5.0, {INITIAL, PARTS, BELOW, DENSITY}),
+    "too narrow": ([[1.6, 0.0], [0.0, 1.6]], 0.0, {INITIAL, PARTS, DENSITY}),
 }
 
 
@@ -189,8 +192,24 @@ def test_a_score_that_is_wrong_later_is_told():
     method = bd.GivenScore(lambda t, x: -2 * (x - 0.5) * jnp.cos(2 * t), NODES, steps=8)
     with pytest.warns(UserWarning, match=r"integration by parts is .* at t = 1 .*normalised"):
         solution = bd.solve(PLANE, method, ts=TS)
-    assert set(solution.diagnostics.failed()) == {PARTS}
+    assert set(solution.diagnostics.failed()) == {PARTS, DENSITY}
     assert solution.diagnostics[PARTS].value > 1
+
+
+def test_a_score_that_stays_behind_is_told():
+    """Each of its values is the score of some density, of the right width, and right at t0; but its centre does
+    not move with the particles."""
+    with pytest.warns(
+        UserWarning, match=r"density mismatch is .* at t = 1 .*that the flow of the particles"
+    ):
+        solution = bd.solve(PLANE, bd.GivenScore(lambda t, x: -2 * (x - 0.5), steps=16), ts=TS)
+    assert set(solution.diagnostics.failed()) == {DENSITY}
+    figure = solution.diagnostics[DENSITY]
+    exact = 0.5 * np.cos(1.0)
+    # It is off by more than a hundredth of a width, and the figure is that large or larger.
+    error = np.max(np.abs(solution.mean()[-1] - exact)) * np.sqrt(2)
+    assert 1e-2 < error < figure.value
+    assert solution.diagnostics.valid_until == 0.0
 
 
 def test_a_score_of_another_precision_is_refused():

@@ -18,6 +18,11 @@ from ...solution import Figure, over_time
 # How many saved times are looked at, and how many particles for a Jacobian, at most.
 _TIMES, _PARTICLES = 9, 256
 _INITIAL, _PARTIAL, _SAMPLING, _SHORTFALL, _ASYMMETRY = 0.2, 0.3, 8.0, 1e-3, 0.02
+# The density of the score is compared with that of the flow on particles that start within so many standard
+# deviations, or within the root of the dimension if that is more. A score may be wrong in its mean and its width,
+# where the error of the moments is about as large as the difference.
+_RADIUS, _MISMATCH = 2.5, 0.03
+_LINE = 16  # nodes
 
 
 class _Judged(NamedTuple):
@@ -26,6 +31,7 @@ class _Judged(NamedTuple):
     partial: Scalar
     shortfall: Scalar
     asymmetry: Scalar
+    mismatch: Scalar
 
 
 def score_figures(
@@ -50,6 +56,15 @@ def score_figures(
             meaning="The mean energy is below the least potential energy of the particles, by this share of "
             "their energies. No wave function has such an energy.",
             remedy="Check the score.",
+        ),
+        "density mismatch": over_time(
+            judged.mismatch,
+            ts,
+            limit=_MISMATCH,
+            meaning="The ln ρ of the score differs from the ln ρ that the flow of the particles produces; this "
+            "is the root-mean-square difference. For an exact score there is none.",
+            remedy="Trust earlier times only, check the score, train it longer, or let SequentialScoreMatching "
+            "find it.",
         ),
     }
     if number > d:  # fewer have no width along some direction
@@ -83,17 +98,22 @@ def _judge(
     times: Int[Array, " T"],
 ) -> tuple[Scalar, Times, _Judged]:
     some = np.arange(0, x0.shape[0], -(-x0.shape[0] // _PARTICLES))
+    mean, std = _moments(x0, weights)
+    square = jnp.sum(((x0[some] - mean[None]) / std[None]) ** 2, axis=1)
+    bulk = jnp.where(square < max(_RADIUS**2, x0.shape[1]), weights[some], 0)
+    bulk = bulk / jnp.where(jnp.sum(bulk) > 0, jnp.sum(bulk), 1)
 
-    def at(here: tuple[Scalar, Points, Weights]) -> _Judged:
-        t, x, energy = here
+    def at(here: tuple[Scalar, Points, Weights, Weights]) -> _Judged:
+        t, x, energy, log_density = here
         return _Judged(
             _partial(score, t, x, weights),
             _shortfall(problem, t, x, energy, weights),
             _asymmetry(score, t, x[some], weights[some]),
+            _mismatch(score, t, weights @ x, x[some], log_density[some], bulk),
         )
 
-    ts = flow.ts[times]
-    arrays = (jnp.moveaxis(array[:, times], 1, 0) for array in (flow.position, flow.energy))
+    ts, carried = flow.ts[times], (flow.position, flow.energy, flow.log_density)
+    arrays = (jnp.moveaxis(array[:, times], 1, 0) for array in carried)
     return _initial_error(problem, score, x0, weights), ts, jax.lax.map(at, (ts, *arrays))
 
 
@@ -125,6 +145,22 @@ def _shortfall(problem: Problem, t: Time, x: Points, energy: Weights, weights: W
 
 def _asymmetry(score: AbstractScore, t: Time, x: Points, weights: Weights) -> Scalar:
     return weights @ jax.vmap(lambda y: asymmetry(score, t, y))(x) / jnp.sum(weights)
+
+
+def _mismatch(
+    score: AbstractScore, t: Time, centre: Vector, x: Points, log_density: Weights, weights: Weights
+) -> Scalar:
+    r"""The standard deviation over particles of $\int s\cdot dl$ from the centre, less $\ln\rho$ of the flow."""
+    nodes, sizes = (jnp.asarray(array, x.dtype) for array in np.polynomial.legendre.leggauss(_LINE))
+
+    def along(end: Vector) -> Scalar:
+        line = centre + 0.5 * (1 + nodes[:, None]) * (end - centre)[None]
+        return 0.5 * sizes @ (jax.vmap(lambda y: score(t, y))(line) @ (end - centre))
+
+    excess = jax.vmap(along)(x) - log_density
+    # One of a lost particle that does not count is no number.
+    excess = jnp.where(weights > 0, excess, 0)
+    return jnp.sqrt((excess - weights @ excess) ** 2 @ weights)
 
 
 def _moments(x: Points, weights: Weights) -> tuple[Vector, Vector]:

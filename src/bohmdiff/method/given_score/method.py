@@ -53,10 +53,10 @@ class GivenScore(AbstractMethod):
 
     **Raises:** `ValueError` for bad options; [`ParticlesLostError`][bohmdiff.ParticlesLostError] if particles
     become infinite or NaN. Warns of a score that cannot be right: one that is not that of the initial state at
-    `t0`, does not fit the width of the particles or any density that can be normalised, is not a gradient, or
-    leads to an energy below the potential. Also warns if the share of a variance from the farthest thousandth of
-    the probability grows: particles in the far tails, where a fitted or trained score is inaccurate, have then
-    run away.
+    `t0`, does not fit the width of the particles or any density that can be normalised, is not a gradient, leads
+    to an energy below the potential, or is not the score of the density that its own flow carries. Also warns
+    if the share of a variance from the farthest thousandth of the probability grows: particles in the far
+    tails, where a fitted or trained score is inaccurate, have then run away.
     """
 
     score: AbstractScore = eqx.field(converter=as_score)
