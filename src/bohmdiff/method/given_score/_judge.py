@@ -112,6 +112,7 @@ def _judge(
             _mismatch(score, t, weights @ x, x[some], log_density[some], bulk),
         )
 
+    assert flow.log_density is not None  # it is there with the deformation
     ts, carried = flow.ts[times], (flow.position, flow.energy, flow.log_density)
     arrays = (jnp.moveaxis(array[:, times], 1, 0) for array in carried)
     return _initial_error(problem, score, x0, weights), ts, jax.lax.map(at, (ts, *arrays))
