@@ -32,8 +32,8 @@ class AutomaticDegree(AbstractMethod):
     (unless `method` fixes them), the steps and the trust radius. A change of one option alone would miss the
     errors from the others. The `error_estimate` of the solution is twice the largest change of a mean or a
     standard deviation at any saved time, in units of that standard deviation, plus four times the error of the
-    steps. Where the density mismatch fails, all degrees may share an error: the estimate is then at least that
-    mismatch, and infinite if particles run away.
+    steps. Where the density mismatch or the velocity mismatch fails, all degrees may share an error: the estimate
+    is then at least that mismatch, and infinite if the density mismatch fails and particles run away.
 
     ```python
     solution = bd.solve(problem, bd.AutomaticDegree(tolerance=1e-2))
@@ -128,11 +128,13 @@ def _estimate(before: EnsembleSolution, solution: EnsembleSolution) -> float:
     figures = solution.diagnostics
     step = float(figures["time step"].value)
     estimate = _SAFETY * float(_largest_change(before, solution)) + _STEP_SAFETY * step
-    if "density mismatch" not in figures.failed():
+    shared = figures.failed().keys() & {"density mismatch", "velocity mismatch"}
+    if not shared:
         return estimate
-    if float(jnp.max(solution.farthest)) > RUNAWAY * float(solution.farthest[0]):
+    ran_away = float(jnp.max(solution.farthest)) > RUNAWAY * float(solution.farthest[0])
+    if "density mismatch" in shared and ran_away:
         return math.inf
-    return max(estimate, float(figures["density mismatch"].value))
+    return max(estimate, *(float(figures[name].value) for name in shared))
 
 
 def _largest_change(first: EnsembleSolution, second: EnsembleSolution) -> Scalar:
