@@ -230,7 +230,7 @@ def test_runaways_do_not_spoil_the_fit():
     method = bd.SequentialScoreMatching(4, bd.GaussHermitePoints(200), steps=320)
     solution = bd.solve(problem, method)
     assert float(jnp.max(solution.farthest)) < 30
-    np.testing.assert_allclose(solution.energy(), solution.energy()[0], rtol=1e-6)
+    np.testing.assert_allclose(solution.energy(), solution.energy()[0], rtol=1e-5)
     assert float(jnp.max(solution.condition_number)) < 100
 
 
