@@ -358,7 +358,7 @@ CALLS = {
             "particles": bd.GaussHermitePoints(4),
             "steps": 4,
             "solver": bd.VelocityVerlet(),
-            "trust_radius": 6.0,
+            "window": 6.0,
             "terms": bd.TotalDegree(),
         },
         solved,

@@ -122,7 +122,7 @@ def test_acceleration_of_an_ensemble_under_a_polynomial():
         jnp.asarray(coefficients),
         jnp.zeros(()),
         degree=3,
-        trust_radius=6.0,
+        window=6.0,
     )
 
     @jax.jit

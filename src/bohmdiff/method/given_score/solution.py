@@ -13,7 +13,7 @@ from ...flow import Trajectory, check_ensemble, follow
 from ...problem import Problem
 from ...score import (
     AbstractScore,
-    default_trust_radius,
+    default_window,
     fit_phase,
     has_log_density,
     hermite_polynomials,
@@ -139,11 +139,11 @@ def _phase_degree(dimension: int, particles: int) -> int | None:
 
 @eqx.filter_jit
 def _fitted_velocity(moving: Trajectory, weights: Weights, mass: Vector, degree: int) -> HermiteVelocity:
-    trust_radius = default_trust_radius(mass.size)
+    window = default_window(mass.size)
 
     def fit(at: tuple[Points, Points]):
         x, v = at
-        phase = fit_phase(x, v, weights, mass, degree, trust_radius)
+        phase = fit_phase(x, v, weights, mass, degree, window)
         error = v - phase.correction_gradient(x) / mass[None]
         return phase, jnp.sqrt(weights @ (error**2 @ mass) / jnp.sum(mass))
 
