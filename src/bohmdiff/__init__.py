@@ -26,6 +26,7 @@ from .hamiltonian import HenonHeiles as HenonHeiles
 from .hamiltonian import InteractingBosons as InteractingBosons
 from .hamiltonian import MorseChain as MorseChain
 from .hamiltonian import PotentialSum as PotentialSum
+from .hamiltonian import PotentialTerm as PotentialTerm
 from .hamiltonian import Quadratic as Quadratic
 from .hamiltonian import ScaledPotential as ScaledPotential
 from .hamiltonian import TabulatedPotential as TabulatedPotential
@@ -34,6 +35,8 @@ from .method import AutomaticDegree as AutomaticDegree
 from .method import DeepStochasticMechanics as DeepStochasticMechanics
 from .method import GaussianDynamics as GaussianDynamics
 from .method import GivenScore as GivenScore
+from .method import HermiteFunctions as HermiteFunctions
+from .method import HermiteSolution as HermiteSolution
 from .method import PhysicsInformedNetwork as PhysicsInformedNetwork
 from .method import SelfConsistentScoreMatching as SelfConsistentScoreMatching
 from .method import SequentialScoreMatching as SequentialScoreMatching

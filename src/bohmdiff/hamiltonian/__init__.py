@@ -4,7 +4,9 @@ from ._time import warn_of_no_force as warn_of_no_force
 from .hamiltonian import Hamiltonian as Hamiltonian
 from .potential import AbstractPotential as AbstractPotential
 from .potential import PotentialSum as PotentialSum
+from .potential import PotentialTerm as PotentialTerm
 from .potential import ScaledPotential as ScaledPotential
+from .potential import separable_terms as separable_terms
 from .potentials import DoubleWell as DoubleWell
 from .potentials import Eckart as Eckart
 from .potentials import HenonHeiles as HenonHeiles

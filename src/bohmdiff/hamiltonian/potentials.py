@@ -1,5 +1,8 @@
 """Model potentials from the literature."""
 
+from itertools import combinations
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -9,7 +12,15 @@ from jaxtyping import Array, Float
 from .._check import describe, is_whole_number, require
 from .._precision import in_full_precision
 from .._types import Numbers, Scalar, Time, Vector
-from .potential import AbstractPotential, check_fits, number_or_vector, positive, scalar
+from .potential import (
+    AbstractPotential,
+    Monomial,
+    PotentialTerm,
+    check_fits,
+    number_or_vector,
+    positive,
+    scalar,
+)
 
 
 class MorseChain(AbstractPotential):
@@ -47,6 +58,15 @@ class MorseChain(AbstractPotential):
         wells = jnp.sum(depth * jnp.expm1(-width * x) ** 2)
         return wells + self.coupling * jnp.sum(x[:-1] * x[1:])
 
+    def separable_terms(self, dimension: int) -> tuple[PotentialTerm, ...]:
+        depth, width = (jnp.broadcast_to(a, (dimension,)) for a in (self.depth, self.width))
+        zero = jnp.zeros_like(self.coupling)
+        wells = (_replaced(self, depth=depth[i], width=width[i], coupling=zero) for i in range(dimension))
+        return (
+            *(PotentialTerm((i,), well) for i, well in enumerate(wells)),
+            *(PotentialTerm((i, i + 1), Monomial(self.coupling, (1, 1))) for i in range(dimension - 1)),
+        )
+
 
 class DoubleWell(AbstractPotential):
     r"""$V = \sum_i D\,(x_i^2/a^2 - 1)^2$: minima of zero at $x_i = \pm a$, separated by a barrier of height $D$.
@@ -78,6 +98,13 @@ class DoubleWell(AbstractPotential):
     def __call__(self, t: Time, x: Vector) -> Scalar:
         barrier, minimum = check_fits(self.barrier, "barrier", x), check_fits(self.minimum, "minimum", x)
         return jnp.sum(barrier * ((x / minimum) ** 2 - 1) ** 2)
+
+    def separable_terms(self, dimension: int) -> tuple[PotentialTerm, ...]:
+        barrier, minimum = (jnp.broadcast_to(a, (dimension,)) for a in (self.barrier, self.minimum))
+        return tuple(
+            PotentialTerm((i,), _replaced(self, barrier=barrier[i], minimum=minimum[i]))
+            for i in range(dimension)
+        )
 
 
 class HenonHeiles(AbstractPotential):
@@ -127,6 +154,14 @@ class HenonHeiles(AbstractPotential):
         harmonic = 0.5 * jnp.sum((check_fits(self.frequency, "frequency", x) * x) ** 2)
         left, right = x[:-1], x[1:]
         return harmonic + self.coupling * jnp.sum(left**2 * right - right**3 / 3)
+
+    def separable_terms(self, dimension: int) -> tuple[PotentialTerm, ...]:
+        force = 0.5 * jnp.broadcast_to(self.frequency, (dimension,)) ** 2
+        return (
+            *(PotentialTerm((i,), Monomial(force[i], (2,))) for i in range(dimension)),
+            *(PotentialTerm((i,), Monomial(-self.coupling / 3, (3,))) for i in range(1, dimension)),
+            *(PotentialTerm((i, i + 1), Monomial(self.coupling, (2, 1))) for i in range(dimension - 1)),
+        )
 
 
 class Eckart(AbstractPotential):
@@ -178,6 +213,9 @@ class Eckart(AbstractPotential):
         # sech²(y/2) = 4 σ(y) σ(−y). Far from the barrier it does not overflow, unlike 1/cosh², and keeps its
         # relative precision, unlike 1 − tanh².
         return 4 * self.height * jax.nn.sigmoid(y) * jax.nn.sigmoid(-y)
+
+    def separable_terms(self, dimension: int) -> tuple[PotentialTerm, ...]:
+        return (PotentialTerm((self.coordinate,), _replaced(self, coordinate=0)),)
 
 
 class InteractingBosons(AbstractPotential):
@@ -243,3 +281,19 @@ class InteractingBosons(AbstractPotential):
         distance = jnp.clip((x[i] - x[j]) / jnp.sqrt(self.variance), -40.0, 40.0)
         height = 0.5 * self.repulsion / jnp.sqrt(2 * np.pi * self.variance)
         return trap + height * jnp.sum(jnp.exp(-0.5 * distance**2))
+
+    def separable_terms(self, dimension: int) -> tuple[PotentialTerm, ...]:
+        force = 0.5 * self.mass * self.frequency**2
+        pair = _replaced(self, frequency=jnp.zeros_like(self.frequency))
+        return (
+            *(PotentialTerm((i,), Monomial(force, (2,))) for i in range(dimension)),
+            *(PotentialTerm(two, pair) for two in combinations(range(dimension), 2)),
+        )
+
+
+def _replaced(potential: AbstractPotential, **fields: Any) -> AbstractPotential:
+    """The same potential with other parameters, which need no check."""
+    other = object.__new__(type(potential))
+    for name in potential.__dataclass_fields__:
+        object.__setattr__(other, name, fields.get(name, getattr(potential, name)))
+    return other

@@ -1,16 +1,19 @@
 """The quadratic potential, in which Gaussian wave packets stay Gaussian."""
 
 from collections.abc import Callable
+from itertools import combinations
 from typing import Any
 
+import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
-from .._check import as_real_array, describe, reason, require
+from .._check import as_real_array, describe, is_concrete, reason, require
 from .._closure import as_module, name_of, settled
 from .._precision import in_full_precision
 from .._types import Numbers, Scalar, Time, Vector
-from .potential import AbstractPotential, check_fits, number_or_vector
+from .potential import AbstractPotential, PotentialTerm, check_fits, number_or_vector
 
 
 class Quadratic(AbstractPotential):
@@ -75,6 +78,43 @@ class Quadratic(AbstractPotential):
         if self.linear is None:
             return energy
         return energy + jnp.sum(_vector_at(self.linear, "linear", t, x) * x)
+
+    def separable_terms(self, dimension: int) -> tuple[PotentialTerm, ...]:
+        matrix, pairs = self.matrix, tuple(combinations(range(dimension), 2))
+        if not callable(matrix):
+            coupled = matrix.ndim == 2
+            known = is_concrete(matrix)
+            pairs = tuple(p for p in pairs if coupled and not (known and float(matrix[p]) == 0))
+        return (
+            *(PotentialTerm((i,), _Part(self, (i,), dimension)) for i in range(dimension)),
+            *(PotentialTerm(pair, _Part(self, pair, dimension)) for pair in pairs),
+        )
+
+
+class _Part(AbstractPotential):
+    """What a quadratic potential adds for one coordinate, or for a pair beyond its coordinates."""
+
+    whole: Quadratic
+    coordinates: tuple[int, ...] = eqx.field(static=True)
+    dimension: int = eqx.field(static=True)
+
+    def __call__(self, t: Time, x: Vector) -> Scalar:
+        everywhere = jnp.zeros(self.dimension, x.dtype)
+        centre = self.whole.centre
+        at_rest = everywhere if centre is None else everywhere + _vector_at(centre, "centre", t, everywhere)
+        where = np.array(self.coordinates)
+        y = x - at_rest[where]
+        matrix = _at(self.whole.matrix, t, everywhere)
+        if len(self.coordinates) == 2:
+            i, j = self.coordinates
+            return (0.5 * (matrix[i, j] + matrix[j, i]) * y[0] * y[1]) if matrix.ndim == 2 else 0.0 * y[0]
+        (i,) = self.coordinates
+        force = matrix[i, i] if matrix.ndim == 2 else jnp.broadcast_to(matrix, (self.dimension,))[i]
+        energy = 0.5 * force * y[0] ** 2
+        if self.whole.linear is None:
+            return energy
+        slope = jnp.broadcast_to(_vector_at(self.whole.linear, "linear", t, everywhere), (self.dimension,))
+        return energy + slope[i] * x[0]
 
 
 def _symmetric(matrix: Array) -> Array:

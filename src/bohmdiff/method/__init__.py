@@ -5,6 +5,8 @@ from .gaussian_dynamics import GaussianDynamics as GaussianDynamics
 from .gaussian_dynamics import GaussianSolution as GaussianSolution
 from .given_score import FlowSolution as FlowSolution
 from .given_score import GivenScore as GivenScore
+from .hermite_functions import HermiteFunctions as HermiteFunctions
+from .hermite_functions import HermiteSolution as HermiteSolution
 from .method import AbstractMethod as AbstractMethod
 from .method import solve as solve
 from .physics_informed import PhysicsInformedNetwork as PhysicsInformedNetwork

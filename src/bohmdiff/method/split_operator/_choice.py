@@ -4,17 +4,16 @@ import math
 from typing import NamedTuple
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 from scipy.fft import next_fast_len
 
 from ..._check import is_concrete
-from ..._types import Points, Scalar, Times, Vector, Weights
+from ..._types import Vector
 from ...hamiltonian import depends_on_time
 from ...problem import Problem
-from ...wavepacket import SobolPoints
+from .._classical import extent, particles
 from ._fourier import FourierGrid
 from ._observe import force_beside
 from ._propagator import kick_times
@@ -26,11 +25,7 @@ MOST_STEPS = 2**16
 _DRIVE_TIMES = 2**17
 _MISSED_MOMENTUM = 1e-3
 
-# Classical particles and steps of their paths. The box holds all but the farthest, which may run away, and some
-# standard deviations of ρ0 more.
-_PARTICLES = 256
-_SHARE = 0.98
-_CLASSICAL_STEPS = 2048
+# The box holds classical particles, and some standard deviations of ρ0 more.
 _MARGIN = 4.0
 _FASTER = 1.8
 # The kinetic energy that a chosen step may have, times its length, in units of ħ.
@@ -57,7 +52,7 @@ def first_steps(problem: Problem, order: int) -> int:
     hamiltonian, d = problem.hamiltonian, problem.dimension
     if not is_concrete(problem) or not depends_on_time(hamiltonian, d, problem.dtype):
         return FIRST_STEPS
-    points, _ = _particles(problem)
+    points, _ = particles(problem)
     mean, width = jnp.mean(points, axis=0), jnp.std(points, axis=0)
     force = _forces(problem, mean, width)
     if not is_concrete(force) or not np.all(np.isfinite(force)):
@@ -89,8 +84,8 @@ def _forces(problem: Problem, mean: Vector, width: Vector) -> Float[Array, "T 2 
 def first_choice(problem: Problem, steps: int) -> Choice:
     """A grid that holds classical particles which begin like ρ0, far out, with the momenta of ψ0."""
     hbar, masses = problem.hamiltonian.hbar, problem.hamiltonian.masses(problem.dimension)
-    points, weights = _particles(problem)
-    ends = _classical(problem, points, _momenta(problem, points, weights))
+    points, _ = particles(problem)
+    ends = extent(problem)
     if not is_concrete(ends):
         raise ValueError(
             "SplitOperator chooses its grid from concrete numbers, which it cannot under jit, grad or vmap. "
@@ -145,46 +140,3 @@ def rounded(count: np.ndarray) -> np.ndarray:
     """Even numbers of points that are fast to transform."""
     halves = np.maximum(np.ceil(count / 2), 16).astype(int)
     return np.array([2 * int(next_fast_len(int(half)) or half) for half in halves])
-
-
-def _particles(problem: Problem) -> tuple[Points, Weights]:
-    return problem.initial.particles(SobolPoints(_PARTICLES), jax.random.key(0))
-
-
-def _momenta(problem: Problem, points: Points, weights: Weights) -> Points:
-    """Momenta of ψ0 at these positions: beyond ∇S0, those of the Wigner function are as wide as those of ψ0."""
-    osmotic = 0.5 * problem.hamiltonian.hbar * jax.vmap(problem.initial.score)(points)
-    width = jnp.sqrt(weights @ osmotic**2)
-    normal = jnp.asarray(SobolPoints(_PARTICLES)(problem.dimension, jax.random.key(1))[0], points.dtype)
-    return jax.vmap(jax.grad(problem.initial.phase))(points) + width[None] * normal
-
-
-@eqx.filter_jit
-def _classical(problem: Problem, points: Points, momenta: Points) -> tuple[Vector, Vector, Vector]:
-    """The ends of all positions, and the largest momentum, along each coordinate."""
-    masses = problem.hamiltonian.masses(problem.dimension)
-    force = jax.vmap(jax.grad(problem.hamiltonian.potential, argnums=1), in_axes=(None, 0))
-    dt = (problem.t1 - problem.t0) / _CLASSICAL_STEPS
-
-    def step(state: tuple[Array, ...], n: Scalar) -> tuple[tuple[Array, ...], None]:
-        x, p, low, high, fastest = state
-        t = problem.t0 + (n + 0.5) * dt
-        x = x + 0.5 * dt * p / masses[None]
-        p = p - dt * force(t, x)
-        x = x + 0.5 * dt * p / masses[None]
-        ends = jnp.minimum(low, x), jnp.maximum(high, x), jnp.maximum(fastest, jnp.abs(p))
-        return (x, p, *ends), None
-
-    start = (points, momenta, points, points, jnp.abs(momenta))
-    steps: Times = jnp.arange(_CLASSICAL_STEPS, dtype=points.dtype)
-    ends = jax.lax.scan(step, start, steps)[0][2:]
-    # Those that a singularity throws out are the farthest.
-    infinities = (-jnp.inf, jnp.inf, jnp.inf)
-    low, high, fastest = (
-        jnp.where(jnp.isfinite(end), end, infinity) for end, infinity in zip(ends, infinities, strict=True)
-    )
-    return (
-        jnp.quantile(low, 1 - _SHARE, axis=0, method="higher"),
-        jnp.quantile(high, _SHARE, axis=0, method="lower"),
-        jnp.quantile(fastest, _SHARE, axis=0, method="lower"),
-    )

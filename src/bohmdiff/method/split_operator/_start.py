@@ -113,7 +113,7 @@ def check_memory(
     # ψ, three copies while it is transformed, and the phases of the kicks; V and its correction.
     arrays = 2 * (4 + (2 if order == 2 else 3) + snapshots) + (order // 2)
     needed = arrays * real * grid.size
-    available = _available_memory() if memory is None else memory
+    available = available_memory() if memory is None else memory
     if needed > available:
         raise ValueError(
             f"A grid of {' x '.join(map(str, grid.sizes))} = {grid.size} points needs about {needed:.3g} bytes, "
@@ -122,7 +122,7 @@ def check_memory(
         )
 
 
-def _available_memory() -> float:
+def available_memory() -> float:
     """Bytes available on the first local device, or infinity if unknown."""
     statistics = jax.local_devices()[0].memory_stats()
     if statistics and "bytes_limit" in statistics:

@@ -1,0 +1,2 @@
+from .method import HermiteFunctions as HermiteFunctions
+from .solution import HermiteSolution as HermiteSolution
