@@ -60,7 +60,7 @@ def main() -> None:
         "--discard", type=float, default=1e-6, help="probability left out with --nodes (1e-6)"
     )
     parser.add_argument(
-        "--trust-radius", type=float, help="in standard deviations; the method's own if not given"
+        "--window", type=float, help="in standard deviations; the method's own if not given"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE")
     options = parser.parse_args()
@@ -78,7 +78,7 @@ def main() -> None:
             degree,
             particles,
             options.steps,
-            trust_radius=options.trust_radius,
+            window=options.window,
             basis=bd.Interactions(*structure) if structure else bd.TotalDegree(),
         )
 

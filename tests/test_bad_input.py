@@ -129,7 +129,7 @@ def gaussian(t, x):
 
 def in_a_flow(score):
     """Whether particles move under it."""
-    flow = bd.propagate(problem(), score, X[None], ts=[0.5], solver=bd.VelocityVerlet(), steps=2)
+    flow = bd.propagate(problem(), score, X[None], ts=[0.5], solver=bd.BlanesMoan4(), steps=8)
     return flow.position
 
 
@@ -358,7 +358,7 @@ CALLS = {
             "particles": bd.GaussHermitePoints(4),
             "steps": 4,
             "solver": bd.VelocityVerlet(),
-            "trust_radius": 6.0,
+            "window": 6.0,
             "terms": bd.TotalDegree(),
         },
         solved,

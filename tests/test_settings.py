@@ -22,7 +22,7 @@ METHODS = {
 USES: dict[str, Callable[[bd.Solution], object]] = {
     "compare": lambda s: repr(bd.compare(s, s)),
     "propagate": lambda s: bd.propagate(
-        s.problem, s, np.zeros((2, 2)), ts=TS, solver=bd.VelocityVerlet(), steps=2
+        s.problem, s, np.zeros((2, 2)), ts=TS, solver=bd.BlanesMoan4(), steps=8
     ),
     "overlap": lambda s: s.overlap(s),
     "autocorrelation": lambda s: s.autocorrelation(),

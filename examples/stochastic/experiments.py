@@ -59,15 +59,15 @@ class Experiment(NamedTuple):
     degree: int = 2
     particles: int | None = None
     steps: int = 64
-    trust_radius: float | None = None
+    window: float | None = None
     width: int = 16
     # Of velocities, ψ and score.
     epochs: tuple[int, int, int] = (60, 80, 5)
     velocities: dict = {}  # noqa: RUF012
-    # Of the score that is trained: the size of its network, the trust radius of its baseline, from which error
+    # Of the score that is trained: the size of its network, the window of its baseline, from which error
     # on a particle is an outlier, and the particles for its moments.
     output_scale: float = 1e-3
-    baseline_trust_radius: float | None = None
+    baseline_window: float | None = None
     outlier_scale: float = math.inf
     solution_particles: bd.AbstractDesign | None = None
     # The longest step of ψ.
@@ -175,12 +175,12 @@ def bosons(options: argparse.Namespace) -> Experiment:
         degree={2: 8, 3: 6}.get(d, 4),
         particles=16_384,
         # In more coordinates, and where ripples are finer, a polynomial is reliable less far out.
-        trust_radius=None if d == 2 and way == 1 else 3.0,
+        window=None if d == 2 and way == 1 else 3.0,
         width=24,
         epochs=(150, 150, 100),
         velocities={"particles": 1024, "outlier_scale": 0.3},
         output_scale=1e-2,
-        baseline_trust_radius=3.0,
+        baseline_window=3.0,
         outlier_scale=3.0,
         # A single point far out that runs away would decide the variance.
         solution_particles=bd.StandardizedPoints(bd.TruncatedPoints(bd.SobolPoints(16_384))),
@@ -203,14 +203,12 @@ def sequential(
         options.degree or experiment.degree,
         experiment.particles,
         options.steps or experiment.steps,
-        trust_radius=experiment.trust_radius,
+        window=experiment.window,
     )
 
 
 def self_consistent(experiment: Experiment, options: argparse.Namespace, name: str) -> bd.AbstractMethod:
-    below = dataclasses.replace(
-        sequential(experiment, options, name), trust_radius=experiment.baseline_trust_radius
-    )
+    below = dataclasses.replace(sequential(experiment, options, name), window=experiment.baseline_window)
     score = bd.NeuralScore(
         experiment.problem,
         baseline=bd.solve(experiment.problem, below, key=network_key(options)),

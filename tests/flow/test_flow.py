@@ -66,8 +66,10 @@ X0 = jnp.array([[0.5, 0.1], [-0.3, -0.6], [0.9, -0.5]])
 TS = jnp.array([0.0, 0.308, 0.7])  # no multiple of the step
 
 
-def propagate(problem, score, x0, ts=TS, steps=5, **options):
-    return bd.propagate(problem, score, x0, ts=ts, solver=SOLVER, steps=steps, **options)
+def propagate(problem, score, x0, ts=TS, steps=5, tolerance=1e-2, **options):
+    return bd.propagate(
+        problem, score, x0, ts=ts, solver=SOLVER, steps=steps, tolerance=tolerance, **options
+    )
 
 
 @eqx.filter_jit
@@ -120,7 +122,7 @@ def test_acceleration_of_an_ensemble_under_a_polynomial():
         jnp.asarray(coefficients),
         jnp.zeros(()),
         degree=3,
-        trust_radius=6.0,
+        window=6.0,
     )
 
     @jax.jit
@@ -353,6 +355,81 @@ def test_bad_steps(steps):
         propagate(*setting(), X0, steps=steps)
 
 
+def spreading(number):
+    """A packet that breathes for six periods, its score, and some particles with their places at the end."""
+    problem = bd.Problem(
+        bd.Hamiltonian(bd.Quadratic([[1.0]])), bd.GaussianWavePacket([1.0], 0.2), t1=12 * math.pi + 0.5
+    )
+    x0 = 1 + jnp.linspace(-1.0, 1.0, number)[:, None]
+    exact = bd.solve(problem, bd.GaussianDynamics(steps=1000), ts=[problem.t1])
+    return problem, exact.fitted, x0, exact
+
+
+# More particles than take part in the comparison, a few, and one alone, which has no spread.
+@pytest.mark.parametrize(
+    "number", [5, pytest.param(1, marks=pytest.mark.slow), pytest.param(600, marks=pytest.mark.slow)]
+)
+def test_steps_are_chosen_or_checked(number):
+    problem, score, x0, exact = spreading(number)
+    right, width = exact.trajectories(x0)[:, 0], float(exact.std()[0, 0])
+
+    def error(steps, ts=None):
+        flow = bd.propagate(problem, score, x0, ts=ts, solver=bd.BlanesMoan4(), steps=steps, tangents=False)
+        return np.sqrt(np.mean((flow.position[:, -1] - right) ** 2)) / width
+
+    assert error(None, ts=[problem.t1]) < 1e-3
+    assert error(None, ts=[3.0]) > 0.1  # another time
+    with pytest.warns(
+        UserWarning, match="length of the 40 time steps causes an error of .* Pass more"
+    ) as told:
+        assert error(40, ts=[problem.t1]) > 1e-2
+    assert [warning.filename for warning in told] == [__file__]
+    assert error(400, ts=[problem.t1]) < 1e-4
+
+
+@pytest.mark.slow
+def test_the_choice_does_not_depend_on_the_saved_times():
+    problem, score, x0, _ = spreading(4)
+    last, many = (
+        bd.propagate(problem, score, x0, ts=ts, solver=bd.VelocityVerlet(), tangents=False)
+        for ts in ([problem.t1], None)
+    )
+    np.testing.assert_allclose(last.position[:, -1], many.position[:, -1], rtol=1e-12)
+
+
+def test_another_number_of_steps_compiles_nothing():
+    traces = 0
+
+    def score(t, x):
+        nonlocal traces
+        traces += 1
+        return -x / 0.3
+
+    problem, _ = setting()
+    propagate(problem, score, X0, steps=300, tangents=False)
+    before = traces
+    for steps in (200, 301, None):
+        propagate(problem, score, X0, steps=steps, tangents=False)
+    # Each call looks at the shape of the score, which compiles nothing.
+    looked = traces - before
+    propagate(problem, score, X0, steps=777, tangents=False)
+    assert traces - before == looked / 3 * 4
+
+
+def test_under_a_transformation_steps_must_be_given():
+    problem, score = setting()
+    with pytest.raises(
+        ValueError, match=r"jit, grad or vmap. Pass a number: propagate\(\.\.\., steps=64\)\."
+    ):
+        jax.jit(lambda x0: propagate(problem, score, x0, steps=None).position)(X0)
+
+
+@pytest.mark.parametrize("tolerance", [0.0, -1, "small"])
+def test_bad_tolerance(tolerance):
+    with unchecked_types(), pytest.raises(ValueError, match="tolerance must be"):
+        propagate(*setting(), X0, tolerance=tolerance)
+
+
 @pytest.mark.parametrize("solver", [bd.BlanesMoan4, None, "verlet"])
 def test_bad_solver(solver):
     problem, score = setting()
@@ -438,7 +515,7 @@ def test_particles_that_escape_are_an_error():
         propagate, problem, lambda t, x: -x, ts=jnp.array([0.0, 0.01, 6.0]), steps=16, tangents=False
     )
     starts = jnp.array([[0.0, 0.0], [0.0, 0.0], [0.7, 0.7]])
-    message = r"became non-finite \(1 of 3, the first by t = 6\.?0*\)\. The score drives.*take more steps"
+    message = r"became non-finite \(1 of 3, the first by t = 3\.1875\)\. The score drives.*take more steps"
     with pytest.raises(bd.ParticlesLostError, match=message):
         run(starts)
     assert np.all(np.isnan(eqx.filter_jit(run)(starts).position))

@@ -93,12 +93,26 @@ def test_not_under_transformations():
 
 
 @pytest.mark.long
-def test_options_of_the_method_are_used(chosen):
-    assert chosen.steps == 96  # degree 6 takes half as many again as degree 4
+def test_options_of_the_method_are_used():
     points = bd.GaussHermitePoints(30)
-    method = bd.AutomaticDegree(0.1, method=bd.SequentialScoreMatching(2, points, steps=20))
-    solution = bd.solve(problem(), method, ts=TS)
-    assert (solution.method.degree, solution.method.particles, solution.steps) == (4, points, 20)
+    given = bd.SequentialScoreMatching(2, points, steps=20)
+    four = bd.solve(problem(), bd.AutomaticDegree(0.1, method=given), ts=TS)
+    assert (four.method.degree, four.method.particles, four.steps) == (4, points, 20)
+    with pytest.raises(bd.ToleranceNotReachedError) as raised:
+        bd.solve(problem(), bd.AutomaticDegree(1e-9, largest=6, method=given), ts=TS)
+    six = raised.value.solution
+    # Steps that are given are for degree 4: degree 6 takes half as many again.
+    assert six is not None
+    assert (six.method.degree, six.method.particles, six.steps) == (6, points, 30)
+
+
+@pytest.mark.long
+def test_steps_that_are_not_given_follow_the_tolerance_of_the_method(chosen):
+    """And nothing else: at degree 6 those of degree 4 are enough here."""
+    figure = chosen.diagnostics["time step"]
+    assert figure.holds
+    assert figure.limit == bd.SequentialScoreMatching().tolerance
+    assert chosen.steps == bd.solve(problem(), bd.SequentialScoreMatching(6), ts=TS).steps
 
 
 @pytest.mark.parametrize(

@@ -152,22 +152,23 @@ class Distorted(bd.AbstractScore):
         return -2 * self.matrix @ (x - 0.5 * jnp.cos(t)) + self.jump * jnp.sign(x)
 
 
-INITIAL, PARTS, BELOW, ASYMMETRY = (
+INITIAL, PARTS, BELOW, ASYMMETRY, MISMATCH = (
     "initial score",
     "integration by parts",
     "energy below the potential",
     "asymmetry",
+    "density mismatch",
 )
 # The matrix and the jump, and the figures that tell.
 WRONG = {
     "right": ([[1.0, 0.0], [0.0, 1.0]], 0.0, set()),
     "nearly right": ([[1.03, 0.0], [0.0, 0.98]], 0.0, set()),
     "slightly rotated": ([[1.0, 0.06], [-0.06, 1.0]], 0.0, {ASYMMETRY}),
-    "rotated": ([[1.0, 1.5], [-1.5, 1.0]], 0.0, {INITIAL, PARTS, ASYMMETRY, BELOW}),
-    "wrong sign": ([[-1.0, 0.0], [0.0, -1.0]], 0.0, {INITIAL, PARTS, BELOW}),
-    "a saddle": ([[1.0, 1.5], [1.5, 1.0]], 0.0, {INITIAL, PARTS, BELOW}),
-    "a jump": ([[1.0, 0.0], [0.0, 1.0]], 5.0, {INITIAL, PARTS, BELOW}),
-    "too narrow": ([[1.6, 0.0], [0.0, 1.6]], 0.0, {INITIAL, PARTS}),
+    "rotated": ([[1.0, 1.5], [-1.5, 1.0]], 0.0, {INITIAL, PARTS, ASYMMETRY, BELOW, MISMATCH}),
+    "wrong sign": ([[-1.0, 0.0], [0.0, -1.0]], 0.0, {INITIAL, PARTS, BELOW, MISMATCH}),
+    "a saddle": ([[1.0, 1.5], [1.5, 1.0]], 0.0, {INITIAL, PARTS, BELOW, MISMATCH}),
+    "a jump": ([[1.0, 0.0], [0.0, 1.0]], 5.0, {INITIAL, PARTS, BELOW, MISMATCH}),
+    "too narrow": ([[1.6, 0.0], [0.0, 1.6]], 0.0, {INITIAL, PARTS, MISMATCH}),
 }
 
 
@@ -189,8 +190,59 @@ def test_a_score_that_is_wrong_later_is_told():
     method = bd.GivenScore(lambda t, x: -2 * (x - 0.5) * jnp.cos(2 * t), NODES, steps=8)
     with pytest.warns(UserWarning, match=r"integration by parts is .* at t = 1 .*normalised"):
         solution = bd.solve(PLANE, method, ts=TS)
-    assert set(solution.diagnostics.failed()) == {PARTS}
+    assert set(solution.diagnostics.failed()) == {PARTS, MISMATCH}
     assert solution.diagnostics[PARTS].value > 1
+
+
+def packet(frequency, t1=3.0):
+    """A squeezed packet in a well, whose score is known."""
+    hamiltonian = bd.Hamiltonian(bd.Quadratic(jnp.asarray([[frequency**2]])))
+    return bd.Problem(hamiltonian, bd.GaussianWavePacket([1.0], 0.3), t1=t1)
+
+
+@pytest.mark.parametrize("written", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_the_score_of_another_well_is_told(written):
+    """It is right at t0, which is all that is saved, and that of a Gaussian at all times."""
+    for frequency in (1.0, 1.05):
+        score = bd.solve(packet(frequency), bd.GaussianDynamics(steps=100)).fitted
+        # A function has no scalar, so its integral along lines is taken.
+        method = bd.GivenScore((lambda t, x, score=score: score(t, x)) if written else score, NODES)
+        if frequency == 1.0:
+            solution = bd.solve(packet(1.0), method, ts=[0.0])
+            assert solution.diagnostics[MISMATCH].value < 1e-5
+        else:
+            with pytest.warns(UserWarning, match="density mismatch is .*Trust earlier times only"):
+                solution = bd.solve(packet(1.0), method, ts=[0.0])
+            assert set(solution.diagnostics.failed()) == {MISMATCH}
+            assert 0 < solution.diagnostics[MISMATCH].since < 3.0
+
+
+def test_steps_are_chosen_or_checked():
+    problem = packet(1.0, 40.0)
+    exact = bd.solve(problem, bd.GaussianDynamics(steps=1000), ts=[13.0, 40.0])
+    chosen = bd.solve(problem, bd.GivenScore(exact, NODES), ts=[13.0, 40.0])
+    assert chosen.method.steps == chosen.steps > 64
+    for ours, theirs in ((chosen.mean(), exact.mean()), (chosen.std(), exact.std())):
+        np.testing.assert_allclose(ours, theirs, atol=1e-3 * np.min(exact.std()))
+    other = bd.solve(problem, bd.GivenScore(exact, NODES), ts=[26.0, 40.0])
+    assert other.steps == chosen.steps
+    np.testing.assert_allclose(other.std()[1], chosen.std()[1], rtol=1e-12)
+    with pytest.warns(UserWarning, match="time step is .*Pass more steps"):
+        few = bd.solve(problem, bd.GivenScore(exact, NODES, steps=40), ts=[13.0, 40.0])
+    assert few.steps == 40
+    many = bd.solve(problem, bd.GivenScore(exact, NODES, steps=300), ts=[13.0, 40.0])
+    assert bool(many.diagnostics.holds)
+
+
+def test_under_a_transformation_the_number_of_steps_must_be_given():
+    def last(frequency, method):
+        return bd.solve(packet(frequency), method, ts=[3.0]).std()[0, 0]
+
+    method = bd.GivenScore(lambda t, x: -x, NODES)
+    with pytest.raises(
+        ValueError, match=r"jit, grad or vmap. Pass a number: GivenScore\(..., steps=64\), or"
+    ):
+        jax.jit(lambda frequency: last(frequency, method))(1.0)
 
 
 def test_a_score_of_another_precision_is_refused():
@@ -216,7 +268,7 @@ def test_particles_that_run_away_are_told():
     problem = bd.Problem(trap, bd.GaussianWavePacket([0.0], 0.5), t1=1.0)
     design = bd.GaussHermitePoints(64, discard=0.0)
     with pytest.warns(
-        UserWarning, match="thousandth of the probability contributes .* particles=SobolPoints"
+        UserWarning, match="runaways is .* farthest thousandth of the .* particles=SobolPoints"
     ) as warned:
         far = bd.solve(problem, bd.GivenScore(Repelled(2.6), design), ts=TS)
     assert {warning.filename for warning in warned} == {__file__}

@@ -229,9 +229,8 @@ def test_probability_of_half_spaces_on_a_line(points):
     np.testing.assert_allclose(solution.probability(lambda x: x[0] > -90), 1, atol=1e-12)
 
 
-@pytest.mark.parametrize(
-    ("sizes", "bound"), [((20, 44), 2e-3), pytest.param((24, 20, 18), 3e-3, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("sizes", "bound"), [((20, 44), 2e-3), ((24, 20, 18), 3e-3)])
 def test_probability_of_half_spaces_in_more_dimensions(sizes, bound):
     d = len(sizes)
     mean, sigma = np.array([0.6, 0.0, -0.2])[:d], np.array([0.7, 0.6, 0.8])[:d]

@@ -121,6 +121,7 @@ def test_training_is_one_object():
             bd.SelfConsistentScoreMatching(SCORE, training=training)
 
 
+@pytest.mark.slow
 def test_the_solution_has_the_particles_that_it_was_told_to_have():
     trained = train(epochs=1, solution_particles=bd.SobolPoints(32))
     with pytest.warns(UserWarning, match="initial score"):  # after one epoch

@@ -218,6 +218,7 @@ def test_morse_chain_reference():
     assert solution.norm_drift < 1e-10
 
 
+@pytest.mark.slow
 def test_single_precision():
     problem = bd.Problem(
         bd.Hamiltonian(quadratic, jnp.asarray(MASS, jnp.float32), jnp.float32(HBAR)),

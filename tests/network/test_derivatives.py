@@ -31,7 +31,7 @@ def hermite():
         shape = np.array([[0.7, 0.0, 0.0], [0.1, 0.6, 0.0], [-0.2, 0.1, 0.5]]) * (1 + 0.2 * t)
         coefficients = 0.1 * rng.normal(size=hermite_polynomials(3, 4).size - 1)
         arrays = (jnp.asarray(a) for a in (X - 0.3 * t, shape, coefficients, 0.0))
-        return HermiteExpansion(*arrays, degree=4, trust_radius=6.0)
+        return HermiteExpansion(*arrays, degree=4, window=6.0)
 
     expansions = jax.tree.map(lambda *leaves: jnp.stack(leaves), at(0.0), at(1.0))
     return bd.HermiteScore(
@@ -127,13 +127,13 @@ def test_hermite_expansion(hermite):
 
 
 @pytest.mark.slow
-def test_beyond_the_trust_radius(hermite):
+def test_beyond_the_window(hermite):
     """The parts of the force go on as the score does: each with the polynomial's part as it is there."""
     far = jnp.array([6.0, -6.0, 5.0])
     expansion = hermite.at(0.7)
     xi = jnp.linalg.solve(expansion.cholesky, far - expansion.mean)
-    assert jnp.linalg.norm(xi) > expansion.trust_radius
-    near = expansion.mean + expansion.cholesky @ xi * expansion.trust_radius / jnp.linalg.norm(xi)
+    assert jnp.linalg.norm(xi) > expansion.window
+    near = expansion.mean + expansion.cholesky @ xi * expansion.window / jnp.linalg.norm(xi)
 
     @eqx.filter_jit
     def look(score, far, near):

@@ -145,6 +145,7 @@ def check(result, factors, expected):
     np.testing.assert_allclose(gradient.parameters, slope, rtol=1e-9, atol=1e-9 * size)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("d", "number"),
     [

@@ -1,6 +1,7 @@
 """Against scipy's polynomials, automatic differentiation, and densities that are known."""
 
 import math
+from dataclasses import replace
 from itertools import product
 
 import equinox as eqx
@@ -16,6 +17,7 @@ from scipy.special import eval_hermitenorm, roots_hermitenorm
 import bohmdiff as bd
 from bohmdiff.score import cubic_path, fit_hermite, hermite_polynomials, smooth_path
 from bohmdiff.score._polynomials import differentiate, expected_gradients, hermite_basis
+from bohmdiff.score.hermite import FrameForce
 
 DEGREES = [(1, 5), (2, 4), (3, 3)]
 few = settings(max_examples=5)
@@ -52,14 +54,14 @@ def frames(d):
     return st.tuples(numbers(-1, 1, d), lower)
 
 
-def expansion_of(mean, cholesky, coefficients, degree, trust_radius, basis=bd.TotalDegree()):  # noqa: B008
+def expansion_of(mean, cholesky, coefficients, degree, window, basis=bd.TotalDegree()):  # noqa: B008
     arrays = (jnp.asarray(a) for a in (mean, cholesky, coefficients, 0.0))
-    return bd.HermiteExpansion(*arrays, degree, trust_radius, basis)
+    return bd.HermiteExpansion(*arrays, degree, window, basis)
 
 
-def expansions(d, degree, trust_radius, basis=bd.TotalDegree()):  # noqa: B008
+def expansions(d, degree, window, basis=bd.TotalDegree()):  # noqa: B008
     return st.builds(
-        lambda frame, c: expansion_of(*frame, c, degree, trust_radius, basis),
+        lambda frame, c: expansion_of(*frame, c, degree, window, basis),
         frames(d),
         numbers(-0.3, 0.3, hermite_polynomials(d, degree, basis).size - 1),
     )
@@ -224,14 +226,14 @@ def drawn_masses(data, d):
 
 
 def inside(d, number=8):
-    """Points of the frame within the trust radius; not its centre alone."""
+    """Points of the frame within the window; not its centre alone."""
     return numbers(-0.95, 0.95, number, d).map(lambda y: y * RADIUS / math.sqrt(d))
 
 
 @pytest.mark.parametrize("polynomials", BASES[:2] + BASES[3:4], ids=["1-5", "2-4", "neighbours of 3"])
 @few
 @given(st.data())
-def test_score_and_force_are_derivatives_within_the_trust_radius(polynomials, data):
+def test_score_and_force_are_derivatives_within_the_window(polynomials, data):
     d, degree, basis, _ = polynomials
     expansion = data.draw(expansions(d, degree, RADIUS, basis))
     x = place(expansion, data.draw(inside(d)))
@@ -246,7 +248,7 @@ def test_score_and_force_are_derivatives_within_the_trust_radius(polynomials, da
 
 @few
 @given(st.data())
-def test_correction_does_not_grow_beyond_the_trust_radius(data):
+def test_correction_does_not_grow_beyond_the_window(data):
     d, degree = 2, 4
     expansion = data.draw(expansions(d, degree, RADIUS))
     mass, hbar = drawn_masses(data, d)
@@ -255,25 +257,43 @@ def test_correction_does_not_grow_beyond_the_trust_radius(data):
     far = np.ones((8, 1)) * ray / np.linalg.norm(ray)
     far[:4] *= RADIUS * np.array([1 - 1e-9, 1 + 1e-9, 3.0, 100.0])[:, None]
     x = place(expansion, far)
-    ours = score_and_force(expansion, x, mass, hbar)
-    bare = eqx.tree_at(lambda e: e.coefficients, expansion, jnp.zeros_like(expansion.coefficients))
-    gaussian = score_and_force(bare, x, mass, hbar)
+    score, _ = score_and_force(expansion, x, mass, hbar)
     factor = np.asarray(expansion.cholesky)
-    precision, y = np.linalg.inv(factor @ factor.T), np.asarray(x - expansion.mean)
-    exact = -y @ precision, 0.25 * float(hbar) ** 2 * y @ (precision / np.asarray(mass)) @ precision
-    for got, expected in zip(gaussian, exact, strict=True):
-        np.testing.assert_allclose(got, expected, rtol=1e-9, atol=1e-9 * np.max(np.abs(expected)))
-    for total, part in zip(ours, gaussian, strict=True):
-        correction = (np.asarray(total) - np.asarray(part))[:4]
-        scale = 1 + np.max(np.abs(total[:2]))
-        np.testing.assert_allclose(
-            correction, np.broadcast_to(correction[0], correction.shape), atol=1e-6 * scale
-        )
-        assert np.max(np.abs(correction)) > 1e-3 or np.max(np.abs(expansion.coefficients)) < 1e-2
+    correction = np.asarray(score + (x - expansion.mean) @ np.linalg.inv(factor @ factor.T))[:4]
+    scale = 1 + np.max(np.abs(score[:2]))
+    np.testing.assert_allclose(
+        correction, np.broadcast_to(correction[0], correction.shape), atol=1e-6 * scale
+    )
+    assert np.max(np.abs(correction)) > 1e-3 or np.max(np.abs(expansion.coefficients)) < 1e-2
+
+
+@few
+@given(st.data())
+def test_force_is_a_derivative_and_ends_beyond_the_window(data):
+    d = 2
+    expansion = data.draw(expansions(d, 4, RADIUS))
+    stretch = np.array([[0.3, -0.2], [-0.2, 0.1]])
+    fitted = replace(expansion, frame_force=FrameForce(jnp.array([0.2, -0.1]), jnp.asarray(stretch)))
+    mass, hbar = drawn_masses(data, d)
+    ray = data.draw(numbers(0.2, 1, 1, d))
+    distances = [0.0, 2.0, 2.999, 3.001, 3.5, 4.5, 6.0, 7.0, 1e3, 1e30]
+    x = place(expansion, np.array(distances)[:, None] * ray / np.linalg.norm(ray))
+
+    @eqx.filter_jit
+    def both(expansion):
+        def potential(y):
+            return expansion.quantum(y[None], mass, hbar)[0][0]
+
+        return expansion.quantum(x, mass, hbar)[1], -jax.vmap(jax.grad(potential))(x)
+
+    for of in (expansion, fitted):
+        force, slopes = both(of)
+        np.testing.assert_allclose(force[:9], slopes[:9], rtol=1e-9, atol=1e-9 * np.max(np.abs(slopes[:8])))
+    np.testing.assert_array_equal(both(expansion)[0][-2:], 0)
 
 
 def test_log_density_goes_on_as_a_straight_line():
-    """Beyond the trust radius, on top of the Gaussian, with the score's slope along the ray."""
+    """Beyond the window, on top of the Gaussian, with the score's slope along the ray."""
     c = 0.1 * np.arange(1.0, 15)
     expansion = expansion_of(np.zeros(2), np.eye(2), c, 4, RADIUS)
     x = jnp.asarray(np.linspace(1, 8, 8)[:, None] * np.array([0.6, 0.8]))
@@ -366,23 +386,49 @@ def test_fit_follows_affine_maps(change, size, angle):
 
 
 @eqx.filter_jit
-def force_two_ways(x, weights, mass, hbar, degree):
+def force_two_ways(x, weights, mass, hbar, degree, window, basis):
     def quantum_energy(x):
-        return 0.125 * hbar**2 * fit_hermite(x, weights, mass, degree, math.inf).fisher_information
+        information = fit_hermite(x, weights, mass, degree, window, basis).fisher_information
+        return 0.125 * hbar**2 * information
 
-    expansion = fit_hermite(x, weights, mass, degree, math.inf).expansion
+    expansion = fit_hermite(x, weights, mass, degree, window, basis).expansion
     return -jax.grad(quantum_energy)(x), weights[:, None] * expansion.quantum(x, mass, hbar)[1]
 
 
-@pytest.mark.parametrize(("d", "degree"), [(1, 4), (2, 3)])
+@pytest.mark.parametrize(
+    ("d", "degree", "window", "basis"),
+    [
+        (1, 4, math.inf, bd.TotalDegree()),
+        (2, 3, math.inf, bd.TotalDegree()),
+        (1, 4, 1.0, bd.TotalDegree()),
+        (2, 3, 1.0, bd.TotalDegree()),
+        (2, 4, math.inf, bd.HyperbolicCross()),
+        (2, 4, 1.0, bd.HyperbolicCross()),
+    ],
+)
 @few
 @given(st.data())
-def test_quantum_force_is_the_gradient_of_the_quantum_energy(d, degree, data):
-    """Of any particles at any degree: this is why a symplectic solver keeps the energy."""
+def test_quantum_force_is_the_gradient_of_the_quantum_energy(d, degree, window, basis, data):
+    """Of any particles at any degree, window and basis: this is why a symplectic solver keeps the energy."""
     x, weights = scattered(d, seed=data.draw(st.integers(0, 10)))
     mass, hbar = drawn_masses(data, d)
-    by_energy, by_fit = force_two_ways(x, weights, mass, hbar, degree)
+    by_energy, by_fit = force_two_ways(x, weights, mass, hbar, degree, window, basis)
     np.testing.assert_allclose(by_fit, by_energy, rtol=1e-8, atol=1e-9 * np.max(np.abs(by_energy)))
+
+
+def test_the_window_decides_only_where_particles_are_outside():
+    x, weights = scattered(2)
+    farthest = float(
+        jnp.max(jnp.linalg.norm(fit(x, weights, jnp.ones(2), 2, 1e3).expansion.in_frame(x), axis=1))
+    )
+    forces = []
+    for window in (math.inf, farthest + 1e-6, 0.5 * farthest):
+        fitted = fit(x, weights, jnp.ones(2), 4, window)
+        frame = jax.tree.map(lambda part: float(jnp.max(jnp.abs(part))), fitted.expansion.frame_force)
+        assert max(frame) < 1e-10 if window > farthest else min(frame) > 1e-3
+        forces.append(np.asarray(fitted.expansion.quantum(x, jnp.ones(2), jnp.asarray(1.0))[1]))
+    np.testing.assert_allclose(forces[1], forces[0], atol=1e-9 * np.max(np.abs(forces[0])))
+    assert np.max(np.abs(forces[2] - forces[0])) > 0.1 * np.max(np.abs(forces[0]))
 
 
 def test_fit_has_the_least_objective():

@@ -95,6 +95,7 @@ def test_printed(table):
 
 
 # The particles of a fit normalise its density, so that it integrates to about one, where there are particles.
+@pytest.mark.slow
 def test_densities_are_normalised():
     problem = bd.Problem(
         bd.Hamiltonian(lambda t, x: 0.5 * x[0] ** 2 + 0.3 * x[0] ** 4),

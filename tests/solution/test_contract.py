@@ -53,7 +53,7 @@ METHODS = {
     "DeepStochasticMechanics": velocities,
     "PhysicsInformedNetwork": network,
 }
-SLOW = {"AutomaticDegree", "GivenScore"}
+SLOW = {"AutomaticDegree", "GaussianDynamics", "GivenScore"}
 LONG = {"SelfConsistentScoreMatching", "DeepStochasticMechanics", "PhysicsInformedNetwork"}
 EACH = [
     pytest.param(name, marks=pytest.mark.long if name in LONG else pytest.mark.slow if name in SLOW else [])
@@ -150,7 +150,7 @@ def test_overlap_of_two_ensembles_is_not_available():
         ensemble.overlap(other)
 
 
-@pytest.mark.parametrize("name", ["GaussianDynamics", "SequentialScoreMatching", "SplitOperator"])
+@pytest.mark.parametrize("name", [EACH[0], "SequentialScoreMatching", "SplitOperator"])
 def test_several_solutions_at_once(name):
     """`vmap` over the initial momentum equals a loop."""
     method = METHODS[name]()

@@ -138,7 +138,7 @@ def test_where_data_come_from(solved):
     # All options, also those that were left as they are.
     assert attributes["method"] == (
         "SequentialScoreMatching(degree=3, particles=GaussHermitePoints(points_per_axis=6, discard=1e-06), "
-        "steps=4, solver=BlanesMoan4(), trust_radius=None, basis=TotalDegree(), "
+        "steps=4, solver=BlanesMoan4(), window=None, basis=TotalDegree(), "
         "tolerance=0.001)"
     )
     assert attributes["initial"] == "GaussianWavePacket"

@@ -160,7 +160,7 @@ def test_potentials(cls):
 def test_scores(cls):
     score = SCORES[cls]()
     assert type(score) is cls
-    # Polynomials end beyond their trust radius, and splines between their nodes are smooth.
+    # Polynomials end beyond their window, and splines between their nodes are smooth.
     check_score(score, 2, times=(0.1, 0.9), box=1.5)
 
 

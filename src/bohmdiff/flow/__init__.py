@@ -1,9 +1,12 @@
 from .propagate import Trajectory as Trajectory
 from .propagate import as_positions as as_positions
+from .propagate import at_times as at_times
 from .propagate import check_ensemble as check_ensemble
 from .propagate import check_integration as check_integration
 from .propagate import check_solver as check_solver
+from .propagate import follow as follow
 from .propagate import integrate as integrate
+from .propagate import merged as merged
 from .propagate import propagate as propagate
 from .propagate import require_finite as require_finite
 from .propagate import require_finite_paths as require_finite_paths

@@ -1,12 +1,13 @@
 """Bohmian trajectories under a given score."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
 from .._check import (
@@ -18,19 +19,33 @@ from .._check import (
     describe,
     is_concrete,
     require,
+    warn,
 )
 from .._closure import settled
 from .._devices import Devices
 from .._errors import ParticlesLostError
 from .._precision import in_full_precision
-from .._types import Numbers, Paths, Points, Times
+from .._types import Numbers, Paths, Points, Times, Vector
 from ..problem import Problem, as_problem, saved_times
 from ..score import AbstractScore, Score, as_score
-from ..solver import EqualSteps
+from ..solver import EqualSteps, room_for
+from ..wavepacket import SobolPoints
 from ._chunks import in_chunks
+from ._steps import (
+    DEFAULT_TOLERANCE,
+    as_steps,
+    as_tolerance,
+    comparison_times,
+    needs_a_number,
+    with_steps,
+)
 from .quantum import effective_force
 from .state import HalfState
 from .terms import bohmian_terms, initial_halves
+
+_FIRST_STEPS = 64
+# So many particles tell how many steps are enough, and so many points of the initial density have its widths.
+_COMPARED, _POINTS = 256, 256
 
 
 class Trajectory(eqx.Module):
@@ -74,7 +89,8 @@ def propagate(
     *,
     ts: Numbers | None = None,
     solver: diffrax.AbstractSolver,
-    steps: int,
+    steps: int | None = None,
+    tolerance: float = DEFAULT_TOLERANCE,
     tangents: bool = True,
 ) -> Trajectory:
     r"""Moves particles by $m\dot v = -\nabla(V + Q)$, with the quantum potential of a given score.
@@ -84,9 +100,7 @@ def propagate(
 
     ```python
     x0, _ = problem.initial.particles(bd.SobolPoints(1024), key)
-    flow = bd.propagate(
-        problem, solution.score, x0, solver=bd.BlanesMoan4(), steps=100
-    )
+    flow = bd.propagate(problem, solution.score, x0, solver=bd.BlanesMoan4())
     flow.position[:, -1]
     ```
 
@@ -98,7 +112,13 @@ def propagate(
     - `ts`: increasing times in `[t0, t1]` to save at, shape `(K,)`; 101 equally spaced ones if not
         given. They need not be ends of steps: the solver's dense output is used.
     - `solver`: e.g. [`BlanesMoan4`][bohmdiff.BlanesMoan4].
-    - `steps`: the number of equal steps from `t0` to `t1`.
+    - `steps`: the number of equal steps from `t0` to `t1`. If not given, the first of 64, 128, ... with which
+        the paths would change by no more than the tolerance with half as many. A given number is kept and,
+        outside of transformations such as `jax.jit`, compared with a quarter as many, or with twice as many
+        where that says nothing. At most 256 of the particles are moved for such comparisons.
+    - `tolerance`: the largest root-mean-square error of the paths due to the steps, in units of the standard
+        deviation of the density. It bounds the error of any mean and standard deviation. The unit is that
+        of the initial state; with more than `2 d` particles, it grows and shrinks as they spread.
     - `tangents`: whether to carry F and G along, for the density on each particle.
 
     If JAX sees several devices, each of them moves its share of the particles, and the result is on the
@@ -110,26 +130,110 @@ def propagate(
     **Returns:** a [`Trajectory`][bohmdiff.Trajectory]. Gradients with respect to anything in `problem`,
     `score` or `x0` go through Diffrax's `RecursiveCheckpointAdjoint`.
 
-    **Raises:** `ValueError` for bad input, before the run; [`ParticlesLostError`][bohmdiff.ParticlesLostError]
-    if a particle becomes infinite or NaN. Under `jax.jit` the positions are NaN then.
+    **Raises:** `ValueError` for bad input, before the run, and for `steps=None` under a transformation;
+    [`ParticlesLostError`][bohmdiff.ParticlesLostError] if a particle becomes infinite or NaN. Under `jax.jit` the
+    positions are NaN then. Warns if the steps cause a larger error than the tolerance.
     """
     problem, field, x0 = check_ensemble(problem, score, x0)
-    steps = check_integration(solver, steps)
-    times = saved_times(problem, ts)
-    number, devices = x0.shape[0], Devices.for_particles(x0, (problem, field, times))
+    check_solver(solver)
+    given, tolerance = as_steps(steps), as_tolerance(tolerance)
+    times, tangents = saved_times(problem, ts), as_flag(tangents, "tangents")
+    if not is_concrete((problem, field, x0, times)):
+        if given is None:
+            needs_a_number("propagate", _FIRST_STEPS, (problem, field, x0, times))
+        assert given is not None
+        return follow(problem, field, x0, times, solver, given, tangents=tangents)
+    some = _on_one_device(x0[:: -(-x0.shape[0] // _COMPARED)])
+    together = some.shape == x0.shape
+    everywhere, (saved, compared) = merged(times, comparison_times(problem))
+    points, _ = problem.initial.particles(SobolPoints(_POINTS), jax.random.key(0))
+    widths = jnp.std(points, axis=0)
+
+    def run(steps: int) -> tuple[Trajectory, _Paths]:
+        flow = follow(problem, field, some, everywhere, solver, steps, tangents=tangents and together)
+        return flow, _Paths(flow.position[:, compared], widths)
+
+    flow, steps, error = with_steps(
+        run,
+        given,
+        tolerance,
+        refuse=lambda paths: needs_a_number("propagate", _FIRST_STEPS, paths),
+        first=_FIRST_STEPS,
+        order=solver.order(None) or 1,
+    )
+    if error is not None and error > tolerance:
+        warn(
+            f"The paths may be wrong: the length of the {steps} time steps causes an error of {error:.1e} "
+            f"standard deviations, and {tolerance:.1e} is allowed. Pass more steps, or a larger tolerance."
+        )
+    return (
+        at_times(flow, saved)
+        if together
+        else follow(problem, field, x0, times, solver, steps, tangents=tangents)
+    )
+
+
+class _Paths(NamedTuple):
+    """Paths by which two runs are compared, and the standard deviations of the initial state."""
+
+    position: Paths
+    widths: Vector
+
+    def change(self, other: "_Paths") -> float:
+        """The root-mean-square change over the particles, in standard deviations of the density."""
+        position = np.asarray(other.position)
+        changes = np.sqrt(np.mean((position - np.asarray(self.position)) ** 2, axis=0))
+        # How much the density has spread since the start is what its particles tell, if they are enough.
+        spread = np.std(position, axis=0)
+        known = (position.shape[0] > 2 * position.shape[2]) & (spread[0] > 0)
+        growth = np.where(known, spread / np.where(known, spread[0], 1), 1)
+        return float(np.max(changes / (growth * np.asarray(self.widths))))
+
+
+def _on_one_device(x: Points) -> Points:
+    return x if not is_concrete(x) or len(x.sharding.device_set) == 1 else Devices.visible().gather(x)
+
+
+def merged(ts: Times, more: Float[Array, " L"]) -> tuple[Float[Array, " N"], tuple[Any, Any]]:
+    """Two sets of times as one that increases, and where each of them is in it."""
+    # By NumPy, since each operation of JAX would be compiled.
+    xp = np if is_concrete((ts, more)) else jnp
+    both = xp.sort(xp.concatenate([xp.asarray(ts), xp.asarray(more)]))
+    return jnp.asarray(both), (
+        xp.searchsorted(both, xp.asarray(ts)),
+        xp.searchsorted(both, xp.asarray(more)),
+    )
+
+
+def at_times(flow: Trajectory, index: Any) -> Trajectory:
+    """The trajectory at some of its times."""
+    return jax.tree.map(lambda leaf: leaf[index] if leaf.ndim == 1 else leaf[:, index], flow)
+
+
+def follow(
+    problem: Problem,
+    score: AbstractScore,
+    x0: Points,
+    ts: Times,
+    solver: diffrax.AbstractSolver,
+    steps: int,
+    *,
+    tangents: bool,
+) -> Trajectory:
+    """The flow of particles that `check_ensemble` has seen, at times that do not decrease. Raises if particles
+    are lost."""
+    count = jnp.asarray(steps)
+    room = room_for(steps) if is_concrete((problem, score, x0, ts)) else steps
+    number, devices = x0.shape[0], Devices.for_particles(x0, (problem, score, ts))
     if devices is not None:
         x0, _ = devices.divide(x0, jnp.ones(number))
-        problem, field, times = devices.copy((problem, field, times))
-    trajectory = _propagate(
-        problem, field, x0, times, solver, steps, as_flag(tangents, "tangents"), devices
-    )
+        problem, score, ts, count = devices.copy((problem, score, ts, count))
+    trajectory = _propagate(problem, score, x0, ts, solver, count, room, tangents, devices)
     if devices is not None:
-        trajectory, times = devices.gather((trajectory, times))
+        trajectory, ts = devices.gather((trajectory, ts))
         trajectory = jax.tree.map(lambda leaf: leaf[:number] if leaf.ndim > 1 else leaf, trajectory)
     return eqx.tree_at(
-        lambda flow: flow.position,
-        trajectory,
-        require_finite_paths(trajectory.position, times),
+        lambda flow: flow.position, trajectory, require_finite_paths(trajectory.position, ts)
     )
 
 
@@ -174,21 +278,22 @@ def _propagate(
     x0: Points,
     ts: Times,
     solver: diffrax.AbstractSolver,
-    steps: int,
+    steps: Int[Array, ""],
+    room: int,
     tangents: bool,
     devices: Devices | None,
 ) -> Trajectory:
     """All particles, in chunks; each device moves its own share."""
 
-    def move(given: tuple[Problem, AbstractScore, Times], x0: Points) -> dict[str, Any]:
-        problem, score, ts = given
+    def move(given: tuple[Problem, AbstractScore, Times, Int[Array, ""]], x0: Points) -> dict[str, Any]:
+        problem, score, ts, steps = given
         return in_chunks(
-            lambda x: _move(problem, score, x, ts, solver, steps, tangents),
+            lambda x: _move(problem, score, x, ts, solver, steps, room, tangents),
             lambda x: _force(problem, score, problem.t0, x),
             x0,
         )
 
-    given = (problem, score, ts)
+    given = (problem, score, ts, steps)
     moved = move(given, x0) if devices is None else devices.apart(move, given, x0)
     return Trajectory(ts=ts, **moved)
 
@@ -203,7 +308,8 @@ def _move(
     x0: Points,
     ts: Times,
     solver: diffrax.AbstractSolver,
-    steps: int,
+    steps: Int[Array, ""],
+    room: int,
     tangents: bool,
 ) -> dict[str, Any]:
     """All fields of a trajectory except its times."""
@@ -221,6 +327,7 @@ def _move(
         diffrax.SaveAt(ts=ts, fn=save),
         solver,
         steps,
+        room=room,
     )
     position, velocity, energy = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, 1), solution.ys)
     log_density = None

@@ -29,11 +29,11 @@ class AutomaticDegree(AbstractMethod):
     moments converge to a tolerance.
 
     From one degree to the next, everything that limits the accuracy is refined: the polynomials, the points
-    (unless `method` fixes them), the steps and the trust radius. A change of one option alone would miss the
-    errors from the others. The `error_estimate` of the solution is twice the largest change of a mean or a
+    (unless `method` fixes them) and the steps. A change of one option alone would miss the errors from the
+    others. The `error_estimate` of the solution is twice the largest change of a mean or a
     standard deviation at any saved time, in units of that standard deviation, plus four times the error of the
-    steps. Where the density mismatch fails, all degrees may share an error: the estimate is then at least that
-    mismatch, and infinite if particles run away.
+    steps. Where the density mismatch or the velocity mismatch fails, all degrees may share an error: the estimate
+    is then at least that mismatch, and infinite if the density mismatch fails and particles run away.
 
     ```python
     solution = bd.solve(problem, bd.AutomaticDegree(tolerance=1e-2))
@@ -44,11 +44,10 @@ class AutomaticDegree(AbstractMethod):
 
     - `tolerance`: the largest error allowed, in units of the standard deviation of each coordinate.
     - `largest`: the largest degree, at least 4 and at most 12.
-    - `method`: its solver, basis, particles and steps are used. Given steps are for degree 4, and other degrees
-        scale them in proportion. Degree and trust radius are chosen automatically; the trust radius is the
-        degree plus 2, or plus $\sqrt d$ in more than four dimensions. Unless the method fixes the points, each
-        degree takes a Gauss–Hermite grid that reaches farther out, or, in dimensions where the grid is too
-        large, twice as many Sobol points, which need a `key`.
+    - `method`: all its options but the degree are used. Given steps are for degree 4, and other degrees
+        scale them in proportion. Unless the method fixes the points, each degree takes a Gauss–Hermite grid
+        that reaches farther out, or, in dimensions where the grid is too large, twice as many Sobol points,
+        which need a `key`.
 
     **Raises:** [`ToleranceNotReachedError`][bohmdiff.ToleranceNotReachedError] with the best solution, if
     the largest degree is not enough, or the fits become degenerate, or there are too few particles;
@@ -88,7 +87,6 @@ class AutomaticDegree(AbstractMethod):
                 degree=degree,
                 particles=self.method.particles or _points(problem.dimension, degree),
                 steps=self.method.steps and -(-self.method.steps * degree // 4),
-                trust_radius=degree + max(2.0, math.sqrt(problem.dimension)),
             )
             try:
                 solution = refined.run(problem, ts, key=key, progress=progress)
@@ -128,11 +126,13 @@ def _estimate(before: EnsembleSolution, solution: EnsembleSolution) -> float:
     figures = solution.diagnostics
     step = float(figures["time step"].value)
     estimate = _SAFETY * float(_largest_change(before, solution)) + _STEP_SAFETY * step
-    if "density mismatch" not in figures.failed():
+    shared = figures.failed().keys() & {"density mismatch", "velocity mismatch"}
+    if not shared:
         return estimate
-    if float(jnp.max(solution.farthest)) > RUNAWAY * float(solution.farthest[0]):
+    ran_away = float(jnp.max(solution.farthest)) > RUNAWAY * float(solution.farthest[0])
+    if "density mismatch" in shared and ran_away:
         return math.inf
-    return max(estimate, float(figures["density mismatch"].value))
+    return max(estimate, *(float(figures[name].value) for name in shared))
 
 
 def _largest_change(first: EnsembleSolution, second: EnsembleSolution) -> Scalar:

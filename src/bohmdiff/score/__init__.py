@@ -18,7 +18,7 @@ from .harmonic import HarmonicScore as HarmonicScore
 from .hermite import HermiteExpansion as HermiteExpansion
 from .hermite import HermiteFit as HermiteFit
 from .hermite import HermiteScore as HermiteScore
-from .hermite import default_trust_radius as default_trust_radius
+from .hermite import default_window as default_window
 from .hermite import fit_hermite as fit_hermite
 from .hermite import fit_phase as fit_phase
 from .hermite import fit_score_and_phase as fit_score_and_phase

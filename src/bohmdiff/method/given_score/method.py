@@ -1,25 +1,27 @@
 """A given score: trained, written by hand or taken from another solution."""
 
+from dataclasses import replace
+from typing import Any
+
 import diffrax
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 
-from ..._types import Key, Paths, Points, Times, Vector, Weights
-from ...flow import check_integration
+from ..._types import Key, Times, Weights
+from ...flow import Trajectory, at_times, check_ensemble, check_solver, follow, merged
 from ...hamiltonian import warn_of_kinks
 from ...problem import Problem
 from ...score import AbstractScore, as_score
-from ...solution import Diagnostics, Figure, Particles, over_time
+from ...solution import Diagnostics, Particles
 from ...solver import BlanesMoan4
 from ...wavepacket import AbstractDesign, as_design, default_design
+from .._steps import DEFAULT_TOLERANCE, Moments, as_steps, as_tolerance, run_with_steps
 from ..method import AbstractMethod
 from ._judge import score_figures
-from .solution import FlowSolution, flow_and_velocity
+from .solution import KNOTS_PER_COMPARISON, FlowSolution, knots, velocity_field
 
 _NODES = {1: 64, 2: 24, 3: 14, 4: 10}
-# The farthest part of the probability, and how much its share of a variance may grow.
-_FAR_OUT, _MOST = 1e-3, 0.05
+_FIRST_STEPS = 64
 
 
 def default_particles(dimension: int) -> AbstractDesign:
@@ -44,8 +46,10 @@ class GivenScore(AbstractMethod):
     - `particles`: a design of initial points, or a number of scrambled Sobol points, which need a `key`. If
         not given: a pruned Gauss–Hermite grid with 64, 24, 14, 10 and 6 nodes per axis in one to four and
         more dimensions, if that is at most 20,000 points, otherwise 16,384 Sobol points.
-    - `steps`: the number of equal steps from `t0` to `t1`.
+    - `steps`: the number of equal steps from `t0` to `t1`. If not given, the first of 64, 128, ... whose moments
+        would change by no more than the tolerance with half as many.
     - `solver`: any of the symplectic solvers.
+    - `tolerance`: the largest error of any mean or standard deviation due to the steps, in units of the latter.
 
     **Units:** those of the problem. Moments have the shape `(K, d)`.
 
@@ -53,19 +57,20 @@ class GivenScore(AbstractMethod):
 
     **Raises:** `ValueError` for bad options; [`ParticlesLostError`][bohmdiff.ParticlesLostError] if particles
     become infinite or NaN. Warns of a score that cannot be right: one that is not that of the initial state at
-    `t0`, does not fit the width of the particles or any density that can be normalised, is not a gradient, or
-    leads to an energy below the potential. Also warns if the share of a variance from the farthest thousandth of
-    the probability grows: particles in the far tails, where a fitted or trained score is inaccurate, have then
-    run away.
+    `t0`, nor later that of the density into which its own flow moves the initial one, does not fit the width of
+    the particles or any density that can be normalised, is not a gradient, or leads to an energy below the
+    potential. Also warns of particles in the far tails, where a fitted or trained score is inaccurate, that have
+    run away and decide a variance.
     """
 
     score: AbstractScore = eqx.field(converter=as_score)
     particles: int | AbstractDesign | None = eqx.field(default=None, static=True)
-    steps: int = eqx.field(default=64, static=True)
+    steps: int | None = eqx.field(default=None, static=True, converter=as_steps)
     solver: diffrax.AbstractSolver = eqx.field(default=BlanesMoan4(), static=True)
+    tolerance: float = eqx.field(default=DEFAULT_TOLERANCE, static=True, converter=as_tolerance)
 
     def __check_init__(self):
-        check_integration(self.solver, self.steps)
+        check_solver(self.solver)
         if self.particles is not None:
             as_design(self.particles, "particles")
 
@@ -79,50 +84,35 @@ class GivenScore(AbstractMethod):
         mean = weights @ x0
         width = jnp.sqrt(weights @ (x0 - mean[None]) ** 2)
         warn_of_kinks(problem.hamiltonian, problem.t0, mean, width, order=2)
-        flow, current = flow_and_velocity(problem, self.score, x0, weights, ts, self.solver, self.steps)
+        checked, score, x0 = check_ensemble(problem, self.score, x0)
+        everywhere, (saved, moving) = merged(ts, knots(problem))
+
+        def run(steps: int) -> tuple[Trajectory, Moments]:
+            flow = follow(checked, score, x0, everywhere, self.solver, steps, tangents=True)
+            return flow, _moments(flow, weights, moving[::KNOTS_PER_COMPARISON])
+
+        everything, steps, figures = run_with_steps(
+            self, run, first=_FIRST_STEPS, order=self.solver.order(None) or 1
+        )
+        flow, along = at_times(everything, saved), at_times(everything, moving)
         return FlowSolution(
             problem=problem,
-            method=self,
+            method=replace(self, steps=steps),
             ts=ts,
             fitted=self.score,
             flow=flow,
             particles=Particles(flow.position, weights, flow.log_density, flow.phase),
-            current=current,
+            current=velocity_field(problem, along, weights),
             diagnostics=Diagnostics(
-                {"runaways": _runaways(x0, weights, flow.position, ts)}
-                | score_figures(problem, self.score, x0, weights, flow),
-                ts,
-                problem.t1,
+                figures | score_figures(problem, self.score, x0, weights, along), ts, problem.t1
             ),
             solver=self.solver,
-            steps=self.steps,
+            steps=steps,
         )
 
 
-def _runaways(x0: Points, weights: Weights, position: Paths, ts: Times) -> Figure:
-    """How much the share of a variance from the farthest thousandth has grown since the start."""
-    before = _share_of_farthest(x0, weights)
-    shares = jax.lax.map(lambda x: _share_of_farthest(x, weights), jnp.moveaxis(position, 1, 0))
-    return over_time(
-        jnp.max(shares - before[None], axis=1),
-        ts,
-        limit=_MOST,
-        meaning="The farthest thousandth of the probability contributes that much more to a variance than at the "
-        "start: particles that started far out have run away, where the score is inaccurate, and the moments "
-        "cannot be trusted.",
-        remedy="Use particles that reach less far out: GivenScore(score, particles=SobolPoints(8192)), with "
-        "solution.fitted as the score after training, or StandardizedPoints(TruncatedPoints(SobolPoints(8192))), "
-        "which leave that thousandth out and keep the covariance.",
-    )
-
-
-def _share_of_farthest(x: Points, weights: Weights) -> Vector:
-    """The share of each coordinate's variance that comes from the particles farthest from the mean, which
-    together have at most a thousandth of the weight."""
-    square = (x - (weights @ x)[None]) ** 2
-    order = jnp.argsort(-square, axis=0)
-    sizes = weights[order]
-    parts = sizes * jnp.take_along_axis(square, order, axis=0)
-    far = jnp.sum(jnp.where(jnp.cumsum(sizes, axis=0) <= _FAR_OUT * jnp.sum(weights), parts, 0), axis=0)
-    total = jnp.sum(parts, axis=0)
-    return jnp.where(total > 0, far / jnp.where(total > 0, total, 1), 0)
+@eqx.filter_jit
+def _moments(flow: Trajectory, weights: Weights, index: Any) -> Moments:
+    position = flow.position[:, index]
+    mean = jnp.einsum("m,mki->ki", weights, position)
+    return Moments(mean, jnp.sqrt(jnp.einsum("m,mki->ki", weights, (position - mean[None]) ** 2)))

@@ -4,18 +4,16 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 import xarray
 from jaxtyping import Array, Complex
 
-from ..._check import is_concrete
 from ..._precision import in_full_precision
 from ..._types import Paths, Points, Scalar, Times, Vector, Weights
-from ...flow import Trajectory, propagate
+from ...flow import Trajectory, check_ensemble, follow
 from ...problem import Problem
 from ...score import (
     AbstractScore,
-    default_trust_radius,
+    default_window,
     fit_phase,
     has_log_density,
     hermite_polynomials,
@@ -29,6 +27,8 @@ from ...training import history_dataset
 
 # Limits of the polynomial phase: its degree, and the numbers of polynomials and times.
 _LARGEST_DEGREE, _MOST_FUNCTIONS, _KNOTS = 6, 500, 65
+# The times by which two runs are compared are among those times.
+KNOTS_PER_COMPARISON = 2
 
 
 class FlowSolution(AbstractParticleSolution, AbstractFitted):
@@ -76,15 +76,8 @@ class FlowSolution(AbstractParticleSolution, AbstractFitted):
         return self.particles.weights @ self.flow.energy
 
     def move(self, x0: Points) -> Paths:
-        return propagate(
-            self.problem,
-            self.fitted,
-            x0,
-            ts=self.ts,
-            solver=self.solver,
-            steps=self.steps,
-            tangents=False,
-        ).position
+        problem, score, x0 = check_ensemble(self.problem, self.fitted, x0)
+        return follow(problem, score, x0, self.ts, self.solver, self.steps, tangents=False).position
 
     def score_at(self, t: Scalar, x: Vector) -> Vector:
         return self.fitted(t, x)
@@ -124,36 +117,17 @@ class FlowSolution(AbstractParticleSolution, AbstractFitted):
         return self.particles.weights @ (own - self.flow.log_density)
 
 
-def flow_and_velocity(
-    problem: Problem,
-    score: AbstractScore,
-    x0: Points,
-    weights: Weights,
-    ts: Times,
-    solver: diffrax.AbstractSolver,
-    steps: int,
-) -> tuple[Trajectory, HermiteVelocity | None]:
-    """The flow of a score at the saved times, and a velocity field fitted to its particles."""
-    knots = jnp.linspace(problem.t0, problem.t1, _KNOTS, dtype=problem.dtype)
-    if is_concrete((ts, knots)):
-        # One run for both.
-        times = np.union1d(np.asarray(ts), np.asarray(knots))
-        everywhere = propagate(problem, score, x0, ts=times, solver=solver, steps=steps)
-        flow = _at(everywhere, np.searchsorted(times, np.asarray(ts)))
-        moving = _at(everywhere, np.searchsorted(times, np.asarray(knots)))
-    else:
-        flow = propagate(problem, score, x0, ts=ts, solver=solver, steps=steps)
-        moving = propagate(problem, score, x0, ts=knots, solver=solver, steps=steps, tangents=False)
-    degree = _phase_degree(problem.dimension, x0.shape[0])
+def knots(problem: Problem) -> Times:
+    """The times at which a velocity field is fitted to the particles, whatever the saved times are."""
+    return jnp.linspace(problem.t0, problem.t1, _KNOTS, dtype=problem.dtype)
+
+
+def velocity_field(problem: Problem, moving: Trajectory, weights: Weights) -> HermiteVelocity | None:
+    """The velocity that fits particles at the `knots`; `None` for too few of them."""
+    degree = _phase_degree(problem.dimension, weights.size)
     if degree is None:
-        return flow, None
-    mass = problem.hamiltonian.masses(problem.dimension)
-    return flow, _fitted_velocity(moving, weights, mass, degree)
-
-
-def _at(flow: Trajectory, index: np.ndarray) -> Trajectory:
-    """The trajectory at some of its times."""
-    return jax.tree.map(lambda leaf: leaf[index] if leaf.ndim == 1 else leaf[:, index], flow)
+        return None
+    return _fitted_velocity(moving, weights, problem.hamiltonian.masses(problem.dimension), degree)
 
 
 def _phase_degree(dimension: int, particles: int) -> int | None:
@@ -165,11 +139,11 @@ def _phase_degree(dimension: int, particles: int) -> int | None:
 
 @eqx.filter_jit
 def _fitted_velocity(moving: Trajectory, weights: Weights, mass: Vector, degree: int) -> HermiteVelocity:
-    trust_radius = default_trust_radius(mass.size)
+    window = default_window(mass.size)
 
     def fit(at: tuple[Points, Points]):
         x, v = at
-        phase = fit_phase(x, v, weights, mass, degree, trust_radius)
+        phase = fit_phase(x, v, weights, mass, degree, window)
         error = v - phase.correction_gradient(x) / mass[None]
         return phase, jnp.sqrt(weights @ (error**2 @ mass) / jnp.sum(mass))
 

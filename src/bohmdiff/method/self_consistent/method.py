@@ -86,7 +86,7 @@ class SelfConsistentScoreMatching(AbstractMethod):
     - `training`: the optimizer, the number of epochs, log and checkpoints: a [`Training`][bohmdiff.Training].
     - `particles`: the particles of each epoch, drawn afresh: a design, or the number of scrambled Sobol points,
         without the farthest thousandth of the probability ([`TruncatedPoints`][bohmdiff.TruncatedPoints]).
-    - `steps`, `solver`: the steps and the solver of the flow, in training and validation.
+    - `steps`, `solver`: the number of equal steps and the solver of the flow, in training and validation.
     - `times`: if given, the objective is evaluated at a random subset of this size of the `steps + 1` times.
     - `validation_particles`: for the Fisher divergence, the mean energy and its drift in validations: a design,
         or the number of Sobol points, drawn once.
@@ -97,8 +97,8 @@ class SelfConsistentScoreMatching(AbstractMethod):
     **Units:** those of the problem; the log has the Fisher divergence in 1 / length². Moments have the shape
     `(K, d)`.
 
-    **Returns** from [`solve`][bohmdiff.solve]: a [`FlowSolution`][bohmdiff.FlowSolution]. Its solver and steps
-    are like those of [`GivenScore`][bohmdiff.GivenScore]; its `history` is the log of the training.
+    **Returns** from [`solve`][bohmdiff.solve]: a [`FlowSolution`][bohmdiff.FlowSolution]. Its solver is that of
+    [`GivenScore`][bohmdiff.GivenScore], which also chooses its steps; its `history` is the log of the training.
 
     **Raises:** `ValueError` for bad options, a score without parameters, an objective that does not suit the
     optimizer, and checkpoints that are damaged or belong to another run;
@@ -158,7 +158,7 @@ class SelfConsistentScoreMatching(AbstractMethod):
 
         task = _Task(problem, (x0, weights), self)
         score, epoch, history = train(score, task, self.training, keys, progress)
-        given = GivenScore(score, self.solution_particles, steps=max(self.steps, GivenScore.steps))
+        given = GivenScore(score, self.solution_particles)
         try:
             solution = given.run(problem, ts, key=keys.solution, progress=False)
         except ParticlesLostError as error:
@@ -169,7 +169,8 @@ class SelfConsistentScoreMatching(AbstractMethod):
                 score,
             ) from error
         # The history tells how good the score is.
-        figures = Diagnostics({"runaways": solution.diagnostics["runaways"]})
+        kept = {name: solution.diagnostics[name] for name in ("time step", "runaways")}
+        figures = Diagnostics(kept, ts, problem.t1)
         return dataclasses.replace(solution, method=self, diagnostics=figures, _history=history)
 
 
