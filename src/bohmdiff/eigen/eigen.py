@@ -71,8 +71,8 @@ def eigenstates(
     if wrong.size:
         worst = int(np.argmax(np.where(np.isfinite(errors), errors, np.inf)))
         warn(
-            f"The energies of {wrong.size} of {count} states by {type(method).__name__} may be wrong by more than "
-            f"{states.tolerance:.1e}: that of state {worst} by up to {errors[worst]:.1e}. Pass a larger degree."
+            f"The energies of {wrong.size} of {count} states by {type(method).__name__} may be wrong by more "
+            f"than {states.tolerance:.1e}: that of state {worst} by up to {errors[worst]:.1e}. Pass a larger degree."
         )
     return states
 
@@ -105,7 +105,11 @@ def ground_state(
 
 
 def _near(hamiltonian: Hamiltonian, dimension: Any, near: Any) -> Array:
-    d = None if dimension is None else as_positive_integer(dimension, "dimension", "Pass the number of coordinates.")
+    d = (
+        None
+        if dimension is None
+        else as_positive_integer(dimension, "dimension", "Pass the number of coordinates.")
+    )
     start = None if near is None else as_real_array(near, "near")
     if start is not None and start.ndim != 1:
         raise ValueError(f"near must have shape (d,), but shape {start.shape} was given.")

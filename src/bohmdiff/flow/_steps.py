@@ -33,7 +33,9 @@ class Moments(NamedTuple):
     def change(self, other: "Moments") -> float:
         """The largest of any mean or standard deviation, in units of the latter."""
         with np.errstate(all="ignore"):  # a run of too few steps may be anything
-            changes = np.abs(np.stack([other.mean - self.mean, other.std - self.std])) / np.asarray(other.std)
+            changes = np.abs(np.stack([other.mean - self.mean, other.std - self.std])) / np.asarray(
+                other.std
+            )
             return float(np.max(changes))
 
 

@@ -131,9 +131,7 @@ class PotentialTerm(eqx.Module):
                 f"{coordinates!r} was given."
             )
         if not callable(potential):
-            raise ValueError(
-                f"A term must be a potential V(t, y) -> scalar, but {potential!r} was given."
-            )
+            raise ValueError(f"A term must be a potential V(t, y) -> scalar, but {potential!r} was given.")
         self.coordinates, self.potential = tuple(map(int, indices)), as_module(potential)
 
     def __call__(self, t: Time, x: Vector) -> Scalar:
@@ -211,9 +209,7 @@ class ScaledPotential(AbstractPotential):
     def separable_terms(self, dimension: int) -> tuple[PotentialTerm, ...]:
         parts = separable_terms(self.potential, dimension)
         scaled = (eqx.tree_at(lambda whole: whole.potential, self, part.potential) for part in parts)
-        return tuple(
-            PotentialTerm(part.coordinates, one) for part, one in zip(parts, scaled, strict=True)
-        )
+        return tuple(PotentialTerm(part.coordinates, one) for part, one in zip(parts, scaled, strict=True))
 
 
 class Monomial(AbstractPotential):

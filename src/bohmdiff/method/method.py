@@ -126,9 +126,10 @@ def solve(
     if key is not None:
         key = as_key(key)
     if not (problem.initial.nodeless or method.allows_nodes):
+        name = type(problem.initial).__name__
         raise ValueError(
-            f"{type(method).__name__} needs an initial state without nodes, but this {type(problem.initial).__name__} "
-            "may have some. Use HermiteFunctions, or SplitOperator in up to four coordinates."
+            f"{type(method).__name__} needs an initial state without nodes, but this {name} may have some. Use "
+            "HermiteFunctions, or SplitOperator in up to four coordinates."
         )
     problem = cast_floats(problem, problem.dtype)
     shown = progress is not None and as_flag(progress, "progress")

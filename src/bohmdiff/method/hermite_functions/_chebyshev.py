@@ -1,5 +1,5 @@
-"""exp(−iHτ/ħ) on coefficients, by an expansion in Chebyshev polynomials of H. In NumPy or JAX, as the coefficients
-are."""
+"""exp(−iHτ/ħ) on coefficients, by an expansion in Chebyshev polynomials of H. In NumPy or JAX, as the
+coefficients are."""
 
 from typing import Any, NamedTuple
 
@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ._index import module_of
 from ._operator import Operator
 
 # The largest phase of one expansion, and the number of its terms, which leave an error below rounding.
@@ -28,7 +29,7 @@ class Bounds(NamedTuple):
 
 def spectrum_bounds(operator: Operator, c: Any) -> Bounds:
     """An interval that holds all eigenvalues, by the Lanczos method with its error bound; `c` is a state."""
-    xp = np if isinstance(c, np.ndarray) else jnp
+    xp = module_of(c)
     steps = min(_LANCZOS, c.shape[1])
     start = np.random.default_rng(0).standard_normal(c.shape)
     now = xp.asarray(start / np.linalg.norm(start), c.dtype)
@@ -52,8 +53,8 @@ def spectrum_bounds(operator: Operator, c: Any) -> Bounds:
     else:
 
         def scanned(state: tuple, _: None) -> tuple[tuple, tuple]:
-            *state, alpha = step(*state)
-            return tuple(state), (alpha, state[2])
+            before, now, beta, alpha = step(*state)
+            return (before, now, beta), (alpha, beta)
 
         _, (alphas, betas) = jax.lax.scan(scanned, (before, now, beta), None, length=steps)
     matrix = xp.diag(alphas) + xp.diag(betas[:-1], 1) + xp.diag(betas[:-1], -1)
@@ -86,9 +87,9 @@ def blocks_for(bounds: Bounds, length: Any, hbar: Any) -> Any:
 def expanded(
     operator: Operator, bounds: Bounds, c: Any, lengths: Any, hbar: Any, *, all_terms: bool = False
 ) -> Any:
-    """exp(−iHτ/ħ) c for several τ, shape `(T, 2, N)`; none has a phase beyond `PHASE`. With all terms, rather than
-    as many as a τ needs, it can be differentiated in reverse."""
-    xp = np if isinstance(c, np.ndarray) else jnp
+    """exp(−iHτ/ħ) c for several τ, shape `(T, 2, N)`; none has a phase beyond `PHASE`. With all terms, rather
+    than as many as a τ needs, it can be differentiated in reverse."""
+    xp = module_of(c)
     phases = lengths / hbar * bounds.radius
     real, imaginary = _weights(phases, xp)
     # The middle of the spectrum is a phase factor.

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from ..._types import Matrix, Points, Scalar, Vector
-from ._index import Quanta, functions_at_nodes, listed, prefixes
+from ._index import Quanta, functions_at_nodes, listed, module_of, prefixes
 from ._operator import Coefficients, Frame
 
 # The distribution function of one coordinate is tabulated at so many points, to so many scales beyond the
@@ -86,7 +86,7 @@ def psi_and_gradient(
 
 
 def _padded(c: Any) -> Any:
-    xp = np if isinstance(c, np.ndarray) else jnp
+    xp = module_of(c)
     return xp.concatenate([c, xp.zeros((2, 1), c.dtype)], axis=1)
 
 
@@ -113,7 +113,7 @@ def _raised(quanta: Quanta) -> Int[np.ndarray, "d N"]:
 
 def moments(quanta: Quanta, frame: Frame, c: Any) -> Moments:
     """Mean, covariance and norm, by lowering operators; in NumPy or JAX, as the coefficients are."""
-    xp = np if isinstance(c, np.ndarray) else jnp
+    xp = module_of(c)
     raised, d = _raised(quanta), quanta.dimension
     roots = [xp.asarray(root, c.dtype) for root in _roots(quanta)]
     norm = xp.sum(c**2)
@@ -164,9 +164,7 @@ def tensor_of(quanta: Quanta, c: Coefficients) -> Float[Array, "2 ..."]:
     return flat.reshape(2, *shape)
 
 
-def placed(
-    quanta: Quanta, frame: Frame, c: Coefficients, uniform: Float[Array, "M d"]
-) -> Points:
+def placed(quanta: Quanta, frame: Frame, c: Coefficients, uniform: Float[Array, "M d"]) -> Points:
     """Points with density |ψ|² from numbers that are uniform in (0, 1), one coordinate after the other, the last
     one first: each from its distribution given those before."""
     d, m = quanta.dimension, uniform.shape[0]
@@ -192,10 +190,7 @@ def placed(
         place = jax.vmap(_inverted, in_axes=(None, 0, 0))(xi, density, uniform[:, i])
         found[i] = frame.centre[i] + frame.scale[i] * place
         here, _ = functions_and_slopes(quanta.most[i], place, zero, one)  # (k, M)
-        if given is None:
-            given = rows @ here
-        else:
-            given = jnp.einsum("mcrk,km->crm", rows, here)
+        given = rows @ here if given is None else jnp.einsum("mcrk,km->crm", rows, here)
         # Only ratios matter, and this keeps them away from the smallest numbers.
         given = given / jnp.sqrt(jnp.maximum(jnp.sum(given**2, axis=(0, 1)), jnp.finfo(c.dtype).tiny))
     return jnp.stack(found, axis=1)

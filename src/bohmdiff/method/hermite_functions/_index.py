@@ -1,8 +1,9 @@
 """Which products of Hermite functions there are, and how they are grouped by the coordinates of a term."""
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int
 
@@ -11,6 +12,11 @@ _FILL = 0.7
 # Blocks that are shorter are not worth a table of their own.
 _SHORT = 24
 _SLACK = 1e-9
+
+
+def module_of(array: Any) -> Any:
+    """NumPy or JAX, as the array is."""
+    return np if isinstance(array, np.ndarray) else jnp
 
 
 class Quanta(NamedTuple):
@@ -36,9 +42,9 @@ class Quanta(NamedTuple):
 class Table(NamedTuple):
     """Blocks of functions that differ in the quantum numbers of some coordinates only.
 
-    `local` has these quantum numbers, shape `(n, m)`, by increasing degree, so that each block is the beginning of
-    the list. `blocks` has the indices of the functions, shape `(R, n')` for each length; those past the end of a
-    block are N. `inverse` is where a function is in the flattened blocks, shape `(N,)`.
+    `local` has these quantum numbers, shape `(n, m)`, by increasing degree, so that each block is the beginning
+    of the list. `blocks` has the indices of the functions, shape `(R, n')` for each length; those past the end
+    of a block are N. `inverse` is where a function is in the flattened blocks, shape `(N,)`.
     """
 
     local: Int[np.ndarray, "n m"]
@@ -103,8 +109,10 @@ def table(quanta: Quanta, coordinates: tuple[int, ...]) -> Table:
     by_length = np.argsort(-lengths, kind="stable")
     blocks, inverse, first, done = [], np.empty(len(numbers), np.int32), 0, 0
     while first < len(lengths):
-        longest = lengths[by_length[first]]
-        chosen = by_length[first:][lengths[by_length[first:]] >= (_FILL * longest if longest > _SHORT else 1)]
+        longest = int(lengths[by_length[first]])
+        chosen = by_length[first:][
+            lengths[by_length[first:]] >= (_FILL * longest if longest > _SHORT else 1)
+        ]
         where = starts[chosen, None] + np.arange(longest)[None]
         inside = np.arange(longest)[None] < lengths[chosen, None]
         block = np.where(inside, order[np.minimum(where, len(numbers) - 1)], len(numbers)).astype(np.int32)
@@ -116,8 +124,8 @@ def table(quanta: Quanta, coordinates: tuple[int, ...]) -> Table:
 
 
 class Prefixes(NamedTuple):
-    """How sums over the last coordinate of each list of quantum numbers go: child k of prefix r is `first[r] + k`,
-    for k < `lengths[r]`."""
+    """How sums over the last coordinate of each list of quantum numbers go: child k of prefix r is `first[r] +
+    k`, for k < `lengths[r]`."""
 
     first: Int[np.ndarray, " R"]
     lengths: Int[np.ndarray, " R"]

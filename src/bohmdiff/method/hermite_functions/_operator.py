@@ -1,9 +1,10 @@
 """The Hamiltonian in a basis of products of Hermite functions, as an operator on coefficients.
 
-Coefficients are real arrays `(2, N)`, real and imaginary parts, since the Hamiltonian is real. A term that depends on
-m coordinates is a matrix over their m quantum numbers: the coefficients are sorted into blocks that share all other
-quantum numbers, and each block is multiplied by the beginning of the matrix. That is exact, as the blocks are
-complete. A term that depends on all coordinates is multiplied on a grid of quadrature points instead.
+Coefficients are real arrays `(2, N)`, real and imaginary parts, since the Hamiltonian is real. A term that
+depends on m coordinates is a matrix over their m quantum numbers: the coefficients are sorted into blocks that
+share all other quantum numbers, and each block is multiplied by the beginning of the matrix. That is exact, as
+the blocks are complete. A term that depends on all coordinates is multiplied on a grid of quadrature points
+instead.
 """
 
 import functools
@@ -17,7 +18,7 @@ from jaxtyping import Array, Float
 
 from ..._types import Scalar, Times, Vector
 from ...hamiltonian import Hamiltonian, PotentialTerm, separable_terms
-from ._index import Quanta, Table, functions_at_nodes, listed, table
+from ._index import Quanta, Table, functions_at_nodes, listed, module_of, table
 
 Coefficients = Float[Array, "2 N"]
 
@@ -47,8 +48,8 @@ class _Together(NamedTuple):
 class Structure(eqx.Module):
     """Which terms there are: what depends on the index set and on the coordinates of the terms only.
 
-    The tables are arrays of NumPy, or of JAX where a program is compiled: as arguments of it, since XLA would spend
-    seconds on constants.
+    The tables are arrays of NumPy, or of JAX where a program is compiled: as arguments of it, since XLA would
+    spend seconds on constants.
     """
 
     quanta: Quanta = eqx.field(static=True)
@@ -66,15 +67,15 @@ class Operator(eqx.Module):
     functions: tuple[Any, ...]
 
     def __call__(self, c: Any) -> Any:
-        xp, rows = np if isinstance(c, np.ndarray) else jnp, c.shape[0]
+        xp, rows = module_of(c), c.shape[0]
         padded = xp.concatenate([c, xp.zeros((rows, 1), c.dtype)], axis=1)
         total = xp.zeros_like(c)
-        for table, matrix in zip(self.structure.tables, self.matrices, strict=True):
+        for one, matrix in zip(self.structure.tables, self.matrices, strict=True):
             parts = []
-            for block in table.blocks:
+            for block in one.blocks:
                 n = block.shape[1]
                 parts.append((padded[:, block].reshape(-1, n) @ matrix[:n, :n]).reshape(rows, -1))
-            total = total + xp.concatenate(parts, axis=1)[:, table.inverse]
+            total = total + xp.concatenate(parts, axis=1)[:, one.inverse]
         together = self.structure.together
         if together is None:
             return total
@@ -176,16 +177,22 @@ def values_at(
         whole = tuple(range(structure.quanta.dimension))
         return (_on_nodes(_Sum(terms, True), frame, nodes.places, whole, times),)
     return tuple(
-        _on_nodes(_Sum(parts, False), frame, tuple(nodes.places[i] for i in coordinates), coordinates, times)
+        _on_nodes(
+            _Sum(parts, False), frame, tuple(nodes.places[i] for i in coordinates), coordinates, times
+        )
         for coordinates, parts in _by_coordinates(terms).items()
     )
 
 
 def potential_part(
-    structure: Structure, terms: tuple[PotentialTerm, ...], frame: Frame, nodes: Nodes, values: tuple[Any, ...]
+    structure: Structure,
+    terms: tuple[PotentialTerm, ...],
+    frame: Frame,
+    nodes: Nodes,
+    values: tuple[Any, ...],
 ) -> Operator:
     """The potential with such values on the nodes."""
-    xp, dtype = np if isinstance(values[0], np.ndarray) else jnp, frame.scale.dtype
+    xp, dtype = module_of(values[0]), frame.scale.dtype
     matrices = [xp.zeros((len(one.local), len(one.local)), dtype) for one in structure.tables]
     if structure.together is not None:
         return Operator(structure, tuple(matrices), values[0], nodes.functions)
@@ -240,7 +247,7 @@ def _second_derivative(most: int) -> Float[np.ndarray, "k k"]:
 
 def _spread(matrix: Any, places: tuple[int, ...], local: Any) -> Any:
     """A matrix over some of the local quantum numbers, with the others unchanged."""
-    xp = np if isinstance(matrix, np.ndarray) else jnp
+    xp = module_of(matrix)
     # The axes of the matrix are row and column of the first quantum number, then of the second.
     pairs = tuple(index for p in places for index in (local[:, p][:, None], local[:, p][None, :]))
     values = matrix[pairs]

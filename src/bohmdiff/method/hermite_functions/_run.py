@@ -1,12 +1,13 @@
 """Propagation of the coefficients to given times, with the norm of what leaves the basis."""
 
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
 from ..._check import is_concrete
 from ...hamiltonian import Hamiltonian, PotentialTerm, depends_on_time
@@ -41,8 +42,8 @@ _SHARES = np.array([(3 + 2 * 3**0.5) / 12, (3 - 2 * 3**0.5) / 12])
 
 
 class Basis(eqx.Module):
-    """A basis and the Hamiltonian in it: the part that does not change, and the terms that do. In NumPy, where all
-    values are known, or in JAX."""
+    """A basis and the Hamiltonian in it: the part that does not change, and the terms that do. In NumPy, where
+    all values are known, or in JAX."""
 
     quanta: Quanta = eqx.field(static=True)
     frame: Frame
@@ -64,7 +65,7 @@ class Basis(eqx.Module):
     ):
         self.quanta, self.frame, self.hamiltonian = quanta, frame, hamiltonian
         self.on_host = on_host
-        structure, xp = structure_of(terms, quanta), np if on_host else jnp
+        structure, xp = structure_of(terms, quanta), self.xp
         if not on_host:
             structure = on_device(structure)
         kinetic = kinetic_part(structure, hamiltonian, frame, xp)
@@ -73,7 +74,8 @@ class Basis(eqx.Module):
         # A grid of all coordinates takes all terms or none.
         together = structure.together is not None
         moves = [
-            depends_on_time(eqx.tree_at(lambda h: h.potential, hamiltonian, term), d, dtype) for term in terms
+            depends_on_time(eqx.tree_at(lambda h: h.potential, hamiltonian, term), d, dtype)
+            for term in terms
         ]
         self.changing = tuple(
             term for term, one in zip(terms, moves, strict=True) if one or (together and any(moves))
@@ -82,8 +84,15 @@ class Basis(eqx.Module):
         self.constant = kinetic
         if kept:
             values = values_at(structure, kept, frame, self.nodes, jnp.zeros(1, dtype))
-            potential = potential_part(structure, kept, frame, self.nodes, tuple(xp.asarray(v)[0] for v in values))
+            potential = potential_part(
+                structure, kept, frame, self.nodes, tuple(xp.asarray(v)[0] for v in values)
+            )
             self.constant = added(kinetic, potential)
+
+    @property
+    def xp(self) -> Any:
+        """NumPy or JAX."""
+        return np if self.on_host else jnp
 
     @property
     def structure(self) -> Structure:
@@ -101,7 +110,7 @@ class Basis(eqx.Module):
 
     def operator(self, values: tuple[Any, ...], shares: Any) -> Operator:
         """Σ_j shares_j H(t_j), with the values of the changing terms at these times."""
-        xp = np if self.on_host else jnp
+        xp = self.xp
         shares = xp.asarray(shares, self.frame.scale.dtype)
         together = tuple(xp.tensordot(shares, one, axes=1) for one in values)
         potential = potential_part(self.structure, self.changing, self.frame, self.nodes, together)
@@ -110,11 +119,11 @@ class Basis(eqx.Module):
     def operator_at(self, t: Any) -> Operator:
         if not self.changing:
             return self.constant
-        return self.operator(self.values(jnp.asarray(t)[None]), (np if self.on_host else jnp).ones(1))
+        return self.operator(self.values(jnp.asarray(t)[None]), self.xp.ones(1))
 
     def bounds(self, t0: Any, t1: Any) -> Bounds:
         """An interval that holds the spectrum at all times between two."""
-        c = (np if self.on_host else jnp).zeros((2, self.size), self.frame.scale.dtype)
+        c = self.xp.zeros((2, self.size), self.frame.scale.dtype)
         if not self.changing:
             return spectrum_bounds(self.constant, c)
         if self.on_host:
@@ -129,9 +138,10 @@ class Basis(eqx.Module):
     def step(
         self, bounds: Bounds, c: Any, values: tuple[Any, ...], dt: Any, parts: int | None = None
     ) -> Any:
-        """One step of the commutator-free scheme of order 4 (Blanes and Moan 2006), with the values of the changing
-        terms at its two `stages`."""
-        # Each exponential has half of the energy; one of the shares is negative, which widens the spectrum a little.
+        """One step of the commutator-free scheme of order 4 (Blanes and Moan 2006), with the values of the
+        changing terms at its two `stages`."""
+        # Each exponential has half of the energy; one of the shares is negative, which widens the spectrum a
+        # little.
         half = Bounds(0.5 * bounds.middle, _SAFETY * 0.5 * bounds.radius)
         for shares in (_SHARES, _SHARES[::-1]):
             c = advanced(self.operator(values, shares), half, c, dt, self.hamiltonian.hbar, parts)
@@ -140,7 +150,7 @@ class Basis(eqx.Module):
 
 def stages(t: Any, dt: Any) -> Any:
     """When a step needs the Hamiltonian, shape `(..., 2)`."""
-    xp = np if isinstance(t, np.ndarray | float) else jnp
+    xp: Any = np if isinstance(t, np.ndarray | float) else jnp
     return xp.asarray(t)[..., None] + _GAUSS * xp.asarray(dt)[..., None]
 
 
@@ -158,8 +168,8 @@ def places(quanta: Quanta, larger: Quanta) -> Int[np.ndarray, " N"]:
 class Records(NamedTuple):
     """Coefficients at given times, and a bound of the error of ψ there."""
 
-    coefficients: Float[np.ndarray, "U 2 N"]
-    error_bound: Float[np.ndarray, " U"]
+    coefficients: Any
+    error_bound: Any
 
 
 def outside(larger: Operator, within: Any, c: Any) -> Any:
@@ -172,7 +182,14 @@ def outside(larger: Operator, within: Any, c: Any) -> Any:
 
 
 def run(
-    basis: Basis, larger: Basis, bounds: Bounds, c: Any, t0: float, times: Any, steps: int | None, span: float
+    basis: Basis,
+    larger: Basis,
+    bounds: Bounds,
+    c: Any,
+    t0: float,
+    times: Any,
+    steps: int | None,
+    span: float,
 ) -> Records:
     """Propagates, on the host, to increasing times; `steps` are for the whole span, where H changes."""
     within, hbar = places(basis.quanta, larger.quanta), float(basis.hamiltonian.hbar)
@@ -186,7 +203,7 @@ def run(
     leaving = {t0: outside(larger.operator_at(t0), within, c) / hbar}
     k = int(np.searchsorted(times, t0, side="right"))
     found[:k] = c
-    for start, end in zip(ends[:-1], ends[1:], strict=True):
+    for start, end in pairwise(ends):
         last = len(times) if end == ends[-1] else int(np.searchsorted(times, end, side="right"))
         wanted = np.append(times[k:last], end)
         if basis.changing:
@@ -215,7 +232,10 @@ class _Steps:
         counts = np.ceil(np.diff(edges) * self.rate * (1 - 1e-9)).astype(int)
         lengths = np.repeat(np.diff(edges) / np.maximum(counts, 1), counts)
         starts = np.concatenate(
-            [np.linspace(a, b, n, endpoint=False) for a, b, n in zip(edges, edges[1:], counts, strict=False)]
+            [
+                np.linspace(a, b, n, endpoint=False)
+                for a, b, n in zip(edges, edges[1:], counts, strict=False)
+            ]
         )
         values, found, done = iter(()), [], 0
         for count in counts:
@@ -227,7 +247,9 @@ class _Steps:
                     table = self.basis.values(times.ravel())
                     values = iter(range(_TOGETHER))
                 k = 2 * next(values)
-                c = self.basis.step(self.bounds, c, tuple(one[k : k + 2] for one in table), float(lengths[n]))
+                c = self.basis.step(
+                    self.bounds, c, tuple(one[k : k + 2] for one in table), float(lengths[n])
+                )
             done += count
             found.append(c)
         return found

@@ -83,10 +83,10 @@ def _of_a_gaussian(initial: GaussianWavePacket, hbar: Scalar, quanta: Quanta, fr
     √(k_i + 1) c_{k+e_i} = √2 u_i c_k + Σ_j W_ij √k_j c_{k−e_j}.
     """
     given = (initial, hbar, frame)
-    xp = np if is_concrete(given) else jnp
+    xp: Any = np if is_concrete(given) else jnp
     real = frame.scale.dtype
     number = np.result_type(real, np.complex64)
-    mean, covariance, momentum, chirp, hbar, centre, scale = (
+    mean, covariance, momentum, chirp, quantum, centre, scale = (
         xp.asarray(a, real)
         for a in (
             initial.mean,
@@ -100,8 +100,8 @@ def _of_a_gaussian(initial: GaussianWavePacket, hbar: Scalar, quanta: Quanta, fr
     )
     d = quanta.dimension
     y = (centre - mean).astype(number)
-    form = 0.5 * xp.linalg.inv(covariance) - 1j * chirp / hbar
-    wave = 1j * momentum / hbar
+    form = 0.5 * xp.linalg.inv(covariance) - 1j * chirp / quantum
+    wave = 1j * momentum / quantum
     matrix = form * xp.outer(scale, scale)
     b = (wave - form @ y) * scale
     a = -0.25 * xp.linalg.slogdet(2 * np.pi * covariance)[1] + wave @ y - 0.5 * y @ form @ y
@@ -125,7 +125,8 @@ def _of_a_gaussian(initial: GaussianWavePacket, hbar: Scalar, quanta: Quanta, fr
 
         start = jnp.zeros(len(listed(quanta)) + 1, number).at[0].set(jnp.exp(log_first))
         c, _ = jax.lax.scan(step, start, tuple(map(jnp.asarray, levels)))
-    return xp.stack([c[:-1].real, c[:-1].imag]).astype(real)
+    amplitudes: Any = c[:-1]
+    return xp.stack([amplitudes.real, amplitudes.imag]).astype(real)
 
 
 def _raised(c: Any, level: tuple, u: Any, w: Any, xp: Any) -> tuple[Any, Any]:
@@ -138,7 +139,7 @@ class _Levels(NamedTuple):
     """Functions by their number of quanta, from one on: which coordinate is raised, and where the lower ones are.
     Filled up with N."""
 
-    index: Int[np.ndarray, "L W"]
+    where: Int[np.ndarray, "L W"]
     first: Int[np.ndarray, "L W"]
     first_below: Int[np.ndarray, "L W"]
     below: Int[np.ndarray, "L d W"]
@@ -177,7 +178,7 @@ def _levels(quanta: Quanta) -> _Levels:
         first = np.argmax(own > 0, axis=1)
         lower = own.copy()
         lower[np.arange(size), first] -= 1
-        levels.index[level, :size] = index
+        levels.where[level, :size] = index
         levels.first[level, :size] = first
         levels.first_below[level, :size] = found(lower)
         for j in range(d):

@@ -1,6 +1,6 @@
 """Stationary states in a basis of Hermite functions."""
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -41,7 +41,9 @@ def levels(basis: Basis, larger: Basis, number: int) -> Levels:
     else:
         start = np.zeros(size)
         start[: min(size, 64)] = 1.0
-        matrix: Any = LinearOperator((size, size), matvec=lambda v: operator(v.reshape(1, -1))[0], dtype=float)
+        matrix: Any = cast(Any, LinearOperator)(  # its types ask for a subclass
+            (size, size), matvec=lambda v: operator(v.reshape(1, -1))[0], dtype=float
+        )
         energy, vectors = eigsh(matrix, k=number, which="SA", v0=start, ncv=max(3 * number + 1, 40))
         order = np.argsort(energy)
         energy, states = energy[order], vectors[:, order].T
@@ -62,7 +64,9 @@ def frame_at_minimum(hamiltonian: Hamiltonian, near: Vector) -> Frame:
 
     slope = jax.jit(jax.value_and_grad(potential))
     found = minimize(
-        lambda x: [np.asarray(a, float) for a in slope(jnp.asarray(x, near.dtype))], np.asarray(near, float), jac=True
+        lambda x: [np.asarray(a, float) for a in slope(jnp.asarray(x, near.dtype))],
+        np.asarray(near, float),
+        jac=True,
     )
     where = jnp.asarray(found.x, near.dtype)
     force = np.diag(np.asarray(jax.hessian(potential)(where), float))
@@ -74,7 +78,11 @@ def frame_at_minimum(hamiltonian: Hamiltonian, near: Vector) -> Frame:
 
 
 def tuned(
-    frame: Frame, hamiltonian: Hamiltonian, terms: tuple[PotentialTerm, ...], weights: tuple[float, ...], number: int
+    frame: Frame,
+    hamiltonian: Hamiltonian,
+    terms: tuple[PotentialTerm, ...],
+    weights: tuple[float, ...],
+    number: int,
 ) -> Frame:
     """The frame in which a small basis has the lowest sum of energies: each is an upper bound."""
     degree = float(_TUNING_DEGREE)

@@ -7,7 +7,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
 
 from ..._check import as_float, as_real_array, cast_floats, check_output, is_concrete, on_host
 from ..._types import Key, Numbers, Times, Vector
@@ -85,9 +84,9 @@ class HermiteFunctions(AbstractStationaryMethod):
     all potentials of bohmdiff are such sums, and yours can be by
     [`separable_terms`][bohmdiff.AbstractPotential.separable_terms].
 
-    With `degree` and `steps`, `solve` with this method works under `jax.jit`, `jax.vmap`, `jax.grad` and `jax.jvp`;
-    the `method` of a solution has those that were chosen. Each interval between saved times then takes at least
-    one step: pass few `ts`.
+    With `degree` and `steps`, `solve` with this method works under `jax.jit`, `jax.vmap`, `jax.grad` and
+    `jax.jvp`; the `method` of a solution has those that were chosen. Each interval between saved times then
+    takes at least one step: pass few `ts`.
 
     **Arguments:**
 
@@ -140,9 +139,7 @@ class HermiteFunctions(AbstractStationaryMethod):
     ):
         self.degree = None if degree is None else as_float(degree, "degree")
         if self.degree is not None and not 0 <= self.degree <= _LARGEST_DEGREE:
-            raise ValueError(
-                f"degree must lie between 0 and {_LARGEST_DEGREE}, but {degree!r} was given."
-            )
+            raise ValueError(f"degree must lie between 0 and {_LARGEST_DEGREE}, but {degree!r} was given.")
         self.tolerance, self.steps = as_tolerance(tolerance), as_steps(steps)
         if target not in _TARGETS:
             raise ValueError(f"target must be one of {_TARGETS}, but {target!r} was given.")
@@ -153,7 +150,9 @@ class HermiteFunctions(AbstractStationaryMethod):
         if self.scale is not None and is_concrete(self.scale) and not np.all(np.asarray(self.scale) > 0):
             raise ValueError(f"scale must be positive, but {scale!r} was given.")
         if (self.centre is None) != (self.scale is None):
-            raise ValueError("centre and scale must both be given or both be chosen, but only one was given.")
+            raise ValueError(
+                "centre and scale must both be given or both be chosen, but only one was given."
+            )
         self.memory = None if memory is None else as_float(memory, "memory")
         if self.memory is not None and not self.memory > 0:
             raise ValueError(f"memory must be a positive number of bytes, but {memory!r} was given.")
@@ -172,8 +171,8 @@ class HermiteFunctions(AbstractStationaryMethod):
     def stationary(
         self, hamiltonian: Hamiltonian, near: Vector, count: int, *, key: Key | None, progress: bool
     ) -> StationaryStates:
-        """The lowest states; see [`eigenstates`][bohmdiff.eigenstates]. The `tolerance` is that of the energies, in
-        units of the distance of the lowest two."""
+        """The lowest states; see [`eigenstates`][bohmdiff.eigenstates]. The `tolerance` is that of the
+        energies, in units of the distance of the lowest two."""
         del key, progress
         d, dtype = near.size, near.dtype
         hamiltonian = cast_floats(hamiltonian, dtype)
@@ -189,14 +188,18 @@ class HermiteFunctions(AbstractStationaryMethod):
             basis = Basis(Quanta(degree, weights), frame, hamiltonian, terms, on_host=True)
             if basis.size <= count:
                 raise ValueError(
-                    f"A degree of {degree:g} has {basis.size} functions, too few for {count} states. Pass a larger one."
+                    f"A degree of {degree:g} has {basis.size} functions, too few for {count} states. "
+                    "Pass a larger one."
                 )
             found = levels(basis, raised(basis, terms), count)
             gap = float(found.energy[1] - found.energy[0]) if count > 1 else float(_gap(found))
             tolerance = self.tolerance * gap
             error = _energy_errors(found, before)
             larger = float(np.ceil(1.2 * degree)) + 1
-            full = number_of(Quanta(larger, weights).raised(RAISED)) > _MOST_STATIONARY or larger > _LARGEST_DEGREE
+            full = (
+                number_of(Quanta(larger, weights).raised(RAISED)) > _MOST_STATIONARY
+                or larger > _LARGEST_DEGREE
+            )
             if self.degree is not None or np.all(error <= tolerance) or full:
                 break
             before, degree = found, larger
@@ -222,11 +225,11 @@ class _Ran(NamedTuple):
 
     basis: Basis
     bounds: Bounds
-    start: Coefficients
+    start: Any
     times: np.ndarray
-    coefficients: Float[Array, "U 2 N"]
+    coefficients: Any
     moments: Moments
-    error_bound: Float[Array, " U"]
+    error_bound: Any
 
     @property
     def worst(self) -> float:
@@ -247,7 +250,11 @@ class _Search:
         self.method, self.problem, self.ts = method, problem, ts
         d = problem.dimension
         self.weights = (1.0,) * d if method.weights is None else method.weights
-        for name, given in (("weights", method.weights), ("centre", method.centre), ("scale", method.scale)):
+        for name, given in (
+            ("weights", method.weights),
+            ("centre", method.centre),
+            ("scale", method.scale),
+        ):
             if given is not None and len(given) != d:
                 raise ValueError(
                     f"{name} must have shape ({d},), since the problem has {d} coordinates, but it has shape "
@@ -385,8 +392,8 @@ class _Search:
         needed, most = number_of(Quanta(degree, self.weights).raised(RAISED)), self._most_functions()
         if needed > most:
             raise ValueError(
-                f"A degree of {degree:g} in {len(self.weights)} coordinates has {needed} functions with those that "
-                f"tell the error, but the memory holds {most}. Use a smaller degree, fewer saved times, single "
+                f"A degree of {degree:g} in {len(self.weights)} coordinates has {needed} functions with those "
+                f"that tell the error, but the memory holds {most}. Use a smaller degree, fewer saved times, single "
                 "precision, or weights that leave out functions; or set memory= if more may be used."
             )
 
@@ -425,8 +432,7 @@ class _Search:
                 jnp.asarray(ran.times, dtype),
                 limit=method.tolerance,
                 meaning=f"The finite basis causes about this error of {what}.",
-                remedy="Pass a larger degree, a smaller tolerance or more memory; or use SplitOperator in up to four "
-                "coordinates.",
+                remedy="Pass a larger degree or more memory; or use SplitOperator in up to four coordinates.",
             ),
             "norm": over_time(
                 jnp.asarray(np.abs(ran.moments.norm - np.sum(ran.start**2)), dtype),
@@ -490,15 +496,15 @@ class _Search:
         method, problem, ts = self.method, self.problem, self.ts
         if method.degree is None:
             raise ValueError(
-                "HermiteFunctions chooses its degree from concrete numbers, which it cannot under jit, grad or vmap. "
-                "Pass a degree, or take the `method` of a solution that was found outside of the transformation, "
+                "HermiteFunctions chooses its degree from concrete numbers, which it cannot under jit, grad or "
+                "vmap. Pass a degree, or take the `method` of a solution that was found outside of the transformation, "
                 "which has the chosen one."
             )
         if method.steps is None:
             raise ValueError(
-                "HermiteFunctions chooses its steps from concrete numbers, which it cannot under jit, grad or vmap. "
-                "Pass steps, or take the `method` of a solution that was found outside of the transformation, which "
-                "has the chosen ones."
+                "HermiteFunctions chooses its steps from concrete numbers, which it cannot under jit, grad or "
+                "vmap. Pass steps, or take the `method` of a solution that was found outside of the "
+                "transformation, which has the chosen ones."
             )
         quanta, hamiltonian = Quanta(method.degree, self.weights), problem.hamiltonian
         basis = Basis(quanta, self.frame, hamiltonian, self.terms, on_host=False)
@@ -549,14 +555,16 @@ def _energy(basis: Basis, t: Any, c: Any) -> Any:
 
 
 def _energy_errors(found: Levels, before: Levels | None) -> np.ndarray:
-    """A bound of the error of each energy: the residual, or its square over the distance of the next level; or how
-    much it fell since a smaller basis, as each energy is an upper bound."""
+    """A bound of the error of each energy: the residual, or its square over the distance of the next level; or
+    how much it fell since a smaller basis, as each energy is an upper bound."""
     gaps = np.diff(found.energy)
     nearest = np.minimum(np.append(gaps, np.inf), np.append(np.inf, gaps))
     # Of the last level the distance to the next is not known.
     nearest[-1] = min(nearest[-1], gaps.min()) if gaps.size else np.inf
     safe = found.residual < 0.5 * nearest
-    error = np.where(safe & np.isfinite(nearest), found.residual**2 / np.maximum(nearest, 1e-300), found.residual)
+    error = np.where(
+        safe & np.isfinite(nearest), found.residual**2 / np.maximum(nearest, 1e-300), found.residual
+    )
     if before is not None:
         error = np.minimum(error, np.abs(before.energy - found.energy))
     return np.minimum(error, found.residual)

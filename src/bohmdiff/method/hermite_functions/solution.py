@@ -24,8 +24,8 @@ from ._operator import Coefficients, Frame, terms_of
 from ._run import Basis, between
 from .state import HermiteState
 
-# Observables are integrated on a product of Gauss–Hermite points up to so many coordinates, and by points that are
-# drawn from the density beyond.
+# Observables are integrated on a product of Gauss–Hermite points up to so many coordinates, and by points that
+# are drawn from the density beyond.
 _MOST_ON_NODES = 4
 _MORE_NODES = 8
 _SETS, _POINTS = 8, 512
@@ -56,9 +56,9 @@ class HermiteSolution(Solution):
 
     `trajectories` integrate the velocity with adaptive steps of order 8 and a tolerance of 1e-10 of the width,
     1e-5 in single precision. `sample` draws one coordinate after the other from tabulated distributions, exact to
-    about 1e-5. `probability` is a sum on a fine grid in one and two dimensions; beyond, it comes from 8 sets of 512
-    scrambled Sobol points that are distributed like the density. `expectation` is a sum over Gauss–Hermite points
-    in up to four coordinates, and over the Sobol points beyond.
+    about 1e-5. `probability` is a sum on a fine grid in one and two dimensions; beyond, it comes from 8 sets of
+    512 scrambled Sobol points that are distributed like the density. `expectation` is a sum over Gauss–Hermite
+    points in up to four coordinates, and over the Sobol points beyond.
     """
 
     problem: Problem
@@ -162,15 +162,17 @@ class HermiteSolution(Solution):
 
     def _points(self) -> tuple[Float[Array, "K P d"], None]:
         """Scrambled Sobol points that are distributed like the density, in independent sets."""
-        sets = [qmc.Sobol(self.quanta.dimension, rng=np.random.default_rng(n)).random(_POINTS) for n in range(_SETS)]
+        sets = [
+            qmc.Sobol(self.quanta.dimension, rng=np.random.default_rng(n)).random(_POINTS)
+            for n in range(_SETS)
+        ]
         uniform = jnp.asarray(np.concatenate(sets), self.ts.dtype)
         return _placed(self, jnp.broadcast_to(uniform, (self.ts.size, *uniform.shape))), None
 
 
-def log_gradient(
-    psi: Array, gradient: Array
-) -> tuple[Array, Array]:
-    """Real and imaginary part of ∇ψ/ψ from ψ, shape `(2, ...)`, and its gradient, `(d, 2, ...)`; zero where |ψ|² is below the smallest normal number."""
+def log_gradient(psi: Array, gradient: Array) -> tuple[Array, Array]:
+    """Real and imaginary part of ∇ψ/ψ from ψ, shape `(2, ...)`, and its gradient, `(d, 2, ...)`; zero where
+    |ψ|² is below the smallest normal number."""
     density = psi[0] ** 2 + psi[1] ** 2
     nothing = density < jnp.finfo(density.dtype).tiny
     safe = jnp.where(nothing, 1, density)

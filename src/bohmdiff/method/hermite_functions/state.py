@@ -24,8 +24,8 @@ class HermiteState(AbstractInitialState):
     later = bd.solve(bd.Problem(hamiltonian + drive, ground, t1=5.0), method)
     ```
 
-    It may have nodes, so that only methods that expand or propagate ψ itself take it, unless it is a ground state.
-    Particles of a design are placed by the distribution of one coordinate after the other.
+    It may have nodes, so that only methods that expand or propagate ψ itself take it, unless it is a ground
+    state. Particles of a design are placed by the distribution of one coordinate after the other.
 
     - `energy`: $\langle H\rangle$ of a stationary state, otherwise NaN.
     - `energy_error`: a bound of its error, the norm of $(H - E)\psi$; otherwise NaN.
