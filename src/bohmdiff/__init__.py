@@ -20,7 +20,6 @@ from .flow import acceleration as acceleration
 from .flow import propagate as propagate
 from .flow import quantum_potential as quantum_potential
 from .hamiltonian import AbstractPotential as AbstractPotential
-from .hamiltonian import AbstractPulse as AbstractPulse
 from .hamiltonian import DoubleWell as DoubleWell
 from .hamiltonian import Eckart as Eckart
 from .hamiltonian import GaussianPulse as GaussianPulse

@@ -1,7 +1,6 @@
 """Normal modes against other programs, against diagonalisation, and as files."""
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -103,25 +102,28 @@ def test_the_levels_are_those_of_the_hamiltonian(water):
     )
 
 
-def test_the_force_constants_are_the_derivatives_of_the_potential(water):
-    def energy(q):
-        return water.hamiltonian.potential(0.0, q)
-
-    derivative = jax.hessian(energy)
-    zero = jnp.zeros(3)
-    np.testing.assert_allclose(derivative(zero), np.diag(water.frequencies), atol=1e-15)
-    np.testing.assert_allclose(jax.jacfwd(derivative)(zero), water.cubic, atol=1e-14)
-    np.testing.assert_allclose(jax.jacfwd(jax.jacfwd(derivative))(zero), water.quartic, atol=1e-13)
-    np.testing.assert_allclose(jax.jacfwd(water.dipole)(zero), water.dipole_gradient, atol=1e-14)
+@pytest.mark.parametrize("path", [WATER, FORMALDEHYDE])
+def test_near_the_minimum_all_is_polynomial(path):
+    modes = bd.NormalModes.load(path)
+    potential, dipole = modes.hamiltonian.potential, modes.dipole
+    omega, cubic, quartic = (np.asarray(one) for one in (modes.frequencies, modes.cubic, modes.quartic))
+    both = jax.jit(lambda q: (potential(0.0, q), dipole(q)))
+    for q in np.random.default_rng(0).uniform(-0.8, 0.8, size=(4, omega.size)) * float(modes.reach):
+        expected = 0.5 * omega @ q**2 + cubic @ q @ q @ q / 6 + quartic @ q @ q @ q @ q / 24
+        curved = np.asarray(dipole.curvature) @ q @ q / 2
+        energy, moment = both(jnp.asarray(q))
+        np.testing.assert_allclose(energy, expected, atol=0.02 * CM)
+        np.testing.assert_allclose(moment, dipole.constant + modes.dipole_gradient @ q + curved, atol=1e-6)
+    np.testing.assert_allclose(modes.hamiltonian.mass * omega, 1.0, rtol=1e-12)
 
 
 def test_the_bounded_coordinate():
-    q = jnp.linspace(-4.0, 4.0, 41)
-    np.testing.assert_allclose(bounded(q, jnp.array(5.0)), q, atol=1e-6)
-    far = bounded(jnp.array([-1e200, -1e3, -6.0, 6.0, 1e3, 1e200]), jnp.array(5.0))
-    np.testing.assert_allclose(far, [-5, -5, -5, 5, 5, 5], atol=1e-6)
+    q = jnp.array([*np.linspace(-4.0, 4.0, 41), -1e200, -1e3, -6.0, 6.0, 1e3, 1e200])
+    u = jax.jit(bounded)(q, jnp.array(5.0))
+    np.testing.assert_allclose(u[:41], q[:41], atol=1e-6)
+    np.testing.assert_allclose(u[41:], [-5, -5, -5, 5, 5, 5], atol=1e-6)
     everywhere = jnp.linspace(-20.0, 20.0, 2001)
-    slopes = jax.vmap(jax.grad(bounded), in_axes=(0, None))(everywhere, jnp.array(5.0))
+    slopes = jax.jit(jax.vmap(jax.grad(bounded), in_axes=(0, None)))(everywhere, jnp.array(5.0))
     assert jnp.all((slopes >= 0) & (slopes <= 1 + 1e-12))
 
 
@@ -136,6 +138,7 @@ def test_no_energy_is_below_the_minimum(path):
     assert jnp.isfinite(energy(0.0, 1e100 * draws)).all()
 
 
+@pytest.mark.slow
 def test_a_reach_beyond_the_first_minimum_is_told(formaldehyde):
     constants = (
         np.asarray(one) for one in (formaldehyde.frequencies, formaldehyde.cubic, formaldehyde.quartic)
@@ -151,6 +154,7 @@ def test_a_reach_beyond_the_first_minimum_is_told(formaldehyde):
         bd.NormalModes.from_force_field([1000.0], {(0, 0, 0): 1900.0}, energy=CM)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", [WATER, FORMALDEHYDE])
 def test_terms_of_few_coordinates_add_up(path):
     modes = bd.NormalModes.load(path)
@@ -169,13 +173,14 @@ def test_terms_of_few_coordinates_add_up(path):
         np.testing.assert_allclose(total, whole, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_four_modes_may_be_coupled():
-    modes = bd.NormalModes.from_force_field([1.0, 1.0, 1.0, 1.0], quartic={(0, 1, 2, 3): 0.3}, energy=1.0)
+    modes = bd.NormalModes.from_force_field([1.0] * 4, quartic={(0, 1, 2, 3): 0.1}, energy=1.0)
     terms = modes.hamiltonian.potential.separable_terms(4)
     assert [term.coordinates for term in terms] == [(0,), (1,), (2,), (3,), (0, 1, 2, 3)]
     x = jnp.array([0.5, -0.4, 0.3, 0.8])
     # 4! orders of the indices over 4!.
-    np.testing.assert_allclose(terms[-1].potential(0.0, x), 0.3 * jnp.prod(x), rtol=1e-9)
+    np.testing.assert_allclose(terms[-1].potential(0.0, x), 0.1 * jnp.prod(x), rtol=1e-9)
 
 
 @pytest.mark.slow
@@ -186,8 +191,8 @@ def test_law(water):
 def test_float32(water):
     single = cast_floats(water, jnp.float32)
     x = jnp.array([0.4, -0.7, 0.9], jnp.float32)
-    value = single.hamiltonian.potential(jnp.float32(0.0), x)
-    assert value.dtype == single.dipole(x).dtype == jnp.float32
+    value, moment = jax.jit(lambda x: (single.hamiltonian.potential(0.0, x), single.dipole(x)))(x)
+    assert value.dtype == moment.dtype == jnp.float32
     np.testing.assert_allclose(value, water.hamiltonian.potential(0.0, x.astype(float)), rtol=1e-5)
 
 
@@ -217,7 +222,7 @@ def test_gradients_flow_to_force_constants():
         modes = bd.NormalModes.from_force_field([1.0, 2.0], cubic, energy=1.0, reach=4.0)
         return modes.hamiltonian.potential(0.0, x)
 
-    np.testing.assert_allclose(jax.grad(energy)(0.3), x[1] ** 3 / 6, rtol=1e-9)
+    np.testing.assert_allclose(jax.jit(jax.grad(energy))(0.3), x[1] ** 3 / 6, rtol=1e-9)
 
 
 def test_a_file_gives_the_same_back(water, tmp_path):
@@ -323,9 +328,9 @@ def test_errors(make, message):
 
 
 def test_other_errors(tmp_path):
-    with pytest.raises(FileNotFoundError, match="There is no file .* or its text"):
+    with pytest.raises(FileNotFoundError, match=r"There is no file .* or its text"):
         from_xyz("water.xyz")
-    with unchecked_types(), pytest.raises(TypeError, match="made by NormalModes.from_geometry"):
+    with unchecked_types(), pytest.raises(TypeError, match=r"made by NormalModes\.from_geometry"):
         bd.NormalModes(3)
 
 
@@ -333,8 +338,3 @@ def test_without_pyscf_one_error_says_how_to_install_it(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "pyscf", None)
     with pytest.raises(ImportError, match=r'pip install "\.\[chem\]"'):
         from_xyz(cache=tmp_path)
-
-
-def test_importing_the_package_does_not_import_pyscf():
-    script = "import sys, bohmdiff; assert 'pyscf' not in sys.modules"
-    subprocess.run([sys.executable, "-c", script], check=True)

@@ -15,7 +15,6 @@ from .potentials import Eckart as Eckart
 from .potentials import HenonHeiles as HenonHeiles
 from .potentials import InteractingBosons as InteractingBosons
 from .potentials import MorseChain as MorseChain
-from .pulses import AbstractPulse as AbstractPulse
 from .pulses import GaussianPulse as GaussianPulse
 from .pulses import SineSquaredPulse as SineSquaredPulse
 from .quadratic import Quadratic as Quadratic

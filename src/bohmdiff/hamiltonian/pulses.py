@@ -17,8 +17,6 @@ from .potential import positive, scalar
 class AbstractPulse(eqx.Module):
     r"""A field $E(t) = E_0\, s(t) \cos(\omega (t - t_c) + \varphi)\, e$, where the envelope $s$ is at most one.
 
-    For an envelope of your own, subclass it, declare the fields and write `envelope`.
-
     - `amplitude`, `frequency`, `centre`, `duration`, `phase`: $E_0$, $\omega$, $t_c$, the duration and
         $\varphi$, numbers.
     - `polarisation`: the unit vector $e$, shape `(3,)`, or `None` for a field that is a number.

@@ -360,7 +360,8 @@ def _with_reach(content: Mapping[str, Any], reach: float | None) -> dict[str, An
             warn(
                 f"The quartic force field falls below the minimum of the molecule at |q| = {largest:.2f} "
                 "already, so that its anharmonic part ends there: energies of states that go beyond "
-                f"{0.8 * reach:.1f} mean nothing. Large motions, such as torsions, need another potential."
+                f"{0.8 * reach:.1f} mean nothing. Torsions and the bends of linear molecules need another "
+                "potential."
             )
     elif as_float(reach, "reach") > largest:
         warn(
