@@ -191,6 +191,18 @@ def drawn(figure):
     figure.canvas.draw()
 
 
+def at_half(pulse):
+    return pulse(0.5)
+
+
+PULSE = {
+    "amplitude": 0.1,
+    "frequency": 1.0,
+    "centre": 0.0,
+    "duration": 2.0,
+    "phase": 0.5,
+    "polarisation": [0.0, 0.0, 1.0],
+}
 PACKET = {"mean": [0.5, 0.0], "covariance": 0.5}
 CALLS = {
     "AutomaticDegree": Call(
@@ -232,6 +244,23 @@ CALLS = {
         bd.TabulatedPotential,
         {"axes": [np.linspace(-1.0, 1.0, 4)] * 2, "values": np.ones((4, 4)), "outside": "linear"},
         value,
+    ),
+    "GaussianPulse": Call(bd.GaussianPulse, PULSE, at_half),
+    "SineSquaredPulse": Call(bd.SineSquaredPulse, PULSE, at_half),
+    "Laser": Call(
+        bd.Laser, {"field": bd.GaussianPulse(0.1, 1.0, 0.0, 2.0), "dipole": lambda x: x[0]}, value
+    ),
+    "NormalModes": Call(
+        bd.NormalModes.from_force_field,
+        {
+            "frequencies": [1.0, 2.0],
+            "cubic": {(0, 0, 1): 0.1},
+            "quartic": {(0, 0, 1, 1): 0.1},
+            "energy": 0.01,
+            "dipole_gradient": np.ones((3, 2)),
+            "reach": 3.0,
+        },
+        lambda modes: (modes.hamiltonian.potential(0.1, X), modes.dipole(X)),
     ),
     "PotentialSum": Call(
         lambda first, second: bd.PotentialSum(first, second),

@@ -21,7 +21,7 @@ EXPORTED = sorted(
 
 # Each may import those above it, never those below.
 ORDER = ["hamiltonian", "wavepacket", "solver", "problem", "units", "network", "score", "flow"]
-ORDER += ["objective", "training", "solution", "stochastic", "method", "plot", "testing"]
+ORDER += ["objective", "training", "solution", "stochastic", "method", "molecule", "plot", "testing"]
 # Usable by anyone with Diffrax, without the rest.
 INDEPENDENT = {"solver"}
 # Open to all, and importing none of the above.
@@ -41,6 +41,7 @@ assert not changed, changed
 assert not jax.config.jax_enable_x64
 import jax.numpy as jnp
 assert bohmdiff.GaussianWavePacket([0.0], 1.0).mean.dtype == jnp.float32
+assert "pyscf" not in __import__("sys").modules
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -38,11 +38,12 @@ def start_of_reference():
     return run_page(name_of(page), page.read_text(encoding="utf-8"))
 
 
-# They train, try every law, or compile for long.
+# They train, try every law, compile for long, or compute a molecule.
 LONG = {
     "AutomaticDegree",
     "BlanesMoan6",
     "DeepStochasticMechanics",
+    "NormalModes",
     "PhysicsInformedNetwork",
     "SelfConsistentScoreMatching",
     "ToleranceNotReachedError",
@@ -87,6 +88,7 @@ RESULTS = {
     "GridSolution",
     "HermiteVelocity",
     "LocalScore",
+    "NormalModes",
     "ObjectiveReport",
     "Pullback",
     "Particles",
@@ -110,6 +112,7 @@ PHYSICAL = {
     "methods",
     "solutions",
     "processes",
+    "molecules",
 }
 
 

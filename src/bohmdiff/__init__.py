@@ -6,6 +6,7 @@ from . import plot as plot
 from . import units as units
 from ._errors import BohmdiffError as BohmdiffError
 from ._errors import DegenerateFitError as DegenerateFitError
+from ._errors import ElectronicStructureError as ElectronicStructureError
 from ._errors import NotFiniteError as NotFiniteError
 from ._errors import ParticlesLostError as ParticlesLostError
 from ._errors import ToleranceNotReachedError as ToleranceNotReachedError
@@ -23,14 +24,17 @@ from .flow import quantum_potential as quantum_potential
 from .hamiltonian import AbstractPotential as AbstractPotential
 from .hamiltonian import DoubleWell as DoubleWell
 from .hamiltonian import Eckart as Eckart
+from .hamiltonian import GaussianPulse as GaussianPulse
 from .hamiltonian import Hamiltonian as Hamiltonian
 from .hamiltonian import HenonHeiles as HenonHeiles
 from .hamiltonian import InteractingBosons as InteractingBosons
+from .hamiltonian import Laser as Laser
 from .hamiltonian import MorseChain as MorseChain
 from .hamiltonian import PotentialSum as PotentialSum
 from .hamiltonian import PotentialTerm as PotentialTerm
 from .hamiltonian import Quadratic as Quadratic
 from .hamiltonian import ScaledPotential as ScaledPotential
+from .hamiltonian import SineSquaredPulse as SineSquaredPulse
 from .hamiltonian import TabulatedPotential as TabulatedPotential
 from .method import AbstractMethod as AbstractMethod
 from .method import AbstractStationaryMethod as AbstractStationaryMethod
@@ -52,6 +56,7 @@ from .method.given_score import FlowSolution as FlowSolution
 from .method.physics_informed import WaveFunctionSolution as WaveFunctionSolution
 from .method.sequential import EnsembleSolution as EnsembleSolution
 from .method.split_operator import GridSolution as GridSolution
+from .molecule import NormalModes as NormalModes
 from .network import AbstractWithDerivatives as AbstractWithDerivatives
 from .network import AbstractWithPullback as AbstractWithPullback
 from .network import LocalScore as LocalScore

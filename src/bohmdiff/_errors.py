@@ -85,6 +85,25 @@ class ToleranceNotReachedError(BohmdiffError):
         self.solution = solution
 
 
+class ElectronicStructureError(BohmdiffError):
+    """The electronic structure of a molecule, or its minimum, was not found.
+
+    ```python
+    hydrogen = "H 0.0 0.0 0.0\nH 0.0 0.0 0.7"
+    try:
+        modes = bd.NormalModes.from_geometry(
+            hydrogen,
+            method="hf",
+            basis="sto-3g",
+            optimize=True,
+            cache="cache",
+        )
+    except bd.ElectronicStructureError as error:
+        print(error)
+    ```
+    """
+
+
 class TrainingError(BohmdiffError):
     """A training ended early.
 

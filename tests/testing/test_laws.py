@@ -39,6 +39,7 @@ POTENTIALS = {
     bd.Eckart: bd.Eckart(1.0, 0.5),
     bd.InteractingBosons: bd.InteractingBosons(),
     bd.TabulatedPotential: bd.TabulatedPotential([KNOTS, KNOTS], KNOTS[:, None] ** 2 + 0.1 * KNOTS**3),
+    bd.Laser: bd.Laser(bd.GaussianPulse(0.7, 2.0, 0.4, 1.0), lambda x: x[0] - 0.3 * x[0] * x[1]),
     bd.PotentialSum: bd.DoubleWell() + driven,
     bd.ScaledPotential: 2.0 * bd.HenonHeiles(0.1),
 }
@@ -150,7 +151,7 @@ def each(entries):
 
 @each(POTENTIALS)
 def test_potentials(cls):
-    time_dependent = cls in (bd.Quadratic, bd.PotentialSum)
+    time_dependent = cls in (bd.Laser, bd.Quadratic, bd.PotentialSum)
     assert type(POTENTIALS[cls]) is cls
     check_potential(POTENTIALS[cls], 2, time_dependent=time_dependent)
 

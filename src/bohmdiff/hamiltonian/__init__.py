@@ -1,7 +1,10 @@
+from ._bounded import bounded as bounded
 from ._smoothness import warn_of_kinks as warn_of_kinks
 from ._time import depends_on_time as depends_on_time
 from ._time import warn_of_no_force as warn_of_no_force
+from .dipole import PolynomialDipole as PolynomialDipole
 from .hamiltonian import Hamiltonian as Hamiltonian
+from .laser import Laser as Laser
 from .potential import AbstractPotential as AbstractPotential
 from .potential import PotentialSum as PotentialSum
 from .potential import PotentialTerm as PotentialTerm
@@ -12,5 +15,7 @@ from .potentials import Eckart as Eckart
 from .potentials import HenonHeiles as HenonHeiles
 from .potentials import InteractingBosons as InteractingBosons
 from .potentials import MorseChain as MorseChain
+from .pulses import GaussianPulse as GaussianPulse
+from .pulses import SineSquaredPulse as SineSquaredPulse
 from .quadratic import Quadratic as Quadratic
 from .tabulated import TabulatedPotential as TabulatedPotential

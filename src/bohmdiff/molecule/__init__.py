@@ -1,0 +1,1 @@
+from .normal_modes import NormalModes as NormalModes
