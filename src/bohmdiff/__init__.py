@@ -22,6 +22,7 @@ from .flow import acceleration as acceleration
 from .flow import propagate as propagate
 from .flow import quantum_potential as quantum_potential
 from .hamiltonian import AbstractPotential as AbstractPotential
+from .hamiltonian import AbstractSeparablePotential as AbstractSeparablePotential
 from .hamiltonian import DoubleWell as DoubleWell
 from .hamiltonian import Eckart as Eckart
 from .hamiltonian import GaussianPulse as GaussianPulse
@@ -116,6 +117,7 @@ from .training import scale_by_gauss_newton as scale_by_gauss_newton
 from .units import Units as Units
 from .wavepacket import AbstractDesign as AbstractDesign
 from .wavepacket import AbstractInitialState as AbstractInitialState
+from .wavepacket import AbstractStateWithNodes as AbstractStateWithNodes
 from .wavepacket import GaussHermitePoints as GaussHermitePoints
 from .wavepacket import GaussianMixture as GaussianMixture
 from .wavepacket import GaussianWavePacket as GaussianWavePacket

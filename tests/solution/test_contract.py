@@ -48,6 +48,7 @@ METHODS = {
     "SequentialScoreMatching": lambda: bd.SequentialScoreMatching(degree=4, steps=16),
     "AutomaticDegree": lambda: bd.AutomaticDegree(largest=4),
     "SplitOperator": lambda: bd.SplitOperator(points=64, lower=-7.0, upper=7.0, steps=60),
+    "HermiteFunctions": lambda: bd.HermiteFunctions(degree=24),
     "GivenScore": given,
     "SelfConsistentScoreMatching": trained,
     "DeepStochasticMechanics": velocities,

@@ -72,7 +72,8 @@ def eigenstates(
         worst = int(np.argmax(np.where(np.isfinite(errors), errors, np.inf)))
         warn(
             f"The energies of {wrong.size} of {count} states by {type(method).__name__} may be wrong by more "
-            f"than {states.tolerance:.1e}: that of state {worst} by up to {errors[worst]:.1e}. Pass a larger degree."
+            f"than {states.tolerance:.1e}: that of state {worst} by up to {errors[worst]:.1e}. Pass a larger "
+            "degree."
         )
     return states
 

@@ -6,6 +6,7 @@ from .dipole import PolynomialDipole as PolynomialDipole
 from .hamiltonian import Hamiltonian as Hamiltonian
 from .laser import Laser as Laser
 from .potential import AbstractPotential as AbstractPotential
+from .potential import AbstractSeparablePotential as AbstractSeparablePotential
 from .potential import PotentialSum as PotentialSum
 from .potential import PotentialTerm as PotentialTerm
 from .potential import ScaledPotential as ScaledPotential

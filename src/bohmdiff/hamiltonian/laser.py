@@ -12,12 +12,12 @@ from .._closure import as_module, name_of, settled
 from .._precision import in_full_precision
 from .._types import Scalar, Time, Vector
 from .dipole import PolynomialDipole
-from .potential import AbstractPotential, PotentialTerm
+from .potential import AbstractSeparablePotential, PotentialTerm
 
 _SHAPES = ((), (3,))
 
 
-class Laser(AbstractPotential):
+class Laser(AbstractSeparablePotential):
     r"""$V(t, x) = -E(t) \cdot \mu(x)$: a dipole moment in the electric field of a light pulse.
 
     ```python

@@ -44,35 +44,6 @@ class AbstractPotential(eqx.Module):
     def __call__(self, t: Time, x: Vector) -> Scalar:
         """The energy of one particle at `x`, shape `(d,)`, at time `t`."""
 
-    def separable_terms(self, dimension: int) -> "tuple[PotentialTerm, ...]":
-        """The potential as a sum of terms that each depend on a few coordinates; the whole as one term, unless a
-        subclass knows better.
-
-        Methods that expand ψ in products of functions, such as `HermiteFunctions`, need it in more than five
-        coordinates, and are faster with it in fewer.
-
-        ```python
-        class Coupled(bd.AbstractPotential):
-            def __call__(self, t, x):
-                return 0.5 * jnp.sum(x**2) + 0.1 * x[0] * x[1]
-
-            def separable_terms(self, dimension):
-                square = lambda t, y: 0.5 * y[0] ** 2
-                product = lambda t, y: 0.1 * y[0] * y[1]
-                return (
-                    *(bd.PotentialTerm((i,), square) for i in range(dimension)),
-                    bd.PotentialTerm((0, 1), product),
-                )
-        ```
-
-        **Arguments:**
-
-        - `dimension`: the number of coordinates, `d`.
-
-        **Returns:** [`PotentialTerm`][bohmdiff.PotentialTerm]s whose sum is the potential.
-        """
-        return (PotentialTerm(tuple(range(dimension)), self),)
-
     def __add__(self, other: Any) -> "AbstractPotential":
         return _add(self, other)
 
@@ -100,6 +71,35 @@ class AbstractPotential(eqx.Module):
 
     def __neg__(self) -> "AbstractPotential":
         return ScaledPotential(self, -1.0)
+
+
+class AbstractSeparablePotential(AbstractPotential):
+    """A potential that is a sum of terms of a few coordinates each.
+
+    Methods that expand ψ in products of functions, such as
+    [`HermiteFunctions`][bohmdiff.HermiteFunctions], need it in more than five coordinates, and are faster with
+    it in fewer. All potentials of bohmdiff are such sums, but for tables, and so are sums of them.
+
+    ```python
+    class Coupled(bd.AbstractSeparablePotential):
+        def __call__(self, t, x):
+            return 0.5 * jnp.sum(x**2) + 0.1 * x[0] * x[1]
+
+        def separable_terms(self, dimension):
+            square = lambda t, y: 0.5 * y[0] ** 2
+            product = lambda t, y: 0.1 * y[0] * y[1]
+            return (
+                *(bd.PotentialTerm((i,), square) for i in range(dimension)),
+                bd.PotentialTerm((0, 1), product),
+            )
+    ```
+
+    **Units:** energy.
+    """
+
+    @abstractmethod
+    def separable_terms(self, dimension: int) -> "tuple[PotentialTerm, ...]":
+        """The terms for a number of coordinates, `d`; their sum is the potential."""
 
 
 class PotentialTerm(eqx.Module):
@@ -138,7 +138,7 @@ class PotentialTerm(eqx.Module):
         return self.potential(t, x[np.array(self.coordinates)])
 
 
-class PotentialSum(AbstractPotential):
+class PotentialSum(AbstractSeparablePotential):
     """A sum of potentials, as returned by `V + W`.
 
     ```python
@@ -176,7 +176,7 @@ class PotentialSum(AbstractPotential):
         return tuple(part for term in self.terms for part in separable_terms(term, dimension))
 
 
-class ScaledPotential(AbstractPotential):
+class ScaledPotential(AbstractSeparablePotential):
     """A potential times a number, as returned by `factor * V`, `V / number` and `-V`.
 
     ```python
@@ -223,8 +223,8 @@ class Monomial(AbstractPotential):
 
 
 def separable_terms(potential: Callable[..., Any], dimension: int) -> tuple[PotentialTerm, ...]:
-    """The terms of any potential; a plain function is one term."""
-    if isinstance(potential, AbstractPotential):
+    """The terms of any potential; what is not known as a sum is one term of all coordinates."""
+    if isinstance(potential, AbstractSeparablePotential):
         return potential.separable_terms(dimension)
     return (PotentialTerm(tuple(range(dimension)), potential),)
 

@@ -14,6 +14,7 @@ from .._precision import in_full_precision
 from .._types import Numbers, Scalar, Time, Vector
 from .potential import (
     AbstractPotential,
+    AbstractSeparablePotential,
     Monomial,
     PotentialTerm,
     check_fits,
@@ -23,7 +24,7 @@ from .potential import (
 )
 
 
-class MorseChain(AbstractPotential):
+class MorseChain(AbstractSeparablePotential):
     r"""A chain of any number of Morse oscillators with nearest-neighbour coupling:
     $V = \sum_i D\,(1 - e^{-\beta x_i})^2 + \lambda \sum_{i<d} x_i x_{i+1}$.
 
@@ -68,7 +69,7 @@ class MorseChain(AbstractPotential):
         )
 
 
-class DoubleWell(AbstractPotential):
+class DoubleWell(AbstractSeparablePotential):
     r"""$V = \sum_i D\,(x_i^2/a^2 - 1)^2$: minima of zero at $x_i = \pm a$, separated by a barrier of height $D$.
 
     With several coordinates, each has its own double well; add a function to couple them.
@@ -107,7 +108,7 @@ class DoubleWell(AbstractPotential):
         )
 
 
-class HenonHeiles(AbstractPotential):
+class HenonHeiles(AbstractSeparablePotential):
     r"""The Hénon–Heiles model in any $d \ge 2$:
     $V = \tfrac12 \sum_i \omega_i^2 x_i^2 + \lambda \sum_{i<d} (x_i^2 x_{i+1} - \tfrac13 x_{i+1}^3)$.
 
@@ -164,7 +165,7 @@ class HenonHeiles(AbstractPotential):
         )
 
 
-class Eckart(AbstractPotential):
+class Eckart(AbstractSeparablePotential):
     r"""The symmetric barrier $V = V_0\, \operatorname{sech}^2(x_k / a)$ along one coordinate $k$.
 
     The other coordinates are free; add a potential to confine them:
@@ -218,7 +219,7 @@ class Eckart(AbstractPotential):
         return (PotentialTerm((self.coordinate,), _replaced(self, coordinate=0)),)
 
 
-class InteractingBosons(AbstractPotential):
+class InteractingBosons(AbstractSeparablePotential):
     r"""Repelling particles on a line in a harmonic trap, with one coordinate per particle:
     $V = \sum_i \tfrac12 m \omega^2 x_i^2 + \sum_{i<j} \tfrac{g}{2}\, \mathcal N(x_i - x_j;\, 0, \sigma^2)$.
 

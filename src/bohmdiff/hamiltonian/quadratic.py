@@ -13,10 +13,16 @@ from .._check import as_real_array, describe, is_concrete, reason, require
 from .._closure import as_module, name_of, settled
 from .._precision import in_full_precision
 from .._types import Numbers, Scalar, Time, Vector
-from .potential import AbstractPotential, PotentialTerm, check_fits, number_or_vector
+from .potential import (
+    AbstractPotential,
+    AbstractSeparablePotential,
+    PotentialTerm,
+    check_fits,
+    number_or_vector,
+)
 
 
-class Quadratic(AbstractPotential):
+class Quadratic(AbstractSeparablePotential):
     r"""$V(t, x) = \tfrac12 (x-c)^\top K(t)\,(x-c) + b(t)\cdot x$.
 
     It can be bound, free or inverted, coupled and driven: $K$, $c$ and $b$ may each depend on time.

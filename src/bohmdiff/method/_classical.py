@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from .._types import Points, Scalar, Times, Vector, Weights
+from .._types import Key, Points, Scalar, Times, Vector, Weights
 from ..problem import Problem
 from ..wavepacket import SobolPoints
 
@@ -16,7 +16,13 @@ _SHARE = 0.98
 
 
 def particles(problem: Problem) -> tuple[Points, Weights]:
-    return problem.initial.particles(SobolPoints(_PARTICLES), jax.random.key(0))
+    return problem.initial.particles(SobolPoints(_PARTICLES), _key(0))
+
+
+def _key(seed: int) -> Key:
+    """A key that is known inside a transformation too."""
+    with jax.ensure_compile_time_eval():
+        return jax.random.key(seed)
 
 
 def extent(problem: Problem) -> tuple[Vector, Vector, Vector]:
@@ -29,7 +35,7 @@ def _momenta(problem: Problem, points: Points, weights: Weights) -> Points:
     """Momenta of ψ0 at these positions: beyond ∇S0, those of the Wigner function are as wide as those of ψ0."""
     osmotic = 0.5 * problem.hamiltonian.hbar * jax.vmap(problem.initial.score)(points)
     width = jnp.sqrt(weights @ osmotic**2)
-    normal = jnp.asarray(SobolPoints(_PARTICLES)(problem.dimension, jax.random.key(1))[0], points.dtype)
+    normal = jnp.asarray(SobolPoints(_PARTICLES)(problem.dimension, _key(1))[0], points.dtype)
     return jax.vmap(jax.grad(problem.initial.phase))(points) + width[None] * normal
 
 

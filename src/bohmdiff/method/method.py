@@ -14,7 +14,7 @@ from .._types import Key, Numbers, Times, Vector
 from ..hamiltonian import Hamiltonian
 from ..problem import Problem, as_problem, saved_times
 from ..solution import Solution
-from ..wavepacket import AbstractInitialState
+from ..wavepacket import AbstractInitialState, AbstractStateWithNodes
 
 
 class AbstractMethod(eqx.Module):
@@ -125,8 +125,9 @@ def solve(
         raise ValueError(f"method must be a method such as SplitOperator, but {method!r} was given.{hint}")
     if key is not None:
         key = as_key(key)
-    if not (problem.initial.nodeless or method.allows_nodes):
-        name = type(problem.initial).__name__
+    initial = problem.initial
+    if isinstance(initial, AbstractStateWithNodes) and not (initial.nodeless or method.allows_nodes):
+        name = type(initial).__name__
         raise ValueError(
             f"{type(method).__name__} needs an initial state without nodes, but this {name} may have some. Use "
             "HermiteFunctions, or SplitOperator in up to four coordinates."

@@ -8,10 +8,10 @@ from jaxtyping import Array, Float
 
 from .._check import is_concrete
 from .._types import Scalar, Time, Vector
-from ..hamiltonian import AbstractPotential, PotentialTerm, bounded
+from ..hamiltonian import AbstractSeparablePotential, PotentialTerm, bounded
 
 
-class QuarticForceField(AbstractPotential):
+class QuarticForceField(AbstractSeparablePotential):
     r"""$V = \sum_i \tfrac12 \omega_i q_i^2 + \tfrac16 \sum_{ijk} \phi_{ijk} u_i u_j u_k
     + \tfrac1{24} \sum_{ijkl} \phi_{ijkl} u_i u_j u_k u_l$, where $u_i = u(q_i)$ is bounded.
 

@@ -14,6 +14,7 @@ from .particles import particle_covariance as particle_covariance
 from .particles import particle_projection as particle_projection
 from .particles import weighted_sum as weighted_sum
 from .solution import AbstractFitted as AbstractFitted
+from .solution import InitialWaveFunction as InitialWaveFunction
 from .solution import Solution as Solution
 from .solution import WaveFunction as WaveFunction
 from .solution import as_solution as as_solution

@@ -29,6 +29,16 @@ _TINY_PART = 1e-6  # of the span: times that are closer are the same
 WaveFunction = Callable[[Scalar, Vector], Complex[Array, ""]]
 
 
+class InitialWaveFunction(eqx.Module):
+    """ψ of the initial state of a problem, at any time."""
+
+    problem: Problem
+
+    def __call__(self, t: Scalar, x: Vector) -> Complex[Array, ""]:
+        initial, hbar = self.problem.initial, self.problem.hamiltonian.hbar
+        return jnp.exp(jax.lax.complex(0.5 * initial.log_density(x), initial.phase(x) / hbar))
+
+
 class Solution(AbstractScoreSource):
     r"""The time-dependent solution of a [`Problem`][bohmdiff.Problem] by one method.
 
@@ -276,12 +286,7 @@ class Solution(AbstractScoreSource):
 
         **Raises:** [`UnavailableError`][bohmdiff.UnavailableError] if the solution has no wave function.
         """
-        initial, hbar = self.problem.initial, self.problem.hamiltonian.hbar
-
-        def start(t: Scalar, x: Vector) -> Complex[Array, ""]:
-            return jnp.exp(jax.lax.complex(0.5 * initial.log_density(x), initial.phase(x) / hbar))
-
-        return jnp.conj(self.project(start))
+        return jnp.conj(self.project(InitialWaveFunction(self.problem)))
 
     @in_full_precision
     def to_xarray(

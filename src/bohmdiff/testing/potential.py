@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._types import Scalar, Time, Vector
-from .law import agree, check_call, check_ladder, fail, places, point
+from ..hamiltonian import AbstractSeparablePotential
+from .law import Places, agree, check_call, check_ladder, fail, places, point
 
 _LAW = "check_potential"
 _WORDS = ("the gradient", "the second derivative", "the third derivative")
@@ -25,7 +26,8 @@ def check_potential(
 
     It must return a finite real scalar for one particle, in the precision of its input. Its derivatives up to
     the third, which tangents of the flow need, must be finite and agree with finite differences of one another.
-    It must return the same values under `jax.jit` and `jax.vmap`, with a time argument that may be traced.
+    It must return the same values under `jax.jit` and `jax.vmap`, with a time argument that may be traced. If it
+    is an `AbstractSeparablePotential`, it must be the sum of its terms.
 
     ```python
     bohmdiff.testing.check_potential(
@@ -63,8 +65,25 @@ def check_potential(
         reverse=reverse(where.t, where.x, where.along),
         forward=forward(where.t, where.x, where.along),
     )
+    if isinstance(potential, AbstractSeparablePotential):
+        _check_terms(potential, where, dimension)
     if time_dependent is not None:
         _check_time(potential, where.x, times, time_dependent)
+
+
+def _check_terms(potential: AbstractSeparablePotential, where: Places, dimension: int) -> None:
+    terms = potential.separable_terms(dimension)
+    agree(
+        _LAW,
+        "the sum of its separable_terms is another function",
+        lambda index: (
+            f"t, x = {point(where, index)}\npotential(t, x), "
+            f"sum(term(t, x) for term in potential.separable_terms({dimension}))"
+        ),
+        where,
+        whole=jax.vmap(potential)(where.t, where.x),
+        terms=jax.vmap(lambda t, x: sum(term(t, x) for term in terms))(where.t, where.x),
+    )
 
 
 def _check_time(potential: Callable, x: jax.Array, times: tuple[float, float], dependent: bool) -> None:

@@ -11,3 +11,4 @@ from .gaussian import GaussianWavePacket as GaussianWavePacket
 from .log_density import LogDensity as LogDensity
 from .mixture import GaussianMixture as GaussianMixture
 from .state import AbstractInitialState as AbstractInitialState
+from .state import AbstractStateWithNodes as AbstractStateWithNodes

@@ -4,14 +4,14 @@ from abc import abstractmethod
 
 import equinox as eqx
 import jax
-from jaxtyping import DTypeLike, Float
+from jaxtyping import Complex, DTypeLike, Float
 
 from .._types import Key, Matrix, Points, Scalar, Vector, Weights
 from .design import AbstractDesign
 
 
 class AbstractInitialState(eqx.Module):
-    r"""A wave function $\psi_0 = \sqrt{\rho_0}\, e^{iS_0/\hbar}$.
+    r"""A nodeless wave function $\psi_0 = \sqrt{\rho_0}\, e^{iS_0/\hbar}$.
 
     ```python
     initial.score(x), initial.velocity(x, mass), initial.log_density(x)
@@ -29,11 +29,6 @@ class AbstractInitialState(eqx.Module):
     @abstractmethod
     def dtype(self) -> DTypeLike:
         """The dtype in which a problem with this initial state is solved."""
-
-    @property
-    def nodeless(self) -> bool:
-        """Whether the state is known to have no nodes, as methods need that follow particles or scores."""
-        return True
 
     @abstractmethod
     def log_density(self, x: Vector) -> Scalar:
@@ -58,3 +53,22 @@ class AbstractInitialState(eqx.Module):
     def velocity_gradient(self, x: Vector, mass: Float[jax.Array, "*d"]) -> Matrix:
         r"""$\partial v_{0,i} / \partial x_j$."""
         return jax.jacfwd(lambda y: self.velocity(y, mass))(x)
+
+
+class AbstractStateWithNodes(AbstractInitialState):
+    r"""A wave function that may have nodes. Only methods that propagate or expand ψ itself take it:
+    [`SplitOperator`][bohmdiff.SplitOperator] and [`HermiteFunctions`][bohmdiff.HermiteFunctions].
+
+    ```python
+    excited.wave_function(x), excited.nodeless
+    ```
+    """
+
+    @property
+    @abstractmethod
+    def nodeless(self) -> bool:
+        """Whether this one is known to have none, so that all methods take it."""
+
+    @abstractmethod
+    def wave_function(self, x: Vector) -> Complex[jax.Array, ""]:
+        """ψ(x) at one point."""

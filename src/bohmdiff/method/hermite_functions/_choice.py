@@ -9,7 +9,7 @@ from ...problem import Problem
 from .._classical import extent
 from ._operator import Frame
 
-_LEAST_DEGREE = 6
+_LEAST_DEGREE = 6.0
 # Functions beyond those of the classical action: the tails of ψ.
 _BEYOND = 4
 

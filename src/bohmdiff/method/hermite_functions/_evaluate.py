@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from ..._types import Matrix, Points, Scalar, Vector
+from ..._types import Points, Scalar
 from ._index import Quanta, functions_at_nodes, listed, module_of, prefixes
 from ._operator import Coefficients, Frame
 
@@ -91,9 +91,12 @@ def _padded(c: Any) -> Any:
 
 
 class Moments(eqx.Module):
-    mean: Vector
-    covariance: Matrix
-    norm: Scalar
+    """Mean `(d,)`, covariance `(d, d)` and norm of ψ, in NumPy or JAX; with an axis in front for several
+    times."""
+
+    mean: Any
+    covariance: Any
+    norm: Any
 
 
 @functools.lru_cache(16)

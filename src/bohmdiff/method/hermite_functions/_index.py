@@ -157,12 +157,19 @@ def functions_at_nodes(most: int, nodes: int) -> tuple[np.ndarray, np.ndarray, n
     """Gauss–Hermite nodes, shape `(Q,)`, the Hermite functions at them times the root of the weights,
     `(Q, most + 1)`, and these roots, `(Q,)`: sums of products of the former are integrals."""
     diagonal = np.sqrt(np.arange(1, nodes) / 2)
-    places, vectors = np.linalg.eigh(np.diag(diagonal, 1) + np.diag(diagonal, -1))
-    del vectors
-    values = hermite_functions(np.maximum(nodes - 1, most), places)
+    places = np.linalg.eigvalsh(np.diag(diagonal, 1) + np.diag(diagonal, -1))
+    values = hermite_functions(max(nodes - 1, most), places)
     # Christoffel: 1 / Σ_k φ_k².
     root = 1 / np.sqrt(np.sum(values[:, :nodes] ** 2, axis=1))
     return places, values[:, : most + 1] * root[:, None], root
+
+
+@functools.lru_cache(16)
+def functions_on_a_grid(most: int, points: int) -> tuple[np.ndarray, np.ndarray]:
+    """Equally spaced points that hold all functions, and the functions there times the root of the spacing."""
+    edge = (2 * most + 1) ** 0.5 + 6.0
+    places = np.linspace(-edge, edge, points)
+    return places, hermite_functions(most, places) * (places[1] - places[0]) ** 0.5
 
 
 def hermite_functions(most: int, x: np.ndarray) -> np.ndarray:

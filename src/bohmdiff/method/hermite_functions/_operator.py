@@ -18,13 +18,17 @@ from jaxtyping import Array, Float
 
 from ..._types import Scalar, Times, Vector
 from ...hamiltonian import Hamiltonian, PotentialTerm, separable_terms
-from ._index import Quanta, Table, functions_at_nodes, listed, module_of, table
+from ._index import Quanta, Table, functions_at_nodes, functions_on_a_grid, listed, module_of, table
 
 Coefficients = Float[Array, "2 N"]
 
 # Quadrature points beyond the number of functions, along each coordinate.
 MORE_NODES = 12
 _MORE_NODES_TOGETHER = 8
+# Where the potential may have structure that these miss: points of a grid along each coordinate of a term of
+# one or two, quadrature points for more.
+_FINE = {1: 4096, 2: 384}
+_MORE_NODES_FINER = 16
 # A term of so many coordinates is a matrix, unless they are all there are.
 _LARGEST_LOCAL = 3
 _LARGEST_MATRIX = 1200
@@ -97,8 +101,8 @@ def terms_of(hamiltonian: Hamiltonian, dimension: int) -> tuple[PotentialTerm, .
         raise ValueError(
             f"A term of the potential depends on {widest} coordinates together. In more than {MOST_TOGETHER} "
             f"coordinates (here {dimension}) HermiteFunctions needs a sum of terms of at most {_LARGEST_LOCAL} "
-            "coordinates each: subclass bd.AbstractPotential and write separable_terms, or add potentials that "
-            "have it."
+            "coordinates each: subclass bd.AbstractSeparablePotential, or add "
+            "potentials that are such sums."
         )
     if any(term.coordinates[-1] >= dimension for term in terms):
         raise ValueError(
@@ -159,13 +163,18 @@ class Nodes(NamedTuple):
     functions: tuple[Any, ...]
 
 
-def nodes_of(structure: Structure, frame: Frame, xp: Any, more: int) -> Nodes:
-    quanta, dtype = structure.quanta, frame.scale.dtype
-    sizes = nodes_for(quanta, structure.together is not None, more)
-    tables = [functions_at_nodes(most, size) for most, size in zip(quanta.most, sizes, strict=True)]
+def nodes_of(structure: Structure, frame: Frame, xp: Any, widest: int, finer: bool) -> Nodes:
+    """For terms of up to `widest` coordinates; finer ones see what the usual ones miss."""
+    quanta, dtype, together = structure.quanta, frame.scale.dtype, structure.together is not None
+    if finer and widest in _FINE:
+        grids = [functions_on_a_grid(most, _FINE[widest]) for most in quanta.most]
+    else:
+        sizes = nodes_for(quanta, together, _MORE_NODES_FINER if finer else 0)
+        tables = (functions_at_nodes(most, size) for most, size in zip(quanta.most, sizes, strict=True))
+        grids = [(places, values) for places, values, _ in tables]
     return Nodes(
-        tuple(jnp.asarray(places, dtype) for places, _, _ in tables),
-        tuple(xp.asarray(values, dtype) for _, values, _ in tables),
+        tuple(jnp.asarray(places, dtype) for places, _ in grids),
+        tuple(xp.asarray(values, dtype) for _, values in grids),
     )
 
 

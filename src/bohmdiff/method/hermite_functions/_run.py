@@ -61,7 +61,7 @@ class Basis(eqx.Module):
         terms: tuple[PotentialTerm, ...],
         *,
         on_host: bool,
-        more_nodes: int = 0,
+        finer: bool = False,
     ):
         self.quanta, self.frame, self.hamiltonian = quanta, frame, hamiltonian
         self.on_host = on_host
@@ -69,7 +69,7 @@ class Basis(eqx.Module):
         if not on_host:
             structure = on_device(structure)
         kinetic = kinetic_part(structure, hamiltonian, frame, xp)
-        self.nodes = nodes_of(structure, frame, xp, more_nodes)
+        self.nodes = nodes_of(structure, frame, xp, max(len(one.coordinates) for one in terms), finer)
         d, dtype = quanta.dimension, frame.scale.dtype
         # A grid of all coordinates takes all terms or none.
         together = structure.together is not None

@@ -21,10 +21,8 @@ from .state import HermiteState
 _MORE_NODES = 24
 
 
-def initial_coefficients(
-    initial: AbstractInitialState, hbar: Scalar, quanta: Quanta, frame: Frame
-) -> Coefficients:
-    """⟨φ_k|ψ0⟩."""
+def initial_coefficients(initial: AbstractInitialState, hbar: Scalar, quanta: Quanta, frame: Frame) -> Any:
+    """⟨φ_k|ψ0⟩, shape `(2, N)`; of NumPy for a Gaussian with known values."""
     if isinstance(initial, GaussianWavePacket):
         return _of_a_gaussian(initial, hbar, quanta, frame)
     if isinstance(initial, HermiteState) and _holds(quanta, initial.quanta):

@@ -23,7 +23,7 @@ from ._choice import frame_for
 from ._evaluate import Moments, moments
 from ._index import Quanta
 from ._index import count as number_of
-from ._operator import Coefficients, Frame, terms_of
+from ._operator import Frame, terms_of
 from ._run import RAISED, Basis, run, run_traced
 from ._start import initial_coefficients
 from ._stationary import Levels, frame_at_minimum, levels, raised, tuned
@@ -55,7 +55,6 @@ _LARGEST_DEGREE = 400
 # Of the norm: rounding.
 _NORM = 1e-9
 _SINGLE_NORM = 1e-3
-_NODES = 16
 _LEAST_STATIONARY = 8
 _MOST_STATIONARY = 200_000
 # Of ψ, where nothing tells that the moments are better.
@@ -81,8 +80,8 @@ class HermiteFunctions(AbstractStationaryMethod):
 
     A potential that depends on all coordinates together, such as a plain function, is multiplied on a grid of
     quadrature points, in up to five coordinates. A sum of terms of few coordinates is faster, and needed beyond:
-    all potentials of bohmdiff are such sums, and yours can be by
-    [`separable_terms`][bohmdiff.AbstractPotential.separable_terms].
+    all potentials of bohmdiff but tables are such sums, and yours can be an
+    [`AbstractSeparablePotential`][bohmdiff.AbstractSeparablePotential].
 
     With `degree` and `steps`, `solve` with this method works under `jax.jit`, `jax.vmap`, `jax.grad` and
     `jax.jvp`; the `method` of a solution has those that were chosen. Each interval between saved times then
@@ -127,7 +126,7 @@ class HermiteFunctions(AbstractStationaryMethod):
 
     def __init__(
         self,
-        degree: float | None = None,
+        degree: float | int | None = None,
         *,
         tolerance: float = DEFAULT_TOLERANCE,
         target: str = "moments",
@@ -135,7 +134,7 @@ class HermiteFunctions(AbstractStationaryMethod):
         centre: Numbers | None = None,
         scale: Numbers | None = None,
         steps: int | None = None,
-        memory: float | None = None,
+        memory: float | int | None = None,
     ):
         self.degree = None if degree is None else as_float(degree, "degree")
         if self.degree is not None and not 0 <= self.degree <= _LARGEST_DEGREE:
@@ -178,6 +177,11 @@ class HermiteFunctions(AbstractStationaryMethod):
         hamiltonian = cast_floats(hamiltonian, dtype)
         weights = (1.0,) * d if self.weights is None else self.weights
         terms = terms_of(hamiltonian, d)
+        if self.degree is not None and number_of(Quanta(self.degree, weights)) <= count:
+            size = number_of(Quanta(self.degree, weights))
+            raise ValueError(
+                f"A degree of {self.degree:g} has {size} functions, too few for {count} states. Pass a larger one."
+            )
         if self.centre is None or self.scale is None:
             frame = tuned(frame_at_minimum(hamiltonian, near), hamiltonian, terms, weights, count)
         else:
@@ -186,11 +190,6 @@ class HermiteFunctions(AbstractStationaryMethod):
         before = None
         while True:
             basis = Basis(Quanta(degree, weights), frame, hamiltonian, terms, on_host=True)
-            if basis.size <= count:
-                raise ValueError(
-                    f"A degree of {degree:g} has {basis.size} functions, too few for {count} states. "
-                    "Pass a larger one."
-                )
             found = levels(basis, raised(basis, terms), count)
             gap = float(found.energy[1] - found.energy[0]) if count > 1 else float(_gap(found))
             tolerance = self.tolerance * gap
@@ -393,8 +392,8 @@ class _Search:
         if needed > most:
             raise ValueError(
                 f"A degree of {degree:g} in {len(self.weights)} coordinates has {needed} functions with those "
-                f"that tell the error, but the memory holds {most}. Use a smaller degree, fewer saved times, single "
-                "precision, or weights that leave out functions; or set memory= if more may be used."
+                f"that tell the error, but the memory holds {most}. Use a smaller degree, fewer saved times, "
+                "single precision, or weights that leave out functions; or set memory= if more may be used."
             )
 
     def _run(self, degree: float) -> _Ran:
@@ -409,13 +408,13 @@ class _Search:
         stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *found)
         return _Ran(basis, bounds, start, times, records.coefficients, stacked, records.error_bound)
 
-    def _basis(self, degree: float, raised: int = 0, more_nodes: int = 0) -> Basis:
+    def _basis(self, degree: float, raised: int = 0, finer: bool = False) -> Basis:
         quanta = Quanta(degree, self.weights)
         quanta = quanta.raised(raised) if raised else quanta
         hamiltonian = self.problem.hamiltonian
-        return Basis(quanta, self.frame, hamiltonian, self.terms, on_host=True, more_nodes=more_nodes)
+        return Basis(quanta, self.frame, hamiltonian, self.terms, on_host=True, finer=finer)
 
-    def _start(self, basis: Basis) -> Coefficients:
+    def _start(self, basis: Basis) -> Any:
         hbar = self.problem.hamiltonian.hbar
         return initial_coefficients(self.problem.initial, hbar, basis.quanta, basis.frame)
 
@@ -475,7 +474,7 @@ class _Search:
     def _quadrature(self, ran: _Ran) -> Figure:
         """By how much H ψ / ħ changes with more quadrature points."""
         problem, dtype = self.problem, self.problem.dtype
-        finer = self._basis(ran.basis.quanta.degree, 0, _NODES)
+        finer = self._basis(ran.basis.quanta.degree, finer=True)
         chosen = np.array([0, len(ran.times) // 2, len(ran.times) - 1])
         off = [
             np.linalg.norm(finer.operator_at(t)(c) - ran.basis.operator_at(t)(c))
@@ -497,8 +496,8 @@ class _Search:
         if method.degree is None:
             raise ValueError(
                 "HermiteFunctions chooses its degree from concrete numbers, which it cannot under jit, grad or "
-                "vmap. Pass a degree, or take the `method` of a solution that was found outside of the transformation, "
-                "which has the chosen one."
+                "vmap. Pass a degree, or take the `method` of a solution that was found outside of the "
+                "transformation, which has the chosen one."
             )
         if method.steps is None:
             raise ValueError(

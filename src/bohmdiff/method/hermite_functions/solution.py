@@ -13,9 +13,9 @@ from scipy.stats import qmc
 
 from ..._check import is_concrete
 from ..._precision import in_full_precision
-from ..._types import Key, Paths, Points, Scalar, Times, Vector
+from ..._types import Key, Paths, Points, Scalar, Time, Times, Vector
 from ...problem import Problem
-from ...solution import Diagnostics, Solution, wave_function_of
+from ...solution import Diagnostics, InitialWaveFunction, Solution, wave_function_of
 from ...solution import WaveFunction as Psi
 from ._chebyshev import Bounds
 from ._evaluate import Moments, on_nodes, placed, psi_and_gradient
@@ -88,7 +88,7 @@ class HermiteSolution(Solution):
         return self.moments.norm
 
     @in_full_precision
-    def coefficients_at(self, t: Scalar) -> Coefficients:
+    def coefficients_at(self, t: Time) -> Coefficients:
         """The coefficients at a time of the span, real and imaginary parts, shape `(2, N)`."""
         t = jnp.asarray(t, self.ts.dtype)
         if is_concrete((self.ts, t)):
@@ -99,7 +99,7 @@ class HermiteSolution(Solution):
         return _coefficients_at(self, t)
 
     @in_full_precision
-    def state(self, t: Scalar) -> HermiteState:
+    def state(self, t: Time) -> HermiteState:
         """ψ at a time of the span, as the initial state of another problem."""
         c = self._evaluated(lambda t, x: self.coefficients_at(t), t, jnp.zeros(self.quanta.dimension))
         unknown = jnp.full((), jnp.nan, self.ts.dtype)
@@ -144,17 +144,13 @@ class HermiteSolution(Solution):
         return jnp.moveaxis(_placed(self, uniform), 0, 1)
 
     def project(self, psi: Psi | Solution) -> Complex[Array, " K"]:
+        if isinstance(psi, InitialWaveFunction) and psi.problem is self.problem:
+            return _with_start(self)
         if isinstance(psi, HermiteSolution) and psi.quanta == self.quanta:
             frames = (self.frame, psi.frame)
             if is_concrete(frames) and _same_frame(*frames):
                 return _dots(self, psi)
         return _projected(self, wave_function_of(psi))
-
-    @in_full_precision
-    def autocorrelation(self) -> Complex[Array, " K"]:
-        real = jnp.sum(self.start[None] * self.coefficients, axis=(1, 2))
-        crossed = self.start[0] * self.coefficients[:, 1] - self.start[1] * self.coefficients[:, 0]
-        return jax.lax.complex(real, jnp.sum(crossed, axis=1))
 
     def _at(self, t: Scalar, x: Vector) -> tuple[Array, Array]:
         psi, gradient = psi_and_gradient(self.quanta, self.frame, self.coefficients_at(t), x[None])
@@ -353,6 +349,13 @@ def _summed(
 
 def _same_frame(one: Frame, other: Frame) -> Bool[Array, ""]:
     return jnp.all(one.centre == other.centre) & jnp.all(one.scale == other.scale)
+
+
+@eqx.filter_jit
+def _with_start(solution: HermiteSolution) -> Complex[Array, " K"]:
+    ours, start = solution.coefficients, solution.start
+    imaginary = ours[:, 0] * start[1] - ours[:, 1] * start[0]
+    return jax.lax.complex(jnp.sum(ours * start, axis=(1, 2)), jnp.sum(imaginary, axis=1))
 
 
 @eqx.filter_jit

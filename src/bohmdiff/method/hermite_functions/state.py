@@ -8,13 +8,13 @@ from jaxtyping import Array, Complex, DTypeLike, Float
 
 from ..._precision import in_full_precision
 from ..._types import Key, Points, Scalar, Vector, Weights
-from ...wavepacket import AbstractDesign, AbstractInitialState
+from ...wavepacket import AbstractDesign, AbstractStateWithNodes
 from ._evaluate import moments, placed, psi_and_gradient
 from ._index import Quanta
 from ._operator import Coefficients, Frame
 
 
-class HermiteState(AbstractInitialState):
+class HermiteState(AbstractStateWithNodes):
     r"""$\psi = \sum_k c_k \varphi_k(x)$ with products of Hermite functions: a stationary state, or what a
     [`HermiteSolution`][bohmdiff.HermiteSolution] is at one time.
 
