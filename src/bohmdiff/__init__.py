@@ -40,6 +40,7 @@ from .hamiltonian import TabulatedPotential as TabulatedPotential
 from .method import AbstractMethod as AbstractMethod
 from .method import AbstractStationaryMethod as AbstractStationaryMethod
 from .method import AutomaticDegree as AutomaticDegree
+from .method import ComplexAbsorber as ComplexAbsorber
 from .method import DeepStochasticMechanics as DeepStochasticMechanics
 from .method import GaussianDynamics as GaussianDynamics
 from .method import GivenScore as GivenScore
@@ -98,10 +99,15 @@ from .solution import AbstractParticleSolution as AbstractParticleSolution
 from .solution import Comparison as Comparison
 from .solution import Diagnostics as Diagnostics
 from .solution import Figure as Figure
+from .solution import Flux as Flux
+from .solution import Lines as Lines
 from .solution import Particles as Particles
 from .solution import Solution as Solution
+from .solution import Spectrum as Spectrum
 from .solution import compare as compare
+from .solution import flux as flux
 from .solution import load as load
+from .solution import spectrum as spectrum
 from .solver import AbstractSymplecticSolver as AbstractSymplecticSolver
 from .solver import BlanesMoan4 as BlanesMoan4
 from .solver import BlanesMoan6 as BlanesMoan6

@@ -7,6 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import xarray
+from tests.unchecked import unchecked_types
 
 import bohmdiff as bd
 
@@ -195,3 +196,23 @@ def test_settings_of_matplotlib_stay(solution):
     before = dict(mpl.rcParams)
     bd.plot.energy(solution)
     assert dict(mpl.rcParams) == before
+
+
+def test_spectrum():
+    ts = jnp.linspace(0, 400 * bd.units.fs, 201)
+    signal = jnp.cos(2000 * bd.units.inverse_cm * ts)
+    zero = jnp.zeros(())
+    frequency = jnp.linspace(0, 4000, 801) * bd.units.inverse_cm
+    peak = jnp.exp(-(((frequency / bd.units.inverse_cm - 2000) / 50) ** 2))
+    spectrum = bd.Spectrum(frequency, peak, ts, signal, zero, zero + 1, False)
+    axes = bd.plot.spectrum(spectrum, units=bd.Units(energy="inverse_cm")).axes[0]
+    assert axes.get_xlabel() == "energy ħω, cm⁻¹"
+    assert axes.get_ylabel() == "amplitude"
+    (stick,) = axes.collections[0].get_segments()
+    np.testing.assert_allclose(stick, [[2000, 0], [2000, 1]], atol=1e-6)
+    curve = axes.lines[0]
+    np.testing.assert_allclose(curve.get_xdata()[np.argmax(curve.get_ydata())], 2000)
+    low, high = axes.get_xlim()
+    assert 1700 < low < 2000 < high < 2300
+    with unchecked_types(), pytest.raises(ValueError, match="spectrum must be a Spectrum"):
+        bd.plot.spectrum(ts)

@@ -17,5 +17,6 @@ from .physics_informed import WaveFunctionSolution as WaveFunctionSolution
 from .self_consistent import SelfConsistentScoreMatching as SelfConsistentScoreMatching
 from .sequential import EnsembleSolution as EnsembleSolution
 from .sequential import SequentialScoreMatching as SequentialScoreMatching
+from .split_operator import ComplexAbsorber as ComplexAbsorber
 from .split_operator import GridSolution as GridSolution
 from .split_operator import SplitOperator as SplitOperator

@@ -6,4 +6,5 @@ from .density import density as density
 from .moments import energy as energy
 from .moments import moments as moments
 from .movie import movie as movie
+from .spectrum import spectrum as spectrum
 from .training import training as training

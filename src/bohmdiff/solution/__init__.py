@@ -5,6 +5,8 @@ from .diagnostics import Diagnostics as Diagnostics
 from .diagnostics import Figure as Figure
 from .diagnostics import energy_figure as energy_figure
 from .diagnostics import over_time as over_time
+from .flux import Flux as Flux
+from .flux import flux as flux
 from .particles import AbstractParticleSolution as AbstractParticleSolution
 from .particles import Particles as Particles
 from .particles import moved_draws as moved_draws
@@ -19,3 +21,6 @@ from .solution import Solution as Solution
 from .solution import WaveFunction as WaveFunction
 from .solution import as_solution as as_solution
 from .solution import wave_function_of as wave_function_of
+from .spectrum import Lines as Lines
+from .spectrum import Spectrum as Spectrum
+from .spectrum import spectrum as spectrum

@@ -149,7 +149,7 @@ class Solution(AbstractScoreSource):
         **Raises:** `ValueError` if `f` cannot be evaluated at one position.
         """
         g = f if with_time else lambda t, x: f(x)
-        _check_observable(self, g, "f(t, x)" if with_time else "f(x)")
+        check_observable(self, g, "f(t, x)" if with_time else "f(x)")
         return self.average(g)
 
     @in_full_precision
@@ -177,7 +177,7 @@ class Solution(AbstractScoreSource):
         """
         if not callable(inside):
             raise ValueError(f"inside must be a function of one position, but {inside!r} was given.")
-        out = _check_observable(self, lambda t, x: inside(x), "inside(x)")
+        out = check_observable(self, lambda t, x: inside(x), "inside(x)")
         if getattr(out, "shape", None) != () or not jnp.issubdtype(out.dtype, jnp.bool_):
             raise ValueError(
                 f"inside(x) must return True or False for one position x of shape ({self.problem.dimension},), "
@@ -438,7 +438,7 @@ class SolutionScore(AbstractGradientScore):
         return self.solution.log_density(t, x)
 
 
-def _check_observable(solution: Solution, f: Callable[[Scalar, Vector], PyTree], name: str) -> Any:
+def check_observable(solution: Solution, f: Callable[[Scalar, Vector], PyTree], name: str) -> Any:
     """The shapes that `f` returns for one position."""
     d, dtype = solution.problem.dimension, solution.ts.dtype
     place = (jax.ShapeDtypeStruct((), dtype), jax.ShapeDtypeStruct((d,), dtype))

@@ -180,7 +180,8 @@ class HermiteFunctions(AbstractStationaryMethod):
         if self.degree is not None and number_of(Quanta(self.degree, weights)) <= count:
             size = number_of(Quanta(self.degree, weights))
             raise ValueError(
-                f"A degree of {self.degree:g} has {size} functions, too few for {count} states. Pass a larger one."
+                f"A degree of {self.degree:g} has {size} functions, too few for {count} states. "
+                "Pass a larger one."
             )
         if self.centre is None or self.scale is None:
             frame = tuned(frame_at_minimum(hamiltonian, near), hamiltonian, terms, weights, count)

@@ -60,6 +60,10 @@ class FourierGrid(eqx.Module):
         """The wavenumbers along coordinate `i`, in the order of the FFT."""
         return 2 * np.pi * np.fft.fftfreq(self.sizes[i], self.spacing[i])
 
+    def spread(self, values: Array, i: int) -> Array:
+        """Values along coordinate `i` with an axis of length one for each of the others."""
+        return values.reshape(*(1,) * i, -1, *(1,) * (self.dimension - 1 - i))
+
     def map(self, function: Callable[[Array], Any], dtype: DTypeLike, chunk: int = _CHUNK_OF_GRID) -> Any:
         """`function(x)` at every point x of the grid; scalars in its result become arrays of shape `sizes`."""
         at = self._at_index(function, dtype)

@@ -14,6 +14,7 @@ from ...solution import Figure, over_time
 from ._fourier import FourierGrid
 from ._propagator import Propagator, kick_times
 from ._start import EDGE_PROBABILITY, norm_tolerance
+from .absorber import reflection
 
 # In units of the largest mean kinetic energy.
 _ENERGY_DRIFT = 1e-3
@@ -29,6 +30,7 @@ _MISSED_POTENTIAL = 5e-3
 _SHIFTED_POINTS = 2**15
 _SHIFTS = 2, 64
 LARGE_GRID = 2**16
+_REFLECTED = 1e-3
 _FEWER_TIMES = 8
 
 
@@ -47,10 +49,16 @@ class Moments(eqx.Module):
 
 
 class Edges(eqx.Module):
-    """The probability at the edges of the box and of the momenta, for each coordinate."""
+    """The probability at the edges of the box and of the momenta, for each coordinate.
+
+    `lost` and `reflected` are the rates at which an absorber takes probability, and at which it should have taken
+    more; `None` without one.
+    """
 
     box: Float[Array, "*K d"]
     momentum: Float[Array, "*K d"]
+    lost: Float[Array, "*K"] | None = None
+    reflected: Float[Array, "*K"] | None = None
 
 
 @eqx.filter_jit
@@ -58,7 +66,9 @@ def observe(propagator: Propagator, psi: Complex[Array, "..."], t: Scalar) -> tu
     """Moments and edges at one time."""
     grid, d = propagator.grid, propagator.grid.dimension
     density = (psi.real**2 + psi.imag**2) * grid.cell
-    norm = jnp.sum(density)
+    norm = whole = jnp.sum(density)
+    if propagator.absorption is not None:
+        norm = jnp.where(whole > 0, whole, 1)  # all of ψ may be gone
     amplitudes = grid.to_momentum(psi)
     spectrum = (amplitudes.real**2 + amplitudes.imag**2) * grid.cell
     potential = jnp.sum(density * propagator.potential_at(t)) / norm
@@ -85,8 +95,30 @@ def observe(propagator: Propagator, psi: Complex[Array, "..."], t: Scalar) -> tu
 
     matrix = {(i, j): covariance(i, j) for i in range(d) for j in range(i + 1)}
     rows = [jnp.stack([matrix[max(i, j), min(i, j)] for j in range(d)]) for i in range(d)]
-    moments = Moments(norm, jnp.stack(means), jnp.stack(rows), kinetic, potential)
-    return moments, Edges(jnp.stack(box), jnp.stack(momentum))
+    moments = Moments(whole, jnp.stack(means), jnp.stack(rows), kinetic, potential)
+    return moments, Edges(jnp.stack(box), jnp.stack(momentum), *_absorbed(propagator, psi, density))
+
+
+def _absorbed(
+    propagator: Propagator, psi: Complex[Array, "..."], density: Float[Array, "..."]
+) -> tuple[Scalar, Scalar] | tuple[()]:
+    """The rates of what an absorber takes and reflects, the latter by the local momentum."""
+    if propagator.absorption is None:
+        return ()
+    assert propagator.absorber is not None
+    grid, hbar, widths = propagator.grid, propagator.hbar, propagator.absorber.widths(propagator.grid)
+    lost = reflected = jnp.zeros((), density.dtype)
+    for i, absorption in enumerate(propagator.absorption):
+        if absorption is None:
+            continue
+        k = grid.spread(jnp.asarray(grid.wavenumbers(i), density.dtype), i)
+        slope = jnp.fft.ifft(1j * k * jnp.fft.fft(psi, axis=i), axis=i)
+        current = jnp.abs((jnp.conj(psi) * slope).imag) * grid.cell
+        wavenumber = current / jnp.where(density > 0, density, 1)
+        rate = 2 / hbar * grid.spread(absorption, i) * density
+        lost += jnp.sum(rate)
+        reflected += jnp.sum(rate * reflection(wavenumber * widths[i]))
+    return jax.lax.stop_gradient((lost, reflected))
 
 
 @eqx.filter_jit
@@ -99,6 +131,7 @@ def diagnostics(
     norm: Scalar,
     too_fast: Scalar,
     conserved: bool,
+    absorbed: Scalar | None,
 ) -> dict[str, Figure]:
     """The figures, from the records at t0 and all saved times, and from ψ0 before any check."""
     dtype = times.dtype
@@ -125,14 +158,17 @@ def diagnostics(
             remedy="The potential must be finite at every point of the box at all times.",
             time=times[jnp.argmin(finite)],
         ),
-        "norm drift": over_time(
+    }
+    if absorbed is None:
+        figures["norm drift"] = over_time(
             jnp.abs(moments.norm - moments.norm[0]),
             times,
             limit=max(_NORM_DRIFT, 1e4 * float(jnp.finfo(dtype).eps)),
             meaning="Rounding errors change the norm of ψ.",
             remedy="Use double precision, or fewer steps.",
-        ),
-    }
+        )
+    else:
+        figures |= _absorber_figures(moments, edges, times, absorbed)
     if conserved:
         digits = _ROUNDING * jnp.finfo(dtype).eps / _ENERGY_DRIFT
         unit = jnp.max(moments.kinetic) + digits * jnp.max(jnp.abs(moments.potential))
@@ -147,6 +183,31 @@ def diagnostics(
     for i in range(grid.dimension):
         figures |= _at_the_edges(grid, edges, times, i)
     return figures
+
+
+def _absorber_figures(moments: Moments, edges: Edges, times: Times, absorbed: Scalar) -> dict[str, Figure]:
+    assert edges.lost is not None
+    assert edges.reflected is not None
+    # What is lost between two times is known; which share of it was slow, at the times.
+    ends = edges.lost[1:] + edges.lost[:-1], edges.reflected[1:] + edges.reflected[:-1]
+    share = ends[1] / jnp.where(ends[0] > 0, ends[0], 1)
+    reflected = jnp.cumsum(share * jnp.maximum(moments.norm[:-1] - moments.norm[1:], 0))
+    return {
+        "initial absorption": Figure(
+            value=absorbed,
+            limit=EDGE_PROBABILITY,
+            meaning="This probability of the initial state lies in the layers of the absorber.",
+            remedy="Widen lower and upper, or use a narrower absorber.",
+        ),
+        "absorber": over_time(
+            jnp.concatenate([jnp.zeros_like(reflected[:1]), reflected]),
+            times,
+            limit=_REFLECTED,
+            meaning="The absorber reflects about this probability: waves that are about as long as its layers "
+            "are wide, or longer.",
+            remedy="Use a wider absorber, in a wider box.",
+        ),
+    }
 
 
 class Shifts(eqx.Module):

@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Complex, Float, Int
 from ..._types import Scalar, Vector
 from ...hamiltonian import Hamiltonian, depends_on_time
 from ._fourier import FourierGrid
+from .absorber import ComplexAbsorber
 
 # Order: kicks b_0 … b_s, drifts a_1 … a_s between them, and how much of −(dt²/48) Σ (∂_i V)²/m_i is added
 # to the potential of each kick. Order 2: Feit, Fleck & Steiger, J. Comput. Phys. 47, 412 (1982). Order 4:
@@ -53,6 +54,8 @@ class Propagator(eqx.Module):
     `potential` and `correction` are V and the Σ (∂_i V)²/m_i of the fourth-order scheme on the grid. If the
     potential depends on time, they are `None`, and `hamiltonian` provides them. Otherwise `hamiltonian` is
     `None`, so another potential does not compile the steps again.
+
+    `absorption` is the W of the absorber along each coordinate, `None` where there is none.
     """
 
     grid: FourierGrid
@@ -62,12 +65,23 @@ class Propagator(eqx.Module):
     potential: Array | None
     correction: Array | None
     hamiltonian: Hamiltonian | None
+    absorber: ComplexAbsorber | None
+    absorption: tuple[Float[Array, " n"] | None, ...] | None
 
-    def __init__(self, grid: FourierGrid, hamiltonian: Hamiltonian, order: int):
+    def __init__(
+        self,
+        grid: FourierGrid,
+        hamiltonian: Hamiltonian,
+        order: int,
+        absorber: ComplexAbsorber | None = None,
+    ):
         dtype = hamiltonian.mass.dtype
         self.grid, self.order = grid, order
         self.masses, self.hbar = hamiltonian.masses(grid.dimension), hamiltonian.hbar
-        self.potential = self.correction = None
+        self.potential = self.correction = self.absorption = None
+        self.absorber = absorber
+        if absorber is not None:
+            self.absorption = absorber.on_axes(grid, self.masses, self.hbar)
         if depends_on_time(hamiltonian, grid.dimension, dtype):
             self.hamiltonian = hamiltonian
             return
@@ -143,8 +157,16 @@ class Propagator(eqx.Module):
         potential = self.potential_at(t)
         if corrections[i]:
             potential = potential - corrections[i] * dt**2 / 48 * self.correction_at(t)
-        angle = (-times * kicks[i]) * dt / self.hbar * potential
-        return jax.lax.complex(jnp.cos(angle), jnp.sin(angle))
+        length = (-times * kicks[i]) * dt / self.hbar
+        angle = length * potential
+        if self.absorption is None:
+            return jax.lax.complex(jnp.cos(angle), jnp.sin(angle))
+        # W has no part in the correction, so that no step lets ψ grow.
+        left = jnp.ones((), potential.dtype)
+        for axis, along in enumerate(self.absorption):
+            if along is not None:
+                left = left * self.grid.spread(jnp.exp(length * along), axis)
+        return jax.lax.complex(left * jnp.cos(angle), left * jnp.sin(angle))
 
     def _drift(self, dt: Scalar) -> tuple[Array | None, Array]:
         """exp(−iT dt/ħ): phases in momentum space, but a matrix for the first of four axes."""

@@ -21,12 +21,14 @@ EDGE_PROBABILITY = 1e-6
 
 
 class Start(eqx.Module):
-    """ψ0 on the grid, its density, the probability that is too fast for the grid, and V and Σ (∂_i V)²/m_i."""
+    """ψ0 on the grid, its density, the probability that is too fast for the grid, that in the layers of an
+    absorber, and V and Σ (∂_i V)²/m_i."""
 
     psi: Complex[Array, "..."]
     density: Float[Array, "..."]
     norm: Scalar
     too_fast: Scalar
+    absorbed: Scalar | None
     potential: Float[Array, "..."]
     correction: Float[Array, "..."] | None
 
@@ -34,6 +36,7 @@ class Start(eqx.Module):
         grid, t0 = propagator.grid, problem.t0.astype(problem.dtype)
         self.density, self.psi, self.too_fast = _initial(problem.initial, problem.hamiltonian.hbar, grid)
         self.norm = jnp.sum(self.density) * grid.cell
+        self.absorbed = _absorbed(propagator, self.density)
         self.potential = propagator.potential_at(t0)
         self.correction = propagator.correction_at(t0) if propagator.order == 4 else None
 
@@ -53,6 +56,11 @@ class Start(eqx.Module):
                 f"A probability of {float(self.too_fast):.3g} of the initial state has a momentum beyond the "
                 f"largest of the grid, ħπ / spacing = {largest}. Use more points."
             )
+        if self.absorbed is not None and float(self.absorbed) > EDGE_PROBABILITY:
+            raise ValueError(
+                f"A probability of {float(self.absorbed):.3g} of the initial state lies in the layers of "
+                "the absorber. Widen lower and upper, or use a narrower absorber."
+            )
         _require_finite(grid, self.potential, "The potential is", "")
         if self.correction is not None:
             hint = " Or use order=2, which does not need it."
@@ -64,11 +72,24 @@ class Start(eqx.Module):
         if self.correction is not None:
             finite &= jnp.all(jnp.isfinite(self.correction))
         held = jnp.abs(self.norm - 1) <= norm_tolerance(dtype)
+        if self.absorbed is not None:
+            held &= self.absorbed <= EDGE_PROBABILITY
         return finite & held & (self.too_fast <= EDGE_PROBABILITY)
 
 
 def norm_tolerance(dtype: DTypeLike) -> float:
     return max(NORM_TOLERANCE, 100 * float(jnp.finfo(dtype).eps))
+
+
+def _absorbed(propagator: Propagator, density: Float[Array, "..."]) -> Scalar | None:
+    """The probability in the layers of an absorber."""
+    if propagator.absorption is None:
+        return None
+    grid, inside = propagator.grid, jnp.zeros((), bool)
+    for i, along in enumerate(propagator.absorption):
+        if along is not None:
+            inside = inside | grid.spread(along > 0, i)
+    return jax.lax.stop_gradient(jnp.sum(jnp.where(inside, density, 0))) * grid.cell
 
 
 @eqx.filter_jit

@@ -9,6 +9,7 @@ from jaxtyping import Array, Complex, DTypeLike, Float
 from ..._types import Scalar, Time, Vector
 from ._fourier import FourierGrid
 from ._propagator import Operators, Propagator, advance, advance_traced, steps_between, traced_steps
+from .absorber import ComplexAbsorber
 
 
 def kept_times(count: int, memory: float, grid: FourierGrid, dtype: DTypeLike) -> tuple[int, ...]:
@@ -23,6 +24,7 @@ class Stepping(eqx.Module):
     - `order`, `steps`, `memory`: the options of the method; `memory` is for snapshots.
     - `most`: the largest number of steps from one snapshot to the next, or to t1.
     - `saves_start`: whether the first saved time is t0.
+    - `absorber`: that of the method.
     """
 
     order: int = eqx.field(static=True)
@@ -30,6 +32,7 @@ class Stepping(eqx.Module):
     memory: float | int = eqx.field(static=True)
     most: int = eqx.field(static=True)
     saves_start: bool = eqx.field(static=True)
+    absorber: ComplexAbsorber | None
 
 
 class WaveFunction(eqx.Module):

@@ -1,7 +1,7 @@
 """The Schrödinger equation on a grid, by the split-operator method: the exact answer in few dimensions."""
 
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import equinox as eqx
 import jax
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex
 
-from ..._check import as_float, check_output, is_concrete, on_host
+from ..._check import as_float, check_output, is_concrete
 from ..._types import Key, Numbers, Times
 from ...hamiltonian import warn_of_kinks
 from ...problem import Problem
@@ -27,12 +27,14 @@ from ._choice import (
     require_points,
     rounded,
 )
+from ._each import each, one_or_each
 from ._fourier import FourierGrid
 from ._observe import Shifts, between_points_figure, diagnostics, drive_figure
 from ._propagator import ORDERS, Propagator
 from ._run import Plan, Records, compared_times, parts, propagate, propagate_traced
 from ._start import Start, check_memory, norm_tolerance
 from ._wave import Stepping, kept_times
+from .absorber import ComplexAbsorber
 from .solution import GridSolution
 
 _LARGEST_DIMENSION = 4
@@ -45,21 +47,6 @@ _GROWTH = ((1e-3, 1.6), (1e-5, 1.4), (_EDGE, 1.2))
 _MOST_ENLARGEMENTS = 20
 # No number of points resolves a jump: it is left to the figure.
 _MOST_ALONG_AN_AXIS = 2048
-
-
-def _one_or_each(value: Any, name: str, kind: type) -> Any:
-    """A number, a tuple with one for each coordinate, or `None`."""
-    if value is None:
-        return None
-    array = on_host(value, name)
-    integer = np.issubdtype(array.dtype, np.integer)
-    right = integer if kind is int else integer or np.issubdtype(array.dtype, np.floating)
-    if not right or array.ndim > 1 or array.size == 0 or not np.all(np.isfinite(array)):
-        what = "an integer" if kind is int else "a finite number"
-        raise ValueError(
-            f"{name} must be {what}, or one for each coordinate, shape (d,), but {value!r} was given."
-        )
-    return kind(array) if array.ndim == 0 else tuple(kind(entry) for entry in array)
 
 
 class SplitOperator(AbstractMethod):
@@ -107,6 +94,8 @@ class SplitOperator(AbstractMethod):
     - `memory`: how many bytes may be used; what is free now, if not given.
     - `snapshot_memory`: how many bytes the solution may keep in wave functions, at saved times. At other times ψ
         is propagated from the one before.
+    - `absorber`: a [`ComplexAbsorber`][bohmdiff.ComplexAbsorber] that takes away what reaches the edges of
+        the box, for scattering. It needs `lower` and `upper`. `solution.norm()` tells how much is left.
 
     **Units:** `lower` and `upper` in lengths.
 
@@ -129,6 +118,7 @@ class SplitOperator(AbstractMethod):
     order: int = eqx.field(static=True)
     memory: float | int | None = eqx.field(static=True)
     snapshot_memory: float | int = eqx.field(static=True)
+    absorber: ComplexAbsorber | None
 
     allows_nodes: ClassVar[bool] = True
 
@@ -143,10 +133,11 @@ class SplitOperator(AbstractMethod):
         order: int = 4,
         memory: float | int | None = None,
         snapshot_memory: float | int = 2**30,
+        absorber: ComplexAbsorber | None = None,
     ):
-        self.points = _one_or_each(points, "points", int)
-        self.lower = _one_or_each(lower, "lower", float)
-        self.upper = _one_or_each(upper, "upper", float)
+        self.points = one_or_each(points, "points", int)
+        self.lower = one_or_each(lower, "lower", float)
+        self.upper = one_or_each(upper, "upper", float)
         if points is not None and np.any(np.asarray(self.points) < _FEWEST_POINTS):
             raise ValueError(f"points must be at least {_FEWEST_POINTS}, but {points!r} was given.")
         lengths = {np.size(v) for v in (self.points, self.lower, self.upper) if isinstance(v, tuple)}
@@ -176,6 +167,16 @@ class SplitOperator(AbstractMethod):
                 f"snapshot_memory must be a number of bytes, but {snapshot_memory!r} was given."
             )
         self.order, self.memory, self.snapshot_memory = int(order), memory, snapshot_memory
+        if absorber is not None and not isinstance(absorber, ComplexAbsorber):
+            raise ValueError(
+                "absorber must be a ComplexAbsorber, such as bd.ComplexAbsorber(width=8.0), or None, but "
+                f"{absorber!r} was given."
+            )
+        if absorber is not None and self.lower is None:
+            raise ValueError(
+                "An absorber needs lower and upper, since its layers lie at the edges of the box. Pass them."
+            )
+        self.absorber = absorber
 
     def run(self, problem: Problem, ts: Times, *, key: Key | None, progress: bool) -> GridSolution:
         """Solves `problem`; see [`solve`][bohmdiff.solve]. Draws nothing, so `key` is not used."""
@@ -216,32 +217,18 @@ class SplitOperator(AbstractMethod):
         return on_grid.solution(replace(method, steps=steps), ts, ran, figures)
 
     def _grid(self, d: int) -> FourierGrid:
-        options = {}
-        for name in ("points", "lower", "upper"):
-            options[name] = self._each(name, d)
-        return FourierGrid(options["points"], options["lower"], options["upper"])
-
-    def _each(self, name: str, d: int) -> tuple[Any, ...]:
-        """An option that is given, for each coordinate."""
-        value = getattr(self, name)
-        each = value if isinstance(value, tuple) else (value,) * d
-        if len(each) != d:
-            raise ValueError(
-                f"{name} must be a number or have shape ({d},), since the problem has {d} coordinates, but "
-                f"{value!r} was given."
-            )
-        return each
+        return FourierGrid(*(each(getattr(self, name), name, d) for name in ("points", "lower", "upper")))
 
     def _with_a_grid(self, problem: Problem, ts: Times, steps: int) -> tuple["SplitOperator", int]:
         """This method with a grid that holds ψ and the potential, and a number of steps to begin with."""
         choice, d = first_choice(problem, steps), problem.dimension
         free_box, free_points = self.lower is None, self.points is None
         if not free_box:
-            lower, upper = np.array(self._each("lower", d)), np.array(self._each("upper", d))
+            lower, upper = np.array(each(self.lower, "lower", d)), np.array(each(self.upper, "upper", d))
             points = choice.points * (upper - lower) / (choice.upper - choice.lower)
             choice = Choice(lower, upper, rounded(points), choice.steps)
         if not free_points:
-            choice = choice._replace(points=np.array(self._each("points", d)))
+            choice = choice._replace(points=np.array(each(self.points, "points", d)))
         require_points(choice.points)
         start = choice
         for _ in range(_MOST_ENLARGEMENTS):
@@ -269,13 +256,13 @@ class _OnGrid:
 
     def __init__(self, problem: Problem, grid: FourierGrid, method: SplitOperator):
         self.problem, self.grid, self.method = problem, grid, method
-        self.propagator = Propagator(grid, problem.hamiltonian, method.order)
+        self.propagator = Propagator(grid, problem.hamiltonian, method.order, method.absorber)
         self.start = Start(problem, self.propagator)
 
     def run(self, ts: Times, steps: int, shifts: Shifts, progress: bool) -> tuple[_Ran, Compared]:
         plan = self._plan(ts, steps)
         ran = _Ran(plan, *propagate(self.propagator, self.start.psi, plan, shifts, progress))
-        return ran, _compared(ran)
+        return ran, self._compared(ran)
 
     def run_traced(self, ts: Times, steps: int) -> _Ran:
         plan = self._plan(ts, steps)
@@ -288,7 +275,18 @@ class _OnGrid:
         if given is not None:
             plan = self._plan(ts, given)
             times = np.asarray(plan.times)[np.array(plan.compared)]
-        return _compared(self._at(times, steps, None))
+        return self._compared(self._at(times, steps, None))
+
+    def _compared(self, ran: _Ran) -> Compared:
+        moments, which = ran.records.moments, np.array(ran.plan.compared)
+        variances = np.diagonal(np.asarray(moments.covariance), axis1=1, axis2=2)
+        mean, std = np.asarray(moments.mean)[which], np.sqrt(variances[which])
+        if self.method.absorber is None:
+            return Compared(mean, std)
+        # What is left counts by how much it is, and that is compared too.
+        norm = np.asarray(moments.norm)[which, None]
+        mean, std = (start + norm * (now - start) for now, start in ((mean, mean[:1]), (std, std[:1])))
+        return Compared(np.append(mean, norm, axis=1), np.append(std, np.ones_like(norm), axis=1))
 
     def _plan(self, ts: Times, steps: int) -> Plan:
         """With steps that are kept if they are given."""
@@ -336,7 +334,8 @@ class _OnGrid:
             plan.times,
             norm=self.start.norm,
             too_fast=self.start.too_fast,
-            conserved=self.propagator.hamiltonian is None,
+            conserved=self.propagator.hamiltonian is None and self.method.absorber is None,
+            absorbed=self.start.absorbed,
         )
         at_start = jax.tree.map(lambda leaf: leaf[0], moments)
         if self.method.order == 4:  # whose correction is the squared force
@@ -363,6 +362,7 @@ class _OnGrid:
                 method.snapshot_memory,
                 plan.most_from_snapshot,
                 plan.saves_start,
+                method.absorber,
             ),
         )
 
@@ -371,10 +371,3 @@ def _factor(edges: Array) -> np.ndarray:
     """By how much a grid should grow whose edges have such probabilities, for each coordinate."""
     worst = np.max(np.asarray(edges), axis=0)
     return np.select([worst > limit for limit, _ in _GROWTH], [factor for _, factor in _GROWTH], 1.0)
-
-
-def _compared(ran: _Ran) -> Compared:
-    mean, covariance = ran.records.moments.mean, ran.records.moments.covariance
-    variances = np.diagonal(np.asarray(covariance), axis1=1, axis2=2)
-    which = np.array(ran.plan.compared)
-    return Compared(np.asarray(mean)[which], np.sqrt(variances[which]))

@@ -60,6 +60,10 @@ class GridSolution(Solution):
     from a mixture of splines that agrees with the density to about 1e-3. Draws at different times are
     independent of each other.
 
+    With an absorber, ψ loses norm. Means, widths, energies and draws are those of what is left, normalised, while
+    `probability` and `log_density` are not. Shares on the left of a path are no longer kept, so
+    that `trajectories` are integrated in one dimension too, and there are no `quantile_trajectories`.
+
     `probability` is an integral in one dimension. In more dimensions it comes from 8 sets of 4,096 Sobol points
     of that mixture.
     """
@@ -85,19 +89,19 @@ class GridSolution(Solution):
         return self.moments.energy
 
     def norm(self) -> Times:
-        r"""$\int|\psi|^2$ at the saved times, shape `(K,)`; one up to rounding."""
+        r"""$\int|\psi|^2$ at the saved times, shape `(K,)`: one up to rounding, or what an absorber has left."""
         return self.moments.norm
 
     @property
     def norm_drift(self) -> Scalar:
-        """The largest change of the norm since `t0`, caused by rounding."""
+        """The largest change of the norm since `t0`, caused by rounding, or by an absorber."""
         return jnp.max(jnp.abs(self.moments.norm - self.start.norm))
 
     @property
     def energy_drift(self) -> Scalar:
         r"""The largest change of $\langle H\rangle$ since `t0`, in units of energy.
 
-        If V does not depend on time, this measures the error of the steps.
+        If V does not depend on time and there is no absorber, this measures the error of the steps.
         """
         return jnp.max(jnp.abs(self.moments.energy - self.start.energy))
 
@@ -134,7 +138,7 @@ class GridSolution(Solution):
         return hamiltonian.hbar / hamiltonian.masses(self.fourier.dimension) * self._log_gradient(t, x).imag
 
     def move(self, x0: Points) -> Paths:
-        if self.fourier.dimension > 1:
+        if self.fourier.dimension > 1 or self.stepping.absorber is not None:
             return moved_paths(self.problem, Current(self._dense_wave_function()), x0, self.ts)
         low, high = shares_beside(self.fourier, self.snapshots[0], x0[:, 0])
         inside = jnp.all((low > 0) | (high > 0))
@@ -169,12 +173,18 @@ class GridSolution(Solution):
 
         - `levels`: the probabilities on the left of each trajectory, strictly between 0 and 1, `(n,)`.
 
-        **Raises:** `ValueError` for more than one coordinate, or levels that are not in (0, 1).
+        **Raises:** `ValueError` for more than one coordinate, or levels that are not in (0, 1);
+        [`UnavailableError`][bohmdiff.UnavailableError] with an absorber.
         """
         if self.fourier.dimension != 1:
             raise ValueError(
                 f"Trajectories are quantiles in one dimension only, but the problem has {self.fourier.dimension} "
                 "coordinates. Use solution.trajectories(x0) with the initial positions x0, shape (M, d)."
+            )
+        if self.stepping.absorber is not None:
+            raise self.unavailable(
+                "quantile_trajectories if it has an absorber, which takes from one side",
+                "Use solution.trajectories(x0) with the initial positions x0, shape (M, 1).",
             )
         given = as_real_array(levels, "levels").astype(self.ts.dtype)
         if given.ndim != 1:
@@ -194,9 +204,13 @@ class GridSolution(Solution):
 
     def measure(self, inside: Callable[[Vector], Bool[Array, ""]]) -> tuple[Times, Times]:
         if self.fourier.dimension == 1:
-            return self._at_saved_times(region(self.fourier, inside, self.ts.dtype))
-        points, missed = self._at_saved_times(SobolDraws(self.fourier))
-        return shares(points, missed, inside)
+            measured = self._at_saved_times(region(self.fourier, inside, self.ts.dtype))
+        else:
+            points, missed = self._at_saved_times(SobolDraws(self.fourier))
+            measured = shares(points, missed, inside)
+        if self.stepping.absorber is None:
+            return measured
+        return self.moments.norm * measured[0], self.moments.norm * measured[1]
 
     def draw(self, key: Key, n: int) -> Float[Array, "n K d"]:
         if self._is_known() and is_concrete(key):
@@ -240,7 +254,8 @@ class GridSolution(Solution):
         return jnp.zeros(self.fourier.dimension, self.ts.dtype)
 
     def _wave_function(self) -> WaveFunction:
-        propagator = Propagator(self.fourier, self.problem.hamiltonian, self.stepping.order)
+        order, absorber = self.stepping.order, self.stepping.absorber
+        propagator = Propagator(self.fourier, self.problem.hamiltonian, order, absorber)
         largest = ((self.problem.t1 - self.problem.t0) / self.stepping.steps).astype(self.ts.dtype)
         kept = (self.snapshots, self.snapshot_times)
         return WaveFunction(propagator, *kept, largest, self.stepping.most, self.stepping.steps)
