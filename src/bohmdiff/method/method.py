@@ -44,7 +44,7 @@ class StationaryStates(eqx.Module):
 
     ```python
     states = bd.eigenstates(
-        hamiltonian, bd.HermiteFunctions(), count=4, dimension=1
+        hamiltonian, bd.HermiteFunctions(), count=4, dimension=2
     )
     states.energy, states[0].mean(), len(states)
     ```
@@ -74,7 +74,7 @@ class AbstractStationaryMethod(AbstractMethod):
     """A method that also finds stationary states, for [`eigenstates`][bohmdiff.eigenstates].
 
     ```python
-    isinstance(method, bd.AbstractStationaryMethod)
+    isinstance(bd.HermiteFunctions(), bd.AbstractStationaryMethod)
     ```
     """
 

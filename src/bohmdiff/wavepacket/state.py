@@ -60,7 +60,10 @@ class AbstractStateWithNodes(AbstractInitialState):
     [`SplitOperator`][bohmdiff.SplitOperator] and [`HermiteFunctions`][bohmdiff.HermiteFunctions].
 
     ```python
-    excited.wave_function(x), excited.nodeless
+    states = bd.eigenstates(
+        hamiltonian, bd.HermiteFunctions(), count=2, dimension=2
+    )
+    states[1].wave_function(x), states[1].nodeless
     ```
     """
 

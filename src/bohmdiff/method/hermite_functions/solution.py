@@ -44,6 +44,7 @@ class HermiteSolution(Solution):
     ```python
     solution = bd.solve(problem, bd.HermiteFunctions(tolerance=1e-4))
     solution.error_bound[-1], solution.wave_function(1.0, x)
+    solution.trajectories(x0[:5])
     ```
 
     ψ, score, velocity and density are closed forms at any place; at times between the saved ones ψ is propagated

@@ -20,8 +20,10 @@ class HermiteState(AbstractStateWithNodes):
 
     ```python
     ground = bd.ground_state(hamiltonian, bd.HermiteFunctions(), dimension=2)
-    ground.energy, ground.mean()
-    later = bd.solve(bd.Problem(hamiltonian + drive, ground, t1=5.0), method)
+    ground.energy, ground.energy_error, ground.mean()
+    kick = lambda t, x: -0.1 * jnp.exp(-((t - 1.0) ** 2)) * x[0]
+    driven = bd.Problem(hamiltonian + kick, ground, t1=2.0)
+    later = bd.solve(driven, bd.HermiteFunctions())
     ```
 
     It may have nodes, so that only methods that expand or propagate ψ itself take it, unless it is a ground
