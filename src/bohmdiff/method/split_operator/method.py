@@ -205,7 +205,8 @@ class SplitOperator(AbstractMethod):
                 method,
                 lambda steps: on_grid.run(ts, steps, shifts, progress),
                 compare=lambda steps: on_grid.compared(ts, steps),
-                first=max(first, FEWER * parts(grid)),
+                # There is at least one step between two times, so fewer would be compared with themselves.
+                first=max(first, FEWER * parts(grid), ts.size + parts(grid)),
                 order=self.order,
                 fewest=parts(grid),
                 most=MOST_STEPS,
