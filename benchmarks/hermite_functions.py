@@ -2,8 +2,8 @@
 
     python benchmarks/hermite_functions.py [name ...]
 
-For each problem: the largest error of any mean or standard deviation in units of the latter, what the solution says
-of it, the seconds of a first and of a second solve, and those of the reference.
+For each problem: the largest error of any mean or standard deviation in units of the latter, what the solution
+says of it, the seconds of a first and of a second solve, and those of the reference.
 """
 
 import sys

@@ -110,6 +110,12 @@ def on_a_line() -> bd.Solution:
 
 
 @cache
+def rung() -> bd.Solution:
+    grid = bd.SplitOperator(points=32, lower=-5.0, upper=5.0, steps=32)
+    return bd.solve(line(), grid, ts=jnp.linspace(0.0, 0.5, 33))
+
+
+@cache
 def flow_solution() -> bd.Solution:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the score is not that of the problem
@@ -405,6 +411,69 @@ CALLS = {
             "snapshot_memory": 2**20,
         },
         solved,
+    ),
+    "ComplexAbsorber": Call(
+        lambda width: bd.SplitOperator(64, -9.0, 9.0, steps=4, absorber=bd.ComplexAbsorber(width)),
+        {"width": 3.0},
+        solved,
+        dear=True,
+    ),
+    "HermiteFunctions": Call(
+        bd.HermiteFunctions,
+        {
+            "degree": 6,
+            "tolerance": 0.5,
+            "target": "moments",
+            "weights": [1.0, 1.0],
+            "centre": [0.0, 0.0],
+            "scale": [1.0, 1.0],
+            "steps": 4,
+            "memory": 1e8,
+        },
+        solved,
+        dear=True,
+    ),
+    "PotentialTerm": Call(
+        bd.PotentialTerm, {"coordinates": (0, 1), "potential": lambda t, y: jnp.sum(y**2)}, value
+    ),
+    "eigenstates": Call(
+        bd.eigenstates,
+        {
+            "hamiltonian": bd.Hamiltonian(bd.DoubleWell()),
+            "method": bd.HermiteFunctions(degree=6, tolerance=10.0),
+            "count": 2,
+            "dimension": 1,
+            "near": [0.5],
+            "key": KEY,
+            "progress": False,
+        },
+        lambda states: states.energy,
+        dear=True,
+    ),
+    "ground_state": Call(
+        bd.ground_state,
+        {
+            "hamiltonian": bd.Hamiltonian(bd.DoubleWell()),
+            "method": bd.HermiteFunctions(degree=6, tolerance=10.0),
+            "dimension": 1,
+            "near": [0.5],
+            "key": KEY,
+            "progress": False,
+        },
+        lambda state: state.energy,
+        dear=True,
+    ),
+    "flux": Call(
+        bd.flux, {"solution": on_a_line(), "position": 0.5, "coordinate": 0}, lambda f: f.passed, dear=True
+    ),
+    "spectrum": Call(
+        bd.spectrum,
+        {"solution": rung(), "observable": lambda x: x[0]},
+        lambda found: found.intensity,
+        dear=True,
+    ),
+    "plot.spectrum": Call(
+        bd.plot.spectrum, {"spectrum": bd.spectrum(rung()), "units": bd.plot.Units()}, dear=True
     ),
     "SelfConsistentScoreMatching": Call(
         lambda **options: bd.SelfConsistentScoreMatching(**options),
@@ -720,7 +789,8 @@ OTHERS = {
     "AbstractSymplecticSolver", "Comparison", "EnsembleSolution", "FlowSolution", "FlowState", "GaussianScore",
     "GaussianSolution", "GridSolution", "HermiteExpansion", "HermiteScore", "HermiteVelocity", "LocalScore",
     "Diagnostics", "Figure", "FunctionScore", "ObjectiveReport", "Particles", "Pullback", "Trajectory",
-    "VelocitySolution", "WaveFunctionSolution", "load",
+    "VelocitySolution", "WaveFunctionSolution", "load", "Flux", "HermiteSolution", "HermiteState", "Lines",
+    "Spectrum", "StationaryStates",
 }  # fmt: skip
 
 

@@ -21,7 +21,17 @@ EXPORTED = sorted(
 
 # Each may import those above it, never those below.
 ORDER = ["hamiltonian", "wavepacket", "solver", "problem", "units", "network", "score", "flow"]
-ORDER += ["objective", "training", "solution", "stochastic", "method", "eigen", "molecule", "plot", "testing"]
+ORDER += [
+    "objective",
+    "training",
+    "solution",
+    "stochastic",
+    "method",
+    "eigen",
+    "molecule",
+    "plot",
+    "testing",
+]
 # Usable by anyone with Diffrax, without the rest.
 INDEPENDENT = {"solver"}
 # Open to all, and importing none of the above.

@@ -51,6 +51,7 @@ from .method import PhysicsInformedNetwork as PhysicsInformedNetwork
 from .method import SelfConsistentScoreMatching as SelfConsistentScoreMatching
 from .method import SequentialScoreMatching as SequentialScoreMatching
 from .method import SplitOperator as SplitOperator
+from .method import StationaryStates as StationaryStates
 from .method import solve as solve
 from .method.deep_stochastic import VelocitySolution as VelocitySolution
 from .method.gaussian_dynamics import GaussianSolution as GaussianSolution

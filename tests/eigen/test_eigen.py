@@ -47,6 +47,7 @@ def test_henon_heiles_by_an_independent_matrix():
     assert abs(float(states.energy[0]) - 0.9985948) < 1e-7
 
 
+@pytest.mark.slow
 def test_the_ground_state_is_an_initial_state_of_any_method():
     hamiltonian = bd.Hamiltonian(bd.MorseChain(12.5, 0.2))
     ground = bd.ground_state(hamiltonian, bd.HermiteFunctions(tolerance=1e-6), dimension=1)

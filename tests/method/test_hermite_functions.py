@@ -107,14 +107,14 @@ def test_a_sum_of_terms_is_the_whole(d):
     np.testing.assert_allclose(one.coefficients, other.coefficients, atol=1e-9)
 
 
-@pytest.mark.parametrize(
-    ("dimension", "tolerance"), [(1, 1e-6), pytest.param(2, 1e-6, marks=pytest.mark.slow)]
-)
-def test_gaussians(dimension, tolerance):
-    method = bd.HermiteFunctions(tolerance=tolerance, target="state")
+@pytest.mark.slow
+@pytest.mark.parametrize("dimension", [1, 2])
+def test_gaussians(dimension):
+    method = bd.HermiteFunctions(tolerance=1e-6, target="state")
     bohmdiff.testing.check_method(method, dimension, tolerance=1e-4)
 
 
+@pytest.mark.slow
 def test_masses_hbar_and_a_correlated_packet():
     """Two coupled oscillators, whose normal modes are known."""
     case = bohmdiff.testing.DrivenGaussian(

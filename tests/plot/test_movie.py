@@ -222,6 +222,7 @@ def test_nothing_stays_open_and_no_setting_changes(line):
     assert dict(mpl.rcParams) == settings
 
 
+@pytest.mark.filterwarnings("ignore:The solution by GivenScore may be wrong")
 def test_refuses_what_has_no_density(line):
     score = lambda t, x: (0.5 - x) / 0.3  # noqa: E731
     bare = solve([0.5], bd.GivenScore(score, bd.GaussHermitePoints(4), steps=2))

@@ -54,7 +54,7 @@ METHODS = {
     "DeepStochasticMechanics": velocities,
     "PhysicsInformedNetwork": network,
 }
-SLOW = {"AutomaticDegree", "GaussianDynamics", "GivenScore"}
+SLOW = {"AutomaticDegree", "GaussianDynamics", "GivenScore", "HermiteFunctions"}
 LONG = {"SelfConsistentScoreMatching", "DeepStochasticMechanics", "PhysicsInformedNetwork"}
 EACH = [
     pytest.param(name, marks=pytest.mark.long if name in LONG else pytest.mark.slow if name in SLOW else [])

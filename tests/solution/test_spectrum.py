@@ -51,6 +51,7 @@ def test_fifteen_lines_of_400_femtoseconds_to_a_third_of_a_wavenumber():
     np.testing.assert_allclose(lines.damping / bd.units.inverse_cm, 0, atol=0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("of_levels", [False, True])
 def test_the_errors_of_lines_cover_the_truth(of_levels):
     rng, ts = np.random.default_rng(2), 0.5 * np.arange(240)

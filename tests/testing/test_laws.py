@@ -96,6 +96,7 @@ METHODS = {
     bd.AutomaticDegree: bd.AutomaticDegree(),
     bd.SplitOperator: bd.SplitOperator(points=128, lower=-9.0, upper=9.0, steps=400),
     bd.GaussianDynamics: bd.GaussianDynamics(),
+    bd.HermiteFunctions: bd.HermiteFunctions(tolerance=1e-6, target="state"),
     bd.GivenScore: lambda problem: bd.GivenScore(bd.solve(problem, bd.GaussianDynamics()).fitted),
     bd.SelfConsistentScoreMatching: trained,
     bd.DeepStochasticMechanics: learned,

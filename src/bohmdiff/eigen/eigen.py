@@ -88,7 +88,7 @@ def ground_state(
     key: Key | None = None,
     progress: bool | None = None,
 ) -> AbstractInitialState:
-    """The ground state of a Hamiltonian; arguments as for [`eigenstates`][bohmdiff.eigenstates].
+    """The ground state of a Hamiltonian.
 
     ```python
     ground = bd.ground_state(
@@ -97,7 +97,15 @@ def ground_state(
     ground.energy, ground.energy_error
     ```
 
+    **Arguments:**
+
+    - `hamiltonian`, `method`, `dimension`, `near`, `key`, `progress`: as for [`eigenstates`][bohmdiff.eigenstates].
+
+    **Units:** `near` in lengths.
+
     **Returns:** an initial state, with `energy` and `energy_error`.
+
+    **Raises:** as [`eigenstates`][bohmdiff.eigenstates].
     """
     states = eigenstates(
         hamiltonian, method, count=1, dimension=dimension, near=near, key=key, progress=progress

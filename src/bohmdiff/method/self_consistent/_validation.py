@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from ..._types import Points, Times, Weights
-from ...flow import propagate
+from ...flow import check_ensemble, follow
 from ...objective import FisherDivergence, evaluate
 from ...problem import Problem
 from ...score import asymmetry
@@ -22,7 +22,9 @@ def validate(
     report = evaluate(problem, score, FisherDivergence(), x0, weights, solver, steps)
 
     def energies_at(ts: Times) -> Times:
-        flow = propagate(problem, score, x0, ts=ts, solver=solver, steps=steps, tangents=False)
+        # The steps of the training, which are judged at its end.
+        _, field, start = check_ensemble(problem, score, x0)
+        flow = follow(problem, field, start, ts, solver, steps, tangents=False)
         return weights @ flow.energy
 
     return {
