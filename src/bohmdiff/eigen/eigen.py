@@ -99,7 +99,8 @@ def ground_state(
 
     **Arguments:**
 
-    - `hamiltonian`, `method`, `dimension`, `near`, `key`, `progress`: as for [`eigenstates`][bohmdiff.eigenstates].
+    - `hamiltonian`, `method`, `dimension`, `near` of shape `(d,)`, `key`, `progress`: as for
+        [`eigenstates`][bohmdiff.eigenstates].
 
     **Units:** `near` in lengths.
 
