@@ -95,8 +95,8 @@ class HermiteSolution(Solution):
         if is_concrete((self.ts, t)):
             with jax.ensure_compile_time_eval():
                 saved = np.flatnonzero(np.asarray(self.ts) == float(t))
-                if saved.size:
-                    return self.coefficients[int(saved[0])]
+            if saved.size:
+                return self.coefficients[int(saved[0])]
         return _coefficients_at(self, t)
 
     @in_full_precision
