@@ -434,7 +434,9 @@ CALLS = {
         dear=True,
     ),
     "PotentialTerm": Call(
-        bd.PotentialTerm, {"coordinates": (0, 1), "potential": lambda t, y: jnp.sum(y**2)}, value
+        lambda coordinates: bd.PotentialTerm(coordinates, lambda t, y: jnp.sum(y**2)),
+        {"coordinates": (0, 1)},
+        value,
     ),
     "eigenstates": Call(
         bd.eigenstates,

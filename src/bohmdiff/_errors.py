@@ -86,7 +86,7 @@ class ToleranceNotReachedError(BohmdiffError):
 
 
 class ElectronicStructureError(BohmdiffError):
-    """The electronic structure of a molecule, or its minimum, was not found.
+    r"""The electronic structure of a molecule, or its minimum, was not found.
 
     ```python
     hydrogen = "H 0.0 0.0 0.0\nH 0.0 0.0 0.7"

@@ -108,7 +108,7 @@ def test_a_sum_of_terms_is_the_whole(d):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dimension", [1, 2])
+@pytest.mark.parametrize("dimension", [1, pytest.param(2, marks=pytest.mark.long)])
 def test_gaussians(dimension):
     method = bd.HermiteFunctions(tolerance=1e-6, target="state")
     bohmdiff.testing.check_method(method, dimension, tolerance=1e-4)

@@ -113,6 +113,7 @@ def test_a_linear_molecule_has_one_mode_more(tmp_path):
     np.testing.assert_allclose(modes.frequencies[0], modes.frequencies[1], rtol=1e-4)
 
 
+@pytest.mark.long
 def test_a_mole_and_a_density_functional(tmp_path):
     from pyscf import gto
 

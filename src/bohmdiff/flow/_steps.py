@@ -92,7 +92,8 @@ def with_steps(
     result, compared = run(steps)
     if not is_concrete(compared):
         return Stepped(result, steps, None)
-    if steps > fewest:
+    # With less than twice the fewest the two may be the same run.
+    if steps >= 2 * fewest:
         fewer = max(steps // FEWER, fewest)
         change = _change(_compared(compare, fewer), compared)
         if change < _ASYMPTOTIC:

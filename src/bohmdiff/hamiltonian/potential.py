@@ -123,7 +123,7 @@ class PotentialTerm(eqx.Module):
     potential: Callable[[Time, Vector], Scalar]
 
     def __init__(self, coordinates: Sequence[int], potential: Callable[..., Any]):
-        indices = tuple(coordinates)
+        indices = tuple(coordinates) if isinstance(coordinates, Sequence) else ()
         whole = all(is_whole_number(i) and i >= 0 for i in indices)
         if not indices or not whole or any(i >= j for i, j in pairwise(indices)):
             raise ValueError(

@@ -152,9 +152,7 @@ class VelocityVerlet(AbstractSymplecticSolver):
     r"""Velocity Verlet (leapfrog, Störmer–Verlet): order 2, one force per step.
 
     ```python
-    flow = bd.propagate(
-        problem, score, x0, solver=bd.VelocityVerlet(), steps=32
-    )
+    flow = bd.propagate(problem, score, x0, solver=bd.VelocityVerlet())
     ```
 
     **Arguments:** none.
