@@ -177,8 +177,8 @@ class HermiteFunctions(AbstractStationaryMethod):
         hamiltonian = cast_floats(hamiltonian, dtype)
         weights = (1.0,) * d if self.weights is None else self.weights
         terms = terms_of(hamiltonian, d)
-        if self.degree is not None and number_of(Quanta(self.degree, weights)) <= count:
-            size = number_of(Quanta(self.degree, weights))
+        size = np.inf if self.degree is None else number_of(Quanta(self.degree, weights))
+        if size <= count:
             raise ValueError(
                 f"A degree of {self.degree:g} has {size} functions, too few for {count} states. "
                 "Pass a larger one."
@@ -192,7 +192,7 @@ class HermiteFunctions(AbstractStationaryMethod):
         while True:
             basis = Basis(Quanta(degree, weights), frame, hamiltonian, terms, on_host=True)
             found = levels(basis, raised(basis, terms), count)
-            gap = float(found.energy[1] - found.energy[0]) if count > 1 else float(_gap(found))
+            gap = float(found.energy[1] - found.energy[0]) if count > 1 else _gap(found)
             tolerance = self.tolerance * gap
             error = _energy_errors(found, before)
             larger = float(np.ceil(1.2 * degree)) + 1

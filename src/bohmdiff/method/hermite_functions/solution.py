@@ -127,15 +127,14 @@ class HermiteSolution(Solution):
 
     def average(self, f: Callable[[Scalar, Vector], PyTree]) -> PyTree:
         if self.quanta.dimension > _MOST_ON_NODES:
-            return _average_over_points(self, self._points()[0], f)
+            return _average_over_points(self, self._points(), f)
         return _average_on_nodes(self, f)
 
     def measure(self, inside: Callable[[Vector], Bool[Array, ""]]) -> tuple[Times, Times]:
         d = self.quanta.dimension
         if d <= 2:
             return _summed(self, inside, _LINE if d == 1 else _PLANE)
-        points, _ = self._points()
-        hits = jax.vmap(jax.vmap(inside))(points).astype(self.ts.dtype)
+        hits = jax.vmap(jax.vmap(inside))(self._points()).astype(self.ts.dtype)
         shares = jnp.mean(hits.reshape(self.ts.size, _SETS, _POINTS), axis=2)
         return jnp.mean(shares, axis=1), jnp.std(shares, axis=1) / (_SETS - 1) ** 0.5
 
@@ -157,14 +156,14 @@ class HermiteSolution(Solution):
         psi, gradient = psi_and_gradient(self.quanta, self.frame, self.coefficients_at(t), x[None])
         return psi[:, 0], gradient[:, :, 0]
 
-    def _points(self) -> tuple[Float[Array, "K P d"], None]:
+    def _points(self) -> Float[Array, "K P d"]:
         """Scrambled Sobol points that are distributed like the density, in independent sets."""
         sets = [
             qmc.Sobol(self.quanta.dimension, rng=np.random.default_rng(n)).random(_POINTS)
             for n in range(_SETS)
         ]
         uniform = jnp.asarray(np.concatenate(sets), self.ts.dtype)
-        return _placed(self, jnp.broadcast_to(uniform, (self.ts.size, *uniform.shape))), None
+        return _placed(self, jnp.broadcast_to(uniform, (self.ts.size, *uniform.shape)))
 
 
 def log_gradient(psi: Array, gradient: Array) -> tuple[Array, Array]:
@@ -205,6 +204,11 @@ def _between(solution: HermiteSolution, c: Coefficients, start: Scalar, end: Sca
 
 def _dense_count(solution: HermiteSolution) -> int:
     """How many equal intervals of the span resolve ψ in time."""
+    if not is_concrete(solution):
+        raise ValueError(
+            "The trajectories of a HermiteSolution need concrete values, which they do not have under jit, grad "
+            "or vmap. Call trajectories outside of the transformation, or pass points to velocity within it."
+        )
     spread = float(_energy_spread(solution))
     hbar = float(solution.problem.hamiltonian.hbar)
     span = float(solution.problem.t1 - solution.problem.t0)
